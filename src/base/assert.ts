@@ -1,0 +1,4 @@
+/** Assertions are for our own bugs. A caller's mistake is -EINVAL, a failed disk is -EIO; neither comes here. */
+export function assert(condition: boolean, message: string): asserts condition {
+  if (!condition) throw new Error(`fremap: internal invariant broken: ${message}`)
+}

@@ -1,0 +1,198 @@
+/**
+ * Filling the page cache from a store: one page, or a run when the file is being read in order.
+ *
+ * Order is seen by file page, not by address: a window that shows the file shuffled, read front to back, is random
+ * access; one that is walked in file order is sequential, wherever its pages lie.
+ *
+ * The window doubles from 4 pages up to `maxWindowPages` while each fill begins where the last one ended (Linux: ondemand
+ * readahead, without its asynchronous half). Readahead takes free frames and what reclaim can give, and never fails a
+ * fault: only the page that was asked for can.
+ */
+import { EIO } from '../abi/errno.ts'
+import type { FrameAllocator } from '../frame/allocator.ts'
+import { PG_READAHEAD, PG_UPTODATE } from '../frame/frame-table.ts'
+import type { Lru } from '../frame/lru.ts'
+import { PGPGIN, READ_ERRORS, READAHEAD_HITS, READAHEAD_PAGES, STORE_READS } from '../frame/vmstat.ts'
+import type { FileTable, InodeTable } from './inodes.ts'
+import type { PageCache } from './page-cache.ts'
+
+/** What a fault says about how the file is used (madvise). */
+export const RA_NORMAL = 0 as const
+export const RA_RANDOM = 1 as const
+export const RA_SEQUENTIAL = 2 as const
+
+const FIRST_WINDOW_PAGES = 4
+/** Runs of frames shorter than this on average are read through the bounce buffer. */
+const MIN_RUN_PAGES = 4
+
+export class Filler {
+  readonly cache: PageCache
+  readonly inodes: InodeTable
+  readonly files: FileTable
+  readonly allocator: FrameAllocator
+  readonly lru: Lru
+  readonly maxWindowPages: number
+  readonly bounce: Uint8Array
+  readonly #run: Int32Array
+
+  constructor(cache: PageCache, files: FileTable, allocator: FrameAllocator, lru: Lru, maxWindowPages: number) {
+    this.cache = cache
+    this.inodes = cache.inodes
+    this.files = files
+    this.allocator = allocator
+    this.lru = lru
+    this.maxWindowPages = maxWindowPages
+    this.bounce = new Uint8Array(Math.max(1, maxWindowPages) * allocator.ram.pageSize)
+    this.#run = new Int32Array(Math.max(1, maxWindowPages))
+  }
+
+  /** Notes that a cached page was used, for the count of readahead that was worth it. */
+  noteHit(frame: number): void {
+    const { flags } = this.cache.frames
+    if ((flags[frame] & PG_READAHEAD) === 0) return
+    flags[frame] &= ~PG_READAHEAD
+    this.cache.vmstat[READAHEAD_HITS]++
+  }
+
+  /** Reads a page that is not in the cache, which lies below the end of the file. → frame, or -errno (0: no memory). */
+  fill(inode: number, file: number, index: number, advice: number): number {
+    const window = this.#window(inode, file, index, advice)
+    const n = this.#takeFrames(inode, index, window)
+    if (n === 0) return 0
+    this.files.raNext[file] = index + n
+    const error = this.#read(inode, index, n)
+    if (error === 0 || n === 1) {
+      if (error < 0) {
+        this.allocator.free(this.#run[0])
+        return error
+      }
+      return this.#insert(inode, index, n)
+    }
+    // Readahead must not fail a page that can be read: try that one alone.
+    for (let i = 1; i < n; i++) this.allocator.free(this.#run[i])
+    const alone = this.#read(inode, index, 1)
+    if (alone < 0) {
+      this.allocator.free(this.#run[0])
+      return alone
+    }
+    return this.#insert(inode, index, 1)
+  }
+
+  /** Brings in [first, last], whatever can be had without an error; what madvise(WILLNEED) asks for. */
+  readahead(inode: number, first: number, last: number): void {
+    let index = first
+    while (index <= last) {
+      if (this.cache.lookup(inode, index) !== 0) {
+        index++
+        continue
+      }
+      const n = this.#takeFrames(inode, index, Math.min(last - index + 1, Math.max(1, this.maxWindowPages)))
+      if (n === 0) return
+      if (this.#read(inode, index, n) < 0) {
+        for (let i = 0; i < n; i++) this.allocator.free(this.#run[i])
+        return
+      }
+      this.#insert(inode, index, n)
+      index += n
+    }
+  }
+
+  /** How many pages to read at `index`, itself included. */
+  #window(inode: number, file: number, index: number, advice: number): number {
+    const { raNext, raPages } = this.files
+    let pages = 1
+    if (this.maxWindowPages > 1 && advice !== RA_RANDOM) {
+      const inOrder = raNext[file] === index && index !== 0
+      if (advice === RA_SEQUENTIAL) pages = this.maxWindowPages
+      else if (inOrder) pages = Math.max(FIRST_WINDOW_PAGES, raPages[file] * 2)
+      else if (index === 0) pages = FIRST_WINDOW_PAGES
+      if (pages > this.maxWindowPages) pages = this.maxWindowPages
+    }
+    raPages[file] = pages
+    const { sizeBytes } = this.inodes
+    const left = Math.ceil(sizeBytes[inode] / this.allocator.ram.pageSize) - index
+    return pages > left ? left : pages
+  }
+
+  /** Frames for up to `want` pages from `index`, ending before the first one that is cached. → how many. */
+  #takeFrames(inode: number, index: number, want: number): number {
+    let n = 1
+    while (n < want && this.cache.lookup(inode, index + n) === 0) n++
+    if (n > 1) this.allocator.ensureFree(n)
+    const first = this.allocator.alloc()
+    if (first === 0) return 0
+    this.#run[0] = first
+    let got = 1
+    while (got < n) {
+      const frame = this.allocator.allocNoReclaim()
+      if (frame === 0) break
+      this.#run[got++] = frame
+    }
+    return got
+  }
+
+  /** Reads n pages from `index` into the run's frames. → 0 or -errno. */
+  #read(inode: number, index: number, n: number): number {
+    let runs = 1
+    for (let i = 1; i < n; i++) if (this.#run[i] !== this.#run[i - 1] + 1) runs++
+    if (runs > 1 && n / runs < MIN_RUN_PAGES) return this.#readBounced(inode, index, n)
+    let from = 0
+    while (from < n) {
+      let to = from + 1
+      while (to < n && this.#run[to] === this.#run[to - 1] + 1) to++
+      const { u8, pageSize } = this.allocator.ram
+      const error = this.#readStore(inode, index + from, u8, this.#run[from] * pageSize, to - from)
+      if (error < 0) return error
+      from = to
+    }
+    return 0
+  }
+
+  #readBounced(inode: number, index: number, n: number): number {
+    const { u8, pageSize } = this.allocator.ram
+    const error = this.#readStore(inode, index, this.bounce, 0, n)
+    if (error < 0) return error
+    for (let i = 0; i < n; i++) {
+      u8.set(this.bounce.subarray(i * pageSize, (i + 1) * pageSize), this.#run[i] * pageSize)
+    }
+    return 0
+  }
+
+  #readStore(inode: number, index: number, buffer: Uint8Array, offset: number, pages: number): number {
+    const { pageSize } = this.allocator.ram
+    const { vmstat } = this.cache
+    const store = this.inodes.stores[inode]
+    if (store === undefined) return -EIO
+    const position = index * pageSize
+    const length = pages * pageSize
+    const done = store.read(position, buffer, offset, length)
+    vmstat[STORE_READS]++
+    vmstat[PGPGIN] += pages
+    if (done === length) return 0
+    if (done < 0) {
+      vmstat[READ_ERRORS]++
+      return done
+    }
+    // Short: right at the end of the file, wrong before it (somebody cut the file behind our back).
+    const expected = Math.min(length, this.inodes.sizeBytes[inode] - position)
+    if (done < expected) {
+      vmstat[READ_ERRORS]++
+      return -EIO
+    }
+    buffer.fill(0, offset + done, offset + length)
+    return 0
+  }
+
+  #insert(inode: number, index: number, n: number): number {
+    const { cache, lru } = this
+    const { flags } = cache.frames
+    for (let i = n - 1; i >= 0; i--) {
+      const frame = this.#run[i]
+      flags[frame] = i === 0 ? PG_UPTODATE : PG_UPTODATE | PG_READAHEAD
+      cache.add(frame, inode, index + i)
+      lru.add(frame)
+    }
+    if (n > 1) cache.vmstat[READAHEAD_PAGES] += n - 1
+    return this.#run[0]
+  }
+}

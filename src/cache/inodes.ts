@@ -1,0 +1,124 @@
+/**
+ * Inodes and open files, as columns.
+ *
+ * An inode is the thing with pages: a store's bytes, or memory that has no store. A file is one open of an inode (Linux:
+ * struct file): its mode, its readahead state, and the write error it saw last. Vmas hold files, files hold inodes;
+ * rows are freed when the last reference goes. Rows are numbers from 1; inode 0 is the swap cache.
+ *
+ * Sizes are bytes, as doubles. The store objects themselves are per thread and kept outside the columns.
+ */
+import type { ColumnSource } from '../frame/frame-table.ts'
+import type { Store } from '../store/store.ts'
+
+/** Bytes live in a store; pages are a cache of it. Dirty pages are accounted (page_mkwrite, page_mkclean). */
+export const INODE_STORE = 1 as const
+/** Shared memory: pages are the only copy and go to swap (Linux: tmpfs, shared anonymous memory). */
+export const INODE_SHMEM = 2 as const
+/** Memory that never leaves RAM (Linux: ramfs). */
+export const INODE_RAMFS = 3 as const
+/** Shared memory whose mappings have no remap_pages operation (Linux: hugetlbfs, SysV segments, devices). */
+export const INODE_NOREMAP = 4 as const
+
+export const FILE_READ = 1 as const
+export const FILE_WRITE = 2 as const
+
+/** The list of an inode's pages that a page is on. */
+export const CLEAN = 0 as const
+export const DIRTY = 1 as const
+
+export class InodeTable {
+  readonly capacity: number
+  readonly kind: Int32Array
+  readonly refs: Int32Array
+  /** Pages in the cache. */
+  readonly nrPages: Int32Array
+  /** Accounting group of shared memory, 0 for none. */
+  readonly quota: Int32Array
+  /** Pages held: in the cache or in swap (shared memory only). */
+  readonly nrHeld: Int32Array
+  /** Errors on writeback: how many there were, and the errno of the last. */
+  readonly wbErrSeq: Int32Array
+  readonly wbErrno: Int32Array
+  readonly sizeBytes: Float64Array
+  readonly stores: (Store | undefined)[] = []
+  readonly names: string[] = []
+
+  constructor(columns: ColumnSource, capacity: number) {
+    const n = capacity + 1
+    this.capacity = capacity
+    this.kind = columns.int32('inodes', n)
+    this.refs = columns.int32('inodes', n)
+    this.nrPages = columns.int32('inodes', n)
+    this.quota = columns.int32('inodes', n)
+    this.nrHeld = columns.int32('inodes', n)
+    this.wbErrSeq = columns.int32('inodes', n)
+    this.wbErrno = columns.int32('inodes', n)
+    this.sizeBytes = columns.float64('inodes', n)
+  }
+
+  /** A free row with one reference, or 0. */
+  alloc(kind: number, name: string, store: Store | undefined): number {
+    for (let i = 1; i <= this.capacity; i++) {
+      if (this.kind[i] !== 0) continue
+      this.kind[i] = kind
+      this.refs[i] = 1
+      this.nrPages[i] = 0
+      this.quota[i] = 0
+      this.nrHeld[i] = 0
+      this.wbErrSeq[i] = 0
+      this.wbErrno[i] = 0
+      this.sizeBytes[i] = 0
+      this.stores[i] = store
+      this.names[i] = name
+      return i
+    }
+    return 0
+  }
+
+  free(inode: number): void {
+    this.kind[inode] = 0
+    this.stores[inode] = undefined
+    this.names[inode] = ''
+  }
+
+  isShmem(inode: number): boolean {
+    return this.kind[inode] === INODE_SHMEM || this.kind[inode] === INODE_NOREMAP
+  }
+}
+
+export class FileTable {
+  readonly capacity: number
+  readonly inode: Int32Array
+  readonly mode: Int32Array
+  readonly refs: Int32Array
+  /** Page after the last one that a fill brought in, and how many pages that fill wanted. */
+  readonly raNext: Int32Array
+  readonly raPages: Int32Array
+  readonly wbErrSeen: Int32Array
+
+  constructor(columns: ColumnSource, capacity: number) {
+    const n = capacity + 1
+    this.capacity = capacity
+    this.inode = columns.int32('files', n)
+    this.mode = columns.int32('files', n)
+    this.refs = columns.int32('files', n)
+    this.raNext = columns.int32('files', n)
+    this.raPages = columns.int32('files', n)
+    this.wbErrSeen = columns.int32('files', n)
+  }
+
+  /** A free row with one reference, or 0. */
+  alloc(inode: number, mode: number, wbErrSeen: number): number {
+    for (let f = 1; f <= this.capacity; f++) {
+      if (this.refs[f] !== 0) continue
+      this.refs[f] = 1
+      this.inode[f] = inode
+      this.mode[f] = mode
+      this.raNext[f] = 0
+      this.raPages[f] = 0
+      this.wbErrSeen[f] = wbErrSeen
+      return f
+    }
+    return 0
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * The page cache: (inode, file page) → frame, a hash over the frame table's columns, and each inode's pages on one of
+ * two lists, clean and dirty.
+ *
+ * Inode 0 is the swap cache: its "file pages" are swap slots, its pages are anonymous and on no list.
+ *
+ * Offers lookup, add, remove, and the dirty state of a page. Does no I/O and frees no frame: fill.ts reads,
+ * writeback.ts writes, and whoever removes a page asks `FrameTable.isUnused`.
+ */
+import { assert } from '../base/assert.ts'
+import { Lists } from '../base/lists.ts'
+import { type ColumnSource, type FrameTable, MAPPING_ANON, PG_CACHED, PG_DIRTY } from '../frame/frame-table.ts'
+import { NR_DIRTY, NR_FILE_PAGES } from '../frame/vmstat.ts'
+import { CLEAN, DIRTY, type InodeTable } from './inodes.ts'
+
+export class PageCache {
+  readonly frames: FrameTable
+  readonly inodes: InodeTable
+  readonly vmstat: Float64Array
+  /** List `inode * 2 + CLEAN` and `inode * 2 + DIRTY`. */
+  readonly own: Lists
+  readonly #buckets: Int32Array
+  readonly #mask: number
+
+  constructor(columns: ColumnSource, frames: FrameTable, inodes: InodeTable, vmstat: Float64Array, nrBuckets: number) {
+    this.frames = frames
+    this.inodes = inodes
+    this.vmstat = vmstat
+    this.#buckets = columns.int32('page cache', nrBuckets)
+    this.#mask = nrBuckets - 1
+    const nrLists = (inodes.capacity + 1) * 2
+    this.own = new Lists(
+      frames.ownNext,
+      frames.ownPrev,
+      columns.int32('inodes', nrLists),
+      columns.int32('inodes', nrLists),
+      columns.int32('inodes', nrLists)
+    )
+  }
+
+  /** The frame that holds a page, or 0. */
+  lookup(inode: number, index: number): number {
+    const { mapping, index: indexes, cacheNext } = this.frames
+    let frame = this.#buckets[this.#bucket(inode, index)]
+    while (frame !== 0 && (indexes[frame] !== index || mapping[frame] !== inode)) frame = cacheNext[frame]
+    return frame
+  }
+
+  /** Enters a frame. The page is not in the cache yet; an anonymous frame keeps its flags. */
+  add(frame: number, inode: number, index: number): void {
+    const bucket = this.#bucket(inode, index)
+    const t = this.frames
+    t.mapping[frame] = inode
+    t.index[frame] = index
+    t.cacheNext[frame] = this.#buckets[bucket]
+    t.flags[frame] |= PG_CACHED
+    this.#buckets[bucket] = frame
+    if (inode === 0) return
+    this.own.addHead(inode * 2 + CLEAN, frame)
+    this.inodes.nrPages[inode]++
+    this.vmstat[NR_FILE_PAGES]++
+  }
+
+  /** Takes a page out, whatever its dirty state; the frame keeps its other flags. */
+  remove(frame: number): void {
+    const t = this.frames
+    const inode = t.mapping[frame]
+    const bucket = this.#bucket(inode, t.index[frame])
+    let at = this.#buckets[bucket]
+    if (at === frame) this.#buckets[bucket] = t.cacheNext[frame]
+    else {
+      while (at !== 0 && t.cacheNext[at] !== frame) at = t.cacheNext[at]
+      assert(at !== 0, `frame ${frame} is not in its hash chain`)
+      t.cacheNext[at] = t.cacheNext[frame]
+    }
+    t.cacheNext[frame] = 0
+    t.flags[frame] &= ~PG_CACHED
+    t.mapping[frame] = MAPPING_ANON
+    if (inode === 0) {
+      t.index[frame] = -1
+      return
+    }
+    const dirty = (t.flags[frame] & PG_DIRTY) !== 0
+    this.own.remove(inode * 2 + (dirty ? DIRTY : CLEAN), frame)
+    if (dirty) this.vmstat[NR_DIRTY]--
+    t.flags[frame] &= ~PG_DIRTY
+    this.inodes.nrPages[inode]--
+    this.vmstat[NR_FILE_PAGES]--
+  }
+
+  /** Marks a page dirty. An anonymous page, and one that left its file, just get the flag. */
+  setDirty(frame: number): void {
+    const t = this.frames
+    const flags = t.flags[frame]
+    if ((flags & PG_DIRTY) !== 0) return
+    t.flags[frame] = flags | PG_DIRTY
+    const inode = t.mapping[frame]
+    if (inode <= 0) return
+    this.own.remove(inode * 2 + CLEAN, frame)
+    this.own.addTail(inode * 2 + DIRTY, frame)
+    this.vmstat[NR_DIRTY]++
+  }
+
+  clearDirty(frame: number): void {
+    const t = this.frames
+    const flags = t.flags[frame]
+    if ((flags & PG_DIRTY) === 0) return
+    t.flags[frame] = flags & ~PG_DIRTY
+    const inode = t.mapping[frame]
+    if (inode <= 0) return
+    this.own.remove(inode * 2 + DIRTY, frame)
+    this.own.addHead(inode * 2 + CLEAN, frame)
+    this.vmstat[NR_DIRTY]--
+  }
+
+  nrDirty(inode: number): number {
+    return this.own.count[inode * 2 + DIRTY]
+  }
+
+  /**
+   * The pages of an inode with index in [first, last], in ascending order, as a fresh array of frames.
+   * `which` is CLEAN | DIRTY list numbers: pass DIRTY for dirty ones only, CLEAN for all.
+   */
+  collect(inode: number, first: number, last: number, which: typeof CLEAN | typeof DIRTY): Int32Array {
+    const dirtyOnly = which === DIRTY
+    const nr = dirtyOnly ? this.nrDirty(inode) : this.inodes.nrPages[inode]
+    if (nr === 0) return new Int32Array(0)
+    if (last - first + 1 <= nr) return this.#collectByLookup(inode, first, last, dirtyOnly)
+    const found = new Float64Array(nr)
+    let n = 0
+    for (let list = dirtyOnly ? DIRTY : CLEAN; list <= DIRTY; list++) {
+      for (let f = this.own.head[inode * 2 + list]; f !== 0; f = this.frames.ownNext[f]) {
+        const index = this.frames.index[f]
+        // Index and frame in one double: 31 + 22 bits, so that a plain numeric sort orders by index.
+        if (index >= first && index <= last) found[n++] = index * 0x400000 + f
+      }
+    }
+    const sorted = found.subarray(0, n).sort()
+    const frames = new Int32Array(n)
+    for (let i = 0; i < n; i++) frames[i] = sorted[i] % 0x400000
+    return frames
+  }
+
+  #collectByLookup(inode: number, first: number, last: number, dirtyOnly: boolean): Int32Array {
+    const frames = new Int32Array(last - first + 1)
+    let n = 0
+    for (let index = first; index <= last; index++) {
+      const f = this.lookup(inode, index)
+      if (f !== 0 && (!dirtyOnly || (this.frames.flags[f] & PG_DIRTY) !== 0)) frames[n++] = f
+    }
+    return frames.subarray(0, n)
+  }
+
+  #bucket(inode: number, index: number): number {
+    // Neighbouring pages of a file get neighbouring buckets; files start at places far apart.
+    return (index + (index >>> 16) + Math.imul(inode, 0x9e3779b1)) & this.#mask
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * The frame allocator: a bitmap of free frames, handed out in ascending order behind a cursor.
+ *
+ * Next-fit keeps the frames of one file run next to each other, so that a run is filled by one read of the store.
+ * An allocation fails only when nothing can be reclaimed: `setReclaim` gives the hook, called with the number of
+ * frames wanted; it frees what it can. The hook never allocates.
+ *
+ * With poisoning on, a freed frame is filled with POISON, so that a stale pointer reads nonsense and not yesterday's
+ * bytes; frames handed out by `allocZeroed` are zero in any case.
+ */
+import { assert } from '../base/assert.ts'
+import { Bitmap } from '../base/bitmap.ts'
+import type { ColumnSource, FrameTable } from './frame-table.ts'
+import type { Ram } from './ram.ts'
+
+export const POISON = 0xa5 as const
+
+const A_FREE = 0
+const A_CURSOR = 1
+/** Frames from here on were never handed out: still zero. */
+const A_VIRGIN = 2
+
+export type ReclaimHook = (wanted: number) => number
+/** Called before each allocation when a test injects failures: true makes it fail. */
+export type FailHook = () => boolean
+
+export class FrameAllocator {
+  readonly ram: Ram
+  readonly frames: FrameTable
+  readonly #free: Bitmap
+  readonly #state: Int32Array
+  readonly #poison: Uint8Array | undefined
+  #reclaim: ReclaimHook | undefined
+  #fail: FailHook | undefined
+
+  constructor(columns: ColumnSource, ram: Ram, frames: FrameTable, poison: 'poison' | 'plain') {
+    const n = ram.nrFrames
+    this.ram = ram
+    this.frames = frames
+    this.#free = new Bitmap(
+      columns.int32('free bitmap', Bitmap.nrWords(n)),
+      columns.int32('free bitmap', Bitmap.nrSummaryWords(n)),
+      n
+    )
+    this.#state = columns.int32('allocator', 4)
+    this.#poison = poison === 'poison' ? new Uint8Array(ram.pageSize).fill(POISON) : undefined
+  }
+
+  /** Makes all frames but the zero page free. Once, for a new machine. */
+  init(): void {
+    for (let f = 1; f < this.ram.nrFrames; f++) this.#free.set(f)
+    this.#state[A_FREE] = this.ram.nrFrames - 1
+    this.#state[A_CURSOR] = 1
+    this.#state[A_VIRGIN] = 1
+  }
+
+  setReclaim(hook: ReclaimHook): void {
+    this.#reclaim = hook
+  }
+
+  setFail(hook: FailHook | undefined): void {
+    this.#fail = hook
+  }
+
+  get nrFree(): number {
+    return this.#state[A_FREE]
+  }
+
+  isFree(frame: number): boolean {
+    return this.#free.has(frame)
+  }
+
+  /** A frame with unspecified bytes, or 0 when none can be had. Its row in the frame table is all zero. */
+  alloc(): number {
+    if (this.#fail?.()) return 0
+    if (this.#state[A_FREE] === 0 && !this.ensureFree(1)) return 0
+    return this.#take()
+  }
+
+  /** The same, without reclaiming. */
+  allocNoReclaim(): number {
+    if (this.#state[A_FREE] === 0 || this.#fail?.()) return 0
+    return this.#take()
+  }
+
+  /** A frame whose bytes are all zero, or 0. */
+  allocZeroed(): number {
+    const virgin = this.#state[A_VIRGIN]
+    const frame = this.alloc()
+    if (frame !== 0 && frame < virgin) this.ram.zeroFrame(frame)
+    return frame
+  }
+
+  /** Tries to have `wanted` frames free. True when they are. */
+  ensureFree(wanted: number): boolean {
+    const missing = wanted - this.#state[A_FREE]
+    if (missing > 0 && this.#reclaim !== undefined) this.#reclaim(missing)
+    return this.#state[A_FREE] >= wanted
+  }
+
+  free(frame: number): void {
+    assert(frame > 0 && !this.#free.has(frame), `frame ${frame} freed twice`)
+    const t = this.frames
+    t.flags[frame] = 0
+    t.mapcount[frame] = 0
+    t.mapping[frame] = 0
+    t.index[frame] = 0
+    t.rmapHead[frame] = 0
+    if (this.#poison !== undefined) this.ram.u8.set(this.#poison, frame * this.ram.pageSize)
+    this.#free.set(frame)
+    this.#state[A_FREE]++
+  }
+
+  #take(): number {
+    const state = this.#state
+    let frame = this.#free.next(state[A_CURSOR])
+    if (frame < 0) frame = this.#free.next(1)
+    this.#free.clear(frame)
+    state[A_FREE]--
+    state[A_CURSOR] = frame + 1
+    if (frame >= state[A_VIRGIN]) state[A_VIRGIN] = frame + 1
+    return frame
+  }
+}

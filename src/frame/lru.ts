@@ -1,0 +1,101 @@
+/**
+ * LRU lists: which data frames reclaim may take, oldest at the tail (Linux: mm/swap.c).
+ *
+ *   new --add--> inactive --referenced twice--> active --aged--> inactive --taken--> free
+ *                     locked or of a kind that stays --> unevictable
+ *
+ * A frame is on a list exactly when PG_LRU is set; PG_ACTIVE, PG_SWAPBACKED and PG_UNEVICTABLE say which one.
+ */
+import { Lists } from '../base/lists.ts'
+import {
+  type ColumnSource,
+  type FrameTable,
+  PG_ACTIVE,
+  PG_LRU,
+  PG_REFERENCED,
+  PG_SWAPBACKED,
+  PG_UNEVICTABLE
+} from './frame-table.ts'
+
+export const LRU_INACTIVE_ANON = 0 as const
+export const LRU_ACTIVE_ANON = 1 as const
+export const LRU_INACTIVE_FILE = 2 as const
+export const LRU_ACTIVE_FILE = 3 as const
+export const LRU_UNEVICTABLE = 4 as const
+export const NR_LRU = 5 as const
+
+export class Lru {
+  readonly lists: Lists
+  readonly #flags: Int32Array
+
+  constructor(columns: ColumnSource, frames: FrameTable) {
+    this.#flags = frames.flags
+    this.lists = new Lists(
+      frames.lruNext,
+      frames.lruPrev,
+      columns.int32('lru', NR_LRU),
+      columns.int32('lru', NR_LRU),
+      columns.int32('lru', NR_LRU)
+    )
+  }
+
+  count(list: number): number {
+    return this.lists.count[list]
+  }
+
+  listOf(frame: number): number {
+    const flags = this.#flags[frame]
+    if ((flags & PG_UNEVICTABLE) !== 0) return LRU_UNEVICTABLE
+    return ((flags & PG_SWAPBACKED) === 0 ? LRU_INACTIVE_FILE : LRU_INACTIVE_ANON) + ((flags & PG_ACTIVE) === 0 ? 0 : 1)
+  }
+
+  /** Puts a frame at the young end of the list that its flags say. */
+  add(frame: number): void {
+    this.#flags[frame] |= PG_LRU
+    this.lists.addHead(this.listOf(frame), frame)
+  }
+
+  /** Puts a frame at the old end: the next to be taken. */
+  addOld(frame: number): void {
+    this.#flags[frame] |= PG_LRU
+    this.lists.addTail(this.listOf(frame), frame)
+  }
+
+  /** Takes a frame off its list. It must be on one. */
+  remove(frame: number): void {
+    this.lists.remove(this.listOf(frame), frame)
+    this.#flags[frame] &= ~PG_LRU
+  }
+
+  setActive(frame: number): void {
+    this.remove(frame)
+    this.#flags[frame] = (this.#flags[frame] | PG_ACTIVE) & ~PG_REFERENCED
+    this.add(frame)
+  }
+
+  setInactive(frame: number): void {
+    this.remove(frame)
+    this.#flags[frame] &= ~(PG_ACTIVE | PG_REFERENCED)
+    this.add(frame)
+  }
+
+  setUnevictable(frame: number): void {
+    if ((this.#flags[frame] & PG_LRU) !== 0) this.remove(frame)
+    this.#flags[frame] = (this.#flags[frame] | PG_UNEVICTABLE) & ~PG_ACTIVE
+    this.add(frame)
+  }
+
+  setEvictable(frame: number): void {
+    if ((this.#flags[frame] & PG_LRU) !== 0) this.remove(frame)
+    this.#flags[frame] &= ~(PG_UNEVICTABLE | PG_ACTIVE)
+    this.add(frame)
+  }
+
+  /** A use that no page-table entry records, such as read(): twice makes the page active. */
+  markAccessed(frame: number): void {
+    const flags = this.#flags[frame]
+    if ((flags & (PG_REFERENCED | PG_ACTIVE | PG_UNEVICTABLE)) === PG_REFERENCED && (flags & PG_LRU) !== 0) {
+      this.setActive(frame)
+    } else this.#flags[frame] = flags | PG_REFERENCED
+  }
+}

@@ -1,0 +1,21 @@
+/**
+ * fremap: Linux's nonlinear file mappings for JavaScript.
+ *
+ * Two layers: the everyday classes (Memory, AddressSpace, Mapping, MappedFile) and, for people who know Linux, the system
+ * calls as `sys_*`.
+ */
+export * from './abi/errno.ts'
+export * from './abi/fault.ts'
+export * from './abi/limits.ts'
+export * from './abi/mman.ts'
+export * from './kernel.ts'
+export { type Machine, POLICY_LINUX, POLICY_NONLINEAR } from './mm/machine.ts'
+export type { MmuNotifier } from './notify/notifier.ts'
+export type { Store } from './store/store.ts'
+export * from './stores/memory.ts'
+export { Mm, type Quantity } from './syscall/args.ts'
+export * from './syscall/file.ts'
+export * from './syscall/fremap.ts'
+export * from './syscall/memory.ts'
+export * from './syscall/mlock.ts'
+export * from './syscall/process.ts'

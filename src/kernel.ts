@@ -1,0 +1,176 @@
+/**
+ * The assembler: makes one machine out of the rooms, and hands the upward hooks down.
+ *
+ *   frame allocator ── reclaim      needs frames freed
+ *   writeback       ── rmap         needs a page's entries made clean and read-only
+ *   rmap            ── page cache   an entry that was stored to goes away
+ *
+ * All state lies in two SharedArrayBuffers: RAM (the frames; page tables and reverse-map nodes live in frames too) and
+ * the arena (columns). `layout` reports both by name.
+ */
+
+import { DEFAULT_MAX_MAP_COUNT, DEFAULT_PAGE_SHIFT, MAX_FRAMES, MAX_PAGE_SHIFT, MIN_PAGE_SHIFT } from './abi/limits.ts'
+import { Arena, type ArenaPart } from './base/arena.ts'
+import { Filler } from './cache/fill.ts'
+import { FileTable, InodeTable } from './cache/inodes.ts'
+import { PageCache } from './cache/page-cache.ts'
+import { Writeback } from './cache/writeback.ts'
+import { FrameAllocator } from './frame/allocator.ts'
+import { FrameTable, PG_RESERVED } from './frame/frame-table.ts'
+import { Lru } from './frame/lru.ts'
+import { MmTable } from './frame/mm-table.ts'
+import { Ram } from './frame/ram.ts'
+import { vmstatColumn } from './frame/vmstat.ts'
+import { Machine, POLICY_NONLINEAR } from './mm/machine.ts'
+import { Notifiers } from './notify/notifier.ts'
+import { PageTables } from './pgtable/page-tables.ts'
+import { Reclaim } from './reclaim/reclaim.ts'
+import { RmapNodes } from './rmap/nodes.ts'
+import { Rmap } from './rmap/rmap.ts'
+import type { Store } from './store/store.ts'
+import { SwapArea } from './swap/swap-area.ts'
+import { VmaTable } from './vma/vma-table.ts'
+
+export interface MachineOptions {
+  /** Page frames of RAM, the zero page included: 8 to 4,194,303. */
+  readonly nrFrames: number
+  /** log2 of the page size: 9 (512 B) to 16 (64 KiB). Default 12. */
+  readonly pageShift?: number
+  /** POLICY_NONLINEAR (default) or POLICY_LINUX. */
+  readonly policy?: number
+  /** Vmas that one address space may have (Linux: vm.max_map_count). Default 65,530. */
+  readonly maxMapCount?: number
+  /** Vmas in the machine. Default `maxMapCount` + 1,024. */
+  readonly maxVmas?: number
+  /** Address spaces, inodes and open files in the machine. Defaults 64, 1,024 and 4,096. */
+  readonly maxSpaces?: number
+  readonly maxInodes?: number
+  readonly maxFiles?: number
+  /** Pages that a read fault may map around itself: a power of two, 1 = off. Default 16. */
+  readonly faultAroundPages?: number
+  /** Largest readahead in bytes, 0 = off. Default 1 MiB, at most an eighth of RAM. */
+  readonly readaheadBytes?: number
+  /** Where anonymous and shared-memory pages go under pressure, and how many pages fit. Default: nowhere. */
+  readonly swap?: { readonly store: Store; readonly nrSlots: number }
+  /** Fill freed frames with a pattern, to see stale reads. Default off. */
+  readonly poison?: boolean
+}
+
+export interface Kernel {
+  readonly machine: Machine
+  /** The arena's parts by name, in bytes: what is beside the frames. */
+  readonly layout: readonly ArenaPart[]
+  readonly arenaBytes: number
+}
+
+/** Bytes of columns that each frame costs, hash buckets included (reverse-map nodes are in RAM). */
+export const FRAME_OVERHEAD_BYTES = 48 as const
+
+export class OptionError extends Error {
+  readonly option: string
+  constructor(option: string, message: string) {
+    super(message)
+    this.name = 'OptionError'
+    this.option = option
+  }
+}
+
+/** Makes a machine. Throws OptionError for options out of range, RangeError when the memory cannot be had. */
+export function createKernel(options: MachineOptions): Kernel {
+  const pageShift = checked('pageShift', options.pageShift ?? DEFAULT_PAGE_SHIFT, MIN_PAGE_SHIFT, MAX_PAGE_SHIFT)
+  const nrFrames = checked('nrFrames', options.nrFrames, 8, MAX_FRAMES)
+  const faultAroundPages = checked('faultAroundPages', options.faultAroundPages ?? 16, 1, 1024)
+  if ((faultAroundPages & (faultAroundPages - 1)) !== 0) {
+    throw new OptionError('faultAroundPages', `faultAroundPages is ${faultAroundPages}, but must be a power of two`)
+  }
+  const ram = new Ram(new SharedArrayBuffer(nrFrames * 2 ** pageShift), pageShift)
+  const measuring = Arena.measuring()
+  build(measuring, ram, options, pageShift, faultAroundPages)
+  const arena = Arena.over(new SharedArrayBuffer(Math.max(64, measuring.usedBytes)))
+  const machine = build(arena, ram, options, pageShift, faultAroundPages)
+  machine.frames.flags[0] = PG_RESERVED
+  machine.allocator.init()
+  machine.swap.init()
+  return { machine, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }
+}
+
+function checked(name: string, value: number, min: number, max: number): number {
+  if (!Number.isInteger(value) || value < min || value > max) {
+    throw new OptionError(name, `${name} is ${value}, but must be a whole number from ${min} to ${max}`)
+  }
+  return value
+}
+
+/** Half as many buckets as frames, rounded up to a power of two. */
+function bucketsFor(nrFrames: number): number {
+  let buckets = 16
+  while (buckets * 2 < nrFrames) buckets *= 2
+  return buckets
+}
+
+function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: number, faultAroundPages: number): Machine {
+  const maxMapCount = checked('maxMapCount', options.maxMapCount ?? DEFAULT_MAX_MAP_COUNT, 1, 0x3fffffff)
+  const maxVmas = checked('maxVmas', options.maxVmas ?? maxMapCount + 1024, 1, 0x3fffffff)
+  const maxInodes = checked('maxInodes', options.maxInodes ?? 1024, 1, 0xfffff)
+  const maxFiles = checked('maxFiles', options.maxFiles ?? 4096, 1, 0xfffff)
+  const readaheadBytes = checked('readaheadBytes', options.readaheadBytes ?? 1 << 20, 0, 1 << 30)
+  const readaheadPages = Math.max(1, Math.min(readaheadBytes >>> pageShift, ram.nrFrames >>> 3))
+
+  const vmstat = vmstatColumn(arena)
+  const frames = new FrameTable(arena, ram.nrFrames)
+  const allocator = new FrameAllocator(arena, ram, frames, options.poison === true ? 'poison' : 'plain')
+  const lru = new Lru(arena, frames)
+  const mms = new MmTable(arena, checked('maxSpaces', options.maxSpaces ?? 64, 1, 0xffff))
+  const tables = new PageTables(arena, ram, frames, allocator, mms)
+  const notifiers = new Notifiers(mms)
+  const vmas = new VmaTable(arena, mms, maxVmas, maxInodes)
+  const inodes = new InodeTable(arena, maxInodes)
+  const files = new FileTable(arena, maxFiles)
+  const cache = new PageCache(arena, frames, inodes, vmstat, bucketsFor(ram.nrFrames))
+  const filler = new Filler(cache, files, allocator, lru, readaheadPages)
+  const writeback = new Writeback(cache, files, ram, filler.bounce)
+  const nrSlots = options.swap === undefined ? 0 : checked('swap.nrSlots', options.swap.nrSlots, 1, MAX_FRAMES)
+  const swap = new SwapArea(arena, ram, options.swap?.store, nrSlots)
+  const nodes = new RmapNodes(arena, frames, allocator, bucketsFor(ram.nrFrames))
+  const rmap = new Rmap(frames, mms, tables, vmas, nodes, swap, notifiers, vmstat, frame => cache.setDirty(frame))
+  const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap)
+  const fds = arena.int32('files', maxFiles + 3)
+  const quotas = arena.int32('files', 128)
+  fds.fill(0)
+
+  allocator.setReclaim(wanted => reclaim.shrink(wanted))
+  writeback.setClean(frame => {
+    rmap.pageMkclean(frame)
+  })
+  return new Machine({
+    ram,
+    frames,
+    allocator,
+    lru,
+    mms,
+    vmstat,
+    tables,
+    notifiers,
+    vmas,
+    inodes,
+    files,
+    cache,
+    filler,
+    writeback,
+    swap,
+    nodes,
+    rmap,
+    reclaim,
+    fds,
+    quotas,
+    policy: options.policy ?? POLICY_NONLINEAR,
+    maxMapCount,
+    faultAroundPages
+  })
+}
+
+function mergeParts(parts: readonly ArenaPart[]): ArenaPart[] {
+  const byName = new Map<string, number>()
+  for (const { name, bytes } of parts) byName.set(name, (byName.get(name) ?? 0) + bytes)
+  return [...byName].map(([name, bytes]) => ({ name, bytes }))
+}

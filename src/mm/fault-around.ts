@@ -1,0 +1,34 @@
+/**
+ * Fault-around: a load that faults on an empty entry also maps the linear neighbours that are in the cache already
+ * (Linux 3.15+, do_fault_around and filemap_map_pages; window as measured on 3.19).
+ *
+ * The window is [max(vpn rounded down to its size, vma start), + size), cut at the end of the vma, of the page table
+ * and of the file. Only empty entries are filled, only with pages that need no I/O; entries that remember a page stay.
+ */
+import { FAULT_AROUND_PAGES } from '../frame/vmstat.ts'
+import { mkPte, PTE_READ } from '../pgtable/pte.ts'
+import type { Machine } from './machine.ts'
+
+export function faultAround(m: Machine, mm: number, vma: number, vpn: number): void {
+  const { vmas, tables, cache, ram } = m
+  const pages = m.faultAroundPages
+  const inode = vmas.inode[vma]
+  const first = Math.max(vpn & -pages, vmas.start[vma])
+  const tableFirst = vpn & ~tables.leafMask
+  const from = Math.max(first, tableFirst)
+  const end = Math.min(first + pages, vmas.end[vma], tableFirst + tables.leafMask + 1)
+  const lastIndex = m.nrFilePages(inode) - 1
+  const base = tables.find(mm, vpn) - vpn
+  for (let page = from; page < end; page++) {
+    const slot = base + page
+    if (ram.i32[slot] !== 0) continue
+    const index = vmas.linearIndex(vma, page)
+    if (index > lastIndex) return
+    const frame = cache.lookup(inode, index)
+    if (frame === 0) continue
+    m.filler.noteHit(frame)
+    m.rmap.addRmap(frame, mm, vma, page)
+    tables.set(slot, mkPte(frame, PTE_READ))
+    m.vmstat[FAULT_AROUND_PAGES]++
+  }
+}

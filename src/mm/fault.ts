@@ -1,0 +1,339 @@
+/**
+ * The page fault: makes the entry of one page allow one access (Linux: handle_mm_fault and below, 3.19).
+ *
+ *   entry      what happens
+ *   none       anonymous: the zero page, or a fresh one for a store · file: the page at the linear place, with its
+ *              cached neighbours (fault-around) on a load
+ *   file       the page that the entry remembers; no fault-around
+ *   swap       the page comes back from its slot
+ *   present    a store to a shared page makes it dirty and writable; to a private one, a copy; else YOUNG is set
+ *
+ * Everything that can allocate, and so reclaim, comes first; then the entry is looked up again and, if it is still the
+ * one we began with, replaced. The page in hand is pinned meanwhile. Never throws: FAULT_* codes, and the store's errno
+ * in `m.lastError`. Lock: mmap lock for reading; truncation is kept out by the page's own check after it is in hand.
+ */
+import { ENOMEM } from '../abi/errno.ts'
+import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM, FAULT_RETRY } from '../abi/fault.ts'
+import { RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '../cache/fill.ts'
+import { INODE_STORE } from '../cache/inodes.ts'
+import { MAPPING_ANON, PG_ANON, PG_CACHED, PG_DIRTY, PG_SWAPBACKED, PG_UPTODATE } from '../frame/frame-table.ts'
+import { MM_MAJ_FLT, MM_MIN_FLT, MM_SHIFT, MM_SWAPENTS } from '../frame/mm-table.ts'
+import { COW_COPIES, PGFAULT, PGMAJFAULT, PSWPIN } from '../frame/vmstat.ts'
+import {
+  mkPte,
+  PAGE_PROT_DEFAULT,
+  PAGE_PROT_NONE,
+  PAGE_PROT_WRITE,
+  PTE_DIRTY,
+  PTE_PRESENT,
+  PTE_READ,
+  PTE_SOFT_DIRTY,
+  PTE_WRITE,
+  PTE_YOUNG,
+  pageProtFlags,
+  pteFile,
+  pteFrame,
+  ptePageProt,
+  pteSoftDirty,
+  pteSwapOffset,
+  pteToPgoff
+} from '../pgtable/pte.ts'
+import {
+  VM_NONLINEAR,
+  VM_PROT_MASK,
+  VM_RAND_READ,
+  VM_SEQ_READ,
+  VM_SHARED,
+  VM_SOFTDIRTY,
+  VM_WRITE
+} from '../vma/flags.ts'
+import { faultAround } from './fault-around.ts'
+import { FILL_HOLES, getPage } from './filemap.ts'
+import type { Machine } from './machine.ts'
+
+const MAX_ROUNDS = 4
+
+/** Whether `prepareEntry` is to have a reverse-map node ready. */
+export const NO_NODE = 0 as const
+export const NEEDS_NODE = 1 as const
+
+/** Handles a fault at a page. FAULT_OK: the access will now succeed (until something else changes the entry). */
+export function handleMmFault(m: Machine, mm: number, vpn: number, access: number): number {
+  m.vmstat[PGFAULT]++
+  const majorBefore = m.vmstat[PGMAJFAULT]
+  let code: number = FAULT_RETRY
+  while (code === FAULT_RETRY) code = faultOnce(m, mm, vpn, access)
+  m.mms.w[(mm << MM_SHIFT) + (m.vmstat[PGMAJFAULT] > majorBefore ? MM_MAJ_FLT : MM_MIN_FLT)]++
+  return code
+}
+
+function faultOnce(m: Machine, mm: number, vpn: number, access: number): number {
+  const vma = m.vmas.at(mm, vpn)
+  if (vma === 0) return FAULT_MAPERR
+  const flags = m.vmas.flags[vma]
+  const slot = m.tables.find(mm, vpn)
+  const pte = slot === 0 ? 0 : m.ram.i32[slot]
+  if (!permits(flags, ptePageProt(pte), access)) return FAULT_ACCERR
+  if ((pte & PTE_PRESENT) !== 0) return presentFault(m, mm, vma, vpn, slot, pte, access)
+  if (pte === 0) {
+    if (m.vmas.inode[vma] === 0) return anonFault(m, mm, vma, vpn, access)
+    return fileFault(m, mm, vma, vpn, m.vmas.linearIndex(vma, vpn), pte, access)
+  }
+  if (pteFile(pte)) {
+    if ((flags & VM_NONLINEAR) === 0) return busError(m, 0)
+    return fileFault(m, mm, vma, vpn, pteToPgoff(pte), pte, access)
+  }
+  return swapFault(m, mm, vma, vpn, pte, access)
+}
+
+/** Whether the vma, or the page's own protection, allows the access. On x86 any right makes a page readable. */
+function permits(vmFlags: number, pageProt: number, access: number): boolean {
+  if (pageProt !== PAGE_PROT_DEFAULT) {
+    return access === ACCESS_WRITE ? pageProt === PAGE_PROT_WRITE : pageProt !== PAGE_PROT_NONE
+  }
+  return (vmFlags & (access === ACCESS_WRITE ? VM_WRITE : VM_PROT_MASK)) !== 0
+}
+
+function busError(m: Machine, errno: number): number {
+  m.lastError = errno
+  return FAULT_BUS
+}
+
+/** The fault code for what getPage gave instead of a frame. */
+function pageError(m: Machine, error: number): number {
+  m.lastError = -error
+  return error === -ENOMEM ? FAULT_OOM : FAULT_BUS
+}
+
+function outOfMemory(m: Machine): number {
+  m.lastError = ENOMEM
+  return FAULT_OOM
+}
+
+/** The entry is present but lacks YOUNG, or WRITE for a store. */
+function presentFault(
+  m: Machine,
+  mm: number,
+  vma: number,
+  vpn: number,
+  slot: number,
+  pte: number,
+  access: number
+): number {
+  if (access !== ACCESS_WRITE || (pte & PTE_WRITE) !== 0) {
+    m.ram.i32[slot] = pte | PTE_YOUNG
+    return FAULT_OK
+  }
+  if ((m.vmas.flags[vma] & VM_SHARED) !== 0) {
+    // Linux: wp_page_shared with page_mkwrite. From here on the page counts as dirty.
+    m.cache.setDirty(pteFrame(pte))
+    m.ram.i32[slot] = pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY
+    return FAULT_OK
+  }
+  return copyOnWrite(m, mm, vma, vpn, slot, pte)
+}
+
+/** A store to a private page: it becomes ours alone, by a copy unless it is already. */
+function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: number, pte: number): number {
+  const old = pteFrame(pte)
+  const { frames } = m
+  prepareAnon(m, vma)
+  if (old !== 0 && (frames.flags[old] & PG_ANON) !== 0 && frames.mapcount[old] === 1 && leaveSwapCache(m, old)) {
+    m.ram.i32[slot] = pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY
+    frames.flags[old] |= PG_DIRTY | PG_SWAPBACKED
+    return FAULT_OK
+  }
+  if (old !== 0 && !frames.pin(old)) return outOfMemory(m)
+  const copy = old === 0 ? m.allocator.allocZeroed() : m.allocator.alloc()
+  const ready = copy !== 0 && m.nodes.prepare()
+  if (old !== 0) frames.unpin(old)
+  if (!ready) {
+    if (copy !== 0) m.allocator.free(copy)
+    return outOfMemory(m)
+  }
+  const at = m.tables.find(mm, vpn)
+  if (at === 0 || m.ram.i32[at] !== pte) {
+    m.allocator.free(copy)
+    if (old !== 0) m.putFrame(old)
+    return FAULT_RETRY
+  }
+  if (old !== 0) {
+    m.ram.copyFrame(copy, old)
+    m.vmstat[COW_COPIES]++
+    m.rmap.removeRmap(old, mm, vma, vpn)
+  }
+  installAnon(m, mm, vma, vpn, at, copy)
+  m.notifiers.changePte(mm, vpn, copy)
+  if (old !== 0) m.afterUnmap(old)
+  return FAULT_OK
+}
+
+/** Makes a frame that nobody knows yet an anonymous page, mapped writable and dirty. A node is prepared. */
+function installAnon(m: Machine, mm: number, vma: number, vpn: number, slot: number, frame: number): void {
+  m.frames.flags[frame] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY
+  m.frames.mapping[frame] = MAPPING_ANON
+  m.frames.index[frame] = -1
+  m.rmap.addRmap(frame, mm, vma, vpn)
+  m.lru.add(frame)
+  m.tables.set(slot, mkPte(frame, PTE_READ | PTE_WRITE | PTE_YOUNG | PTE_DIRTY | PTE_SOFT_DIRTY))
+}
+
+/** Gives the vma its anonymous identity: its neighbour's where they could be one vma (Linux: anon_vma_prepare). */
+export function prepareAnon(m: Machine, vma: number): void {
+  const t = m.vmas
+  if (t.anon[vma] !== 0) return
+  const near = reusableAnon(m, vma, t.next[vma]) || reusableAnon(m, t.prev[vma], vma)
+  t.anon[vma] = near === 0 ? t.newAnonId() : near
+  t.anonChain[vma] = 1
+}
+
+/** The identity of whichever of two neighbours has one, if the other may share it. */
+function reusableAnon(m: Machine, low: number, high: number): number {
+  if (low === 0 || high === 0) return 0
+  const t = m.vmas
+  if (t.end[low] !== t.start[high] || t.file[low] !== t.file[high]) return 0
+  if (((t.flags[low] ^ t.flags[high]) & ~(VM_PROT_MASK | VM_SOFTDIRTY)) !== 0) return 0
+  if (t.pgoff[high] !== t.linearIndex(low, t.end[low])) return 0
+  const from = t.anon[low] !== 0 ? low : high
+  return t.anonChain[from] === 1 ? t.anon[from] : 0
+}
+
+/** The first touch of private anonymous memory. */
+function anonFault(m: Machine, mm: number, vma: number, vpn: number, access: number): number {
+  if (access !== ACCESS_WRITE) {
+    const slot = m.tables.ensure(mm, vpn)
+    if (slot === 0) return outOfMemory(m)
+    m.tables.set(slot, mkPte(0, PTE_READ | PTE_YOUNG))
+    return FAULT_OK
+  }
+  prepareAnon(m, vma)
+  const frame = m.allocator.allocZeroed()
+  if (frame === 0) return outOfMemory(m)
+  const slot = prepareEntry(m, mm, vpn, NEEDS_NODE)
+  if (slot === 0) {
+    m.allocator.free(frame)
+    return outOfMemory(m)
+  }
+  installAnon(m, mm, vma, vpn, slot, frame)
+  return FAULT_OK
+}
+
+/**
+ * The slot of a page with its tables made and, if asked for, a reverse-map node ready; 0 without memory. Each of the two
+ * may reclaim, and so take back what the other made: a table without entries, or an empty slab.
+ */
+export function prepareEntry(m: Machine, mm: number, vpn: number, node: typeof NO_NODE | typeof NEEDS_NODE): number {
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    if (node === NEEDS_NODE && !m.nodes.prepare()) return 0
+    const slot = m.tables.ensure(mm, vpn)
+    if (slot === 0) return 0
+    if (node === NO_NODE || m.nodes.isPrepared) return slot
+  }
+  return 0
+}
+
+/** A fault on file page `pgoff`: linear when the entry is none, else the one that it remembers. */
+function fileFault(
+  m: Machine,
+  mm: number,
+  vma: number,
+  vpn: number,
+  pgoff: number,
+  pte: number,
+  access: number
+): number {
+  const { frames } = m
+  const inode = m.vmas.inode[vma]
+  const vmFlags = m.vmas.flags[vma]
+  const write = access === ACCESS_WRITE
+  const copies = write && (vmFlags & VM_SHARED) === 0
+  if (copies) prepareAnon(m, vma)
+  if (pgoff >= m.nrFilePages(inode)) return busError(m, 0)
+
+  const advice = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
+  const cached = m.cache.lookup(inode, pgoff)
+  const page = cached !== 0 ? cached : getPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)
+  if (page <= 0) return pageError(m, page)
+  if (cached === 0 && m.inodes.kind[inode] === INODE_STORE) m.vmstat[PGMAJFAULT]++
+  else m.filler.noteHit(page)
+
+  if (!frames.pin(page)) return outOfMemory(m)
+  const copy = copies ? m.allocator.alloc() : 0
+  const needsNode = copies || frames.index[page] !== m.vmas.linearIndex(vma, vpn)
+  const slot = copies && copy === 0 ? 0 : prepareEntry(m, mm, vpn, needsNode ? NEEDS_NODE : NO_NODE)
+  frames.unpin(page)
+  if (slot === 0) {
+    if (copy !== 0) m.allocator.free(copy)
+    m.putFrame(page)
+    return outOfMemory(m)
+  }
+  if (m.ram.i32[slot] !== pte || frames.mapping[page] !== inode) {
+    if (copy !== 0) m.allocator.free(copy)
+    m.putFrame(page)
+    m.tables.releaseIfEmpty(slot)
+    return FAULT_RETRY
+  }
+  if (copies) {
+    m.ram.copyFrame(copy, page)
+    m.vmstat[COW_COPIES]++
+    installAnon(m, mm, vma, vpn, slot, copy)
+    return FAULT_OK
+  }
+  let flags = PTE_YOUNG | pteSoftDirty(pte)
+  const pageProt = ptePageProt(pte)
+  flags |= pageProt === PAGE_PROT_DEFAULT ? PTE_READ : pageProtFlags(pageProt)
+  if (write) {
+    flags |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
+    m.cache.setDirty(page)
+  }
+  m.rmap.addRmap(page, mm, vma, vpn)
+  m.tables.set(slot, mkPte(page, flags))
+  if (!write && pte === 0 && m.faultAroundPages > 1) faultAround(m, mm, vma, vpn)
+  return FAULT_OK
+}
+
+/** Brings an anonymous page back from its swap slot, or finds it in the swap cache. */
+function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number, access: number): number {
+  const { frames, swap } = m
+  const swapSlot = pteSwapOffset(pte)
+  let page = m.cache.lookup(0, swapSlot)
+  if (page === 0) {
+    page = m.allocator.alloc()
+    if (page === 0) return outOfMemory(m)
+    const error = swap.read(swapSlot, page)
+    if (error < 0) {
+      m.allocator.free(page)
+      return busError(m, -error)
+    }
+    frames.flags[page] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED
+    m.cache.add(page, 0, swapSlot)
+    m.lru.add(page)
+    m.vmstat[PSWPIN]++
+    m.vmstat[PGMAJFAULT]++
+  }
+  if (!frames.pin(page)) return outOfMemory(m)
+  const ready = m.nodes.prepare()
+  frames.unpin(page)
+  if (!ready) return outOfMemory(m)
+  const slot = m.tables.find(mm, vpn)
+  if (slot === 0 || m.ram.i32[slot] !== pte) return FAULT_RETRY
+  m.rmap.addRmap(page, mm, vma, vpn)
+  m.mms.w[(mm << MM_SHIFT) + MM_SWAPENTS]--
+  swap.count[swapSlot]--
+  let flags = PTE_READ | PTE_YOUNG | pteSoftDirty(pte)
+  const alone = frames.mapcount[page] === 1 && leaveSwapCache(m, page)
+  if (alone && access === ACCESS_WRITE) flags |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
+  m.tables.set(slot, mkPte(page, flags))
+  return alone || access !== ACCESS_WRITE ? FAULT_OK : FAULT_RETRY
+}
+
+/** Frees the slot behind an anonymous page if no swap entry needs it; the frame is then the only copy. */
+function leaveSwapCache(m: Machine, frame: number): boolean {
+  if ((m.frames.flags[frame] & PG_CACHED) === 0) return true
+  const slot = m.frames.index[frame]
+  if (m.swap.count[slot] !== 0) return false
+  m.cache.remove(frame)
+  m.swap.free(slot)
+  m.frames.flags[frame] |= PG_DIRTY
+  return true
+}

@@ -1,0 +1,98 @@
+/**
+ * The page of an inode, wherever it is: in the cache, in swap, in the store, or nowhere yet (Linux: filemap_fault and
+ * shmem_getpage, without the locks).
+ *
+ * Results: a frame > 0, 0 for a hole that was not to be filled, or -errno (ENOMEM, EIO and the store's own, ENOSPC).
+ * The caller pins the frame if it allocates anything before it is done with it.
+ */
+import { ENOMEM, ENOSPC } from '../abi/errno.ts'
+import { INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
+import { PG_SWAPBACKED, PG_UNEVICTABLE, PG_UPTODATE } from '../frame/frame-table.ts'
+import { NR_SHMEM, PSWPIN } from '../frame/vmstat.ts'
+import type { Machine } from './machine.ts'
+
+/** Fills holes of shared memory with a new zero page, counted against its quota. */
+export const FILL_HOLES = 1 as const
+export const KEEP_HOLES = 0 as const
+
+export function getPage(
+  m: Machine,
+  inode: number,
+  file: number,
+  index: number,
+  advice: number,
+  holes: typeof FILL_HOLES | typeof KEEP_HOLES
+): number {
+  const cached = m.cache.lookup(inode, index)
+  if (cached !== 0) {
+    m.filler.noteHit(cached)
+    return cached
+  }
+  const kind = m.inodes.kind[inode]
+  if (kind === INODE_STORE) {
+    const frame = m.filler.fill(inode, file, index, advice)
+    return frame === 0 ? -ENOMEM : frame
+  }
+  const slot = m.swap.find(inode, index)
+  if (slot !== 0) return swapInShared(m, inode, index, slot)
+  if (holes === KEEP_HOLES && kind !== INODE_RAMFS) return 0
+  if (!charge(m, inode)) return -ENOSPC
+  const frame = m.allocator.allocZeroed()
+  if (frame === 0) {
+    uncharge(m, inode, 1)
+    return -ENOMEM
+  }
+  m.frames.flags[frame] = PG_UPTODATE | PG_SWAPBACKED | (kind === INODE_RAMFS ? PG_UNEVICTABLE : 0)
+  m.cache.add(frame, inode, index)
+  m.lru.add(frame)
+  m.vmstat[NR_SHMEM]++
+  return frame
+}
+
+/** A page that will be overwritten whole: no read, whatever it was. */
+export function getPageForOverwrite(m: Machine, inode: number, index: number): number {
+  const cached = m.cache.lookup(inode, index)
+  if (cached !== 0) return cached
+  if (m.inodes.kind[inode] !== INODE_STORE) return getPage(m, inode, 0, index, 0, FILL_HOLES)
+  const frame = m.allocator.allocZeroed()
+  if (frame === 0) return -ENOMEM
+  m.frames.flags[frame] = PG_UPTODATE
+  m.cache.add(frame, inode, index)
+  m.lru.add(frame)
+  return frame
+}
+
+/** Counts a page of shared memory against its inode's group. False when the group is full. */
+function charge(m: Machine, inode: number): boolean {
+  const quota = m.inodes.quota[inode]
+  if (quota !== 0) {
+    if (m.quotas[quota * 2 + 1] >= m.quotas[quota * 2]) return false
+    m.quotas[quota * 2 + 1]++
+  }
+  m.inodes.nrHeld[inode]++
+  return true
+}
+
+export function uncharge(m: Machine, inode: number, pages: number): void {
+  const quota = m.inodes.quota[inode]
+  if (quota !== 0) m.quotas[quota * 2 + 1] -= pages
+  m.inodes.nrHeld[inode] -= pages
+}
+
+function swapInShared(m: Machine, inode: number, index: number, slot: number): number {
+  const frame = m.allocator.alloc()
+  if (frame === 0) return -ENOMEM
+  const error = m.swap.read(slot, frame)
+  if (error < 0) {
+    m.allocator.free(frame)
+    return error
+  }
+  m.swap.free(slot)
+  m.frames.flags[frame] = PG_UPTODATE | PG_SWAPBACKED
+  m.cache.add(frame, inode, index)
+  m.cache.setDirty(frame)
+  m.lru.add(frame)
+  m.vmstat[PSWPIN]++
+  m.vmstat[NR_SHMEM]++
+  return frame
+}

@@ -1,0 +1,136 @@
+/**
+ * Opening and closing: descriptors, open files, inodes (Linux: fs/open.c and the inode cache, as little as needed).
+ *
+ * Two opens of stores with one identity share an inode, and so one page cache. The last close of an inode writes its
+ * dirty pages; what cannot be written then is lost, and the close says so.
+ */
+import { EBADF, EINVAL, EMFILE, ENFILE } from '../abi/errno.ts'
+import { MAX_FILE_PAGES } from '../abi/limits.ts'
+import { CLEAN, FILE_READ, FILE_WRITE, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
+import { NR_SHMEM } from '../frame/vmstat.ts'
+import type { Store } from '../store/store.ts'
+import { uncharge } from './filemap.ts'
+import type { Machine } from './machine.ts'
+
+/** Opens a store. → file descriptor, or -errno (the store's own from size()). The machine closes the store. */
+export function openStore(m: Machine, store: Store, mode: number): number {
+  if ((mode & FILE_WRITE) !== 0 && store.readOnly) return -EBADF
+  let inode = 0
+  if (store.identity !== undefined) inode = findIdentity(m, store.identity)
+  if (inode !== 0) {
+    m.inodes.refs[inode]++
+    const known = m.inodes.stores[inode]
+    if (known !== undefined && known !== store) {
+      // One store serves the inode; a writable one replaces a read-only one.
+      if (known.readOnly && !store.readOnly) {
+        m.inodes.stores[inode] = store
+        known.close()
+      } else store.close()
+    }
+  } else {
+    const size = store.size()
+    if (size < 0) return size
+    inode = m.inodes.alloc(INODE_STORE, store.name, store)
+    if (inode === 0) return -ENFILE
+    m.inodes.sizeBytes[inode] = Math.min(size, MAX_FILE_PAGES * m.ram.pageSize)
+  }
+  return install(m, inode, mode)
+}
+
+/** Opens new memory of `sizeBytes` that reads as zero: kind INODE_SHMEM, INODE_RAMFS or INODE_NOREMAP. */
+export function openMemory(m: Machine, kind: number, name: string, sizeBytes: number, quota: number): number {
+  const inode = m.inodes.alloc(kind, name, undefined)
+  if (inode === 0) return -ENFILE
+  m.inodes.sizeBytes[inode] = sizeBytes
+  m.inodes.quota[inode] = quota
+  return install(m, inode, FILE_READ | FILE_WRITE)
+}
+
+/** Another open of what a descriptor has open, with a state of its own (not dup). */
+export function reopen(m: Machine, fd: number, mode: number): number {
+  const file = fileOf(m, fd)
+  if (file === 0) return -EBADF
+  const inode = m.files.inode[file]
+  m.inodes.refs[inode]++
+  return install(m, inode, mode)
+}
+
+/** The open file behind a descriptor, or 0. */
+export function fileOf(m: Machine, fd: number): number {
+  return Number.isInteger(fd) && fd >= 0 && fd < m.fds.length ? m.fds[fd] : 0
+}
+
+/** Closes a descriptor. → 0, -EBADF, or the error of writing what was dirty. */
+export function closeFd(m: Machine, fd: number): number {
+  const file = fileOf(m, fd)
+  if (file === 0) return -EBADF
+  m.fds[fd] = 0
+  return putFile(m, file)
+}
+
+export function getFile(m: Machine, file: number): void {
+  m.files.refs[file]++
+}
+
+/** One reference less; the last one lets the inode go. → 0 or -errno. */
+export function putFile(m: Machine, file: number): number {
+  if (file === 0 || --m.files.refs[file] > 0) return 0
+  const inode = m.files.inode[file]
+  m.files.inode[file] = 0
+  return putInode(m, inode)
+}
+
+/** Reserves an accounting group of at most `maxPages` pages of shared memory. → id, or -errno. */
+export function newQuota(m: Machine, maxPages: number): number {
+  if (!Number.isSafeInteger(maxPages) || maxPages < 1 || maxPages > 0x7fffffff) return -EINVAL
+  for (let id = 1; id * 2 < m.quotas.length; id++) {
+    if (m.quotas[id * 2] !== 0) continue
+    m.quotas[id * 2] = maxPages
+    return id
+  }
+  return -ENFILE
+}
+
+function putInode(m: Machine, inode: number): number {
+  if (--m.inodes.refs[inode] > 0) return 0
+  let result = 0
+  const store = m.inodes.stores[inode]
+  if (store !== undefined && !store.readOnly) result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES)
+  const pages = m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)
+  for (const frame of pages) {
+    m.cache.remove(frame)
+    m.putFrame(frame)
+  }
+  if (m.inodes.isShmem(inode) || m.inodes.kind[inode] === INODE_RAMFS) {
+    m.vmstat[NR_SHMEM] -= pages.length
+    uncharge(m, inode, pages.length + m.swap.dropRange(inode, 0, MAX_FILE_PAGES))
+  }
+  if (store !== undefined) {
+    const closed = store.close()
+    if (result === 0) result = closed
+  }
+  m.inodes.free(inode)
+  return result
+}
+
+function findIdentity(m: Machine, identity: string): number {
+  for (let i = 1; i <= m.inodes.capacity; i++) {
+    if (m.inodes.kind[i] === INODE_STORE && m.inodes.stores[i]?.identity === identity) return i
+  }
+  return 0
+}
+
+function install(m: Machine, inode: number, mode: number): number {
+  const file = m.files.alloc(inode, mode, m.inodes.wbErrSeq[inode])
+  if (file === 0) {
+    putInode(m, inode)
+    return -ENFILE
+  }
+  const fd = m.fds.indexOf(0, 3)
+  if (fd < 0) {
+    putFile(m, file)
+    return -EMFILE
+  }
+  m.fds[fd] = file
+  return fd
+}

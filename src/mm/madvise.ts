@@ -1,0 +1,195 @@
+/**
+ * madvise (Linux: mm/madvise.c, 3.19; FREE as in 4.5, POPULATE_READ and POPULATE_WRITE as in 5.14).
+ *
+ * On nonlinear mappings: DONTNEED keeps what each address shows; WILLNEED reads ahead at the linear place (as Linux does,
+ * and says so); REMOVE is refused with EINVAL.
+ */
+import { EACCES, EBADF, EFAULT, EINVAL, ENOMEM } from '../abi/errno.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_ACCERR, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
+import {
+  MADV_DODUMP,
+  MADV_DOFORK,
+  MADV_DONTDUMP,
+  MADV_DONTFORK,
+  MADV_DONTNEED,
+  MADV_FREE,
+  MADV_HUGEPAGE,
+  MADV_MERGEABLE,
+  MADV_NOHUGEPAGE,
+  MADV_NORMAL,
+  MADV_POPULATE_READ,
+  MADV_POPULATE_WRITE,
+  MADV_RANDOM,
+  MADV_REMOVE,
+  MADV_SEQUENTIAL,
+  MADV_UNMERGEABLE,
+  MADV_WILLNEED
+} from '../abi/mman.ts'
+import { INODE_STORE } from '../cache/inodes.ts'
+import { PG_ANON, PG_CACHED, PG_DIRTY, PG_LRU, PG_SWAPBACKED } from '../frame/frame-table.ts'
+import { PTE_DIRTY, PTE_PRESENT, PTE_WRITE, pteFrame, pteSwap } from '../pgtable/pte.ts'
+import {
+  VM_DONTCOPY,
+  VM_DONTDUMP,
+  VM_LOCKED,
+  VM_MAYWRITE,
+  VM_NONLINEAR,
+  VM_RAND_READ,
+  VM_SEQ_READ,
+  VM_SHARED,
+  VM_WRITE
+} from '../vma/flags.ts'
+import { changeFlags } from './change-flags.ts'
+import { handleMmFault } from './fault.ts'
+import { FILL_HOLES, getPage } from './filemap.ts'
+import type { Machine } from './machine.ts'
+import { punchHole } from './truncate.ts'
+import { ZAP_REMEMBER, zapEntry, zapRange } from './zap.ts'
+
+export function isAdvice(advice: number): boolean {
+  return (
+    (advice >= MADV_NORMAL && advice <= MADV_DONTNEED) ||
+    (advice >= MADV_FREE && advice <= MADV_DODUMP) ||
+    advice === MADV_POPULATE_READ ||
+    advice === MADV_POPULATE_WRITE
+  )
+}
+
+/** Advises [start, end). → 0; the first error of a vma; or -ENOMEM when part was unmapped (the rest is done). */
+export function doMadvise(m: Machine, mm: number, start: number, end: number, advice: number): number {
+  const { vmas } = m
+  let unmapped = 0
+  let at = start
+  while (at < end) {
+    const vma = vmas.find(mm, at)
+    if (vma === 0) return -ENOMEM
+    if (at < vmas.start[vma]) {
+      unmapped = -ENOMEM
+      at = vmas.start[vma]
+      if (at >= end) break
+    }
+    const stop = Math.min(end, vmas.end[vma])
+    const error = adviseVma(m, mm, vma, at, stop, advice)
+    if (error < 0) return error
+    at = stop
+  }
+  return unmapped
+}
+
+function adviseVma(m: Machine, mm: number, vma: number, start: number, end: number, advice: number): number {
+  switch (advice) {
+    case MADV_WILLNEED:
+      return willNeed(m, vma, start, end)
+    case MADV_DONTNEED:
+      return dontNeed(m, mm, vma, start, end)
+    case MADV_FREE:
+      return free(m, mm, vma, start, end)
+    case MADV_REMOVE:
+      return remove(m, vma, start, end)
+    case MADV_POPULATE_READ:
+    case MADV_POPULATE_WRITE:
+      return populate(m, mm, start, end, advice === MADV_POPULATE_WRITE ? ACCESS_WRITE : ACCESS_READ)
+    default:
+      return setBehaviour(m, mm, vma, start, end, advice)
+  }
+}
+
+function setBehaviour(m: Machine, mm: number, vma: number, start: number, end: number, advice: number): number {
+  const old = m.vmas.flags[vma]
+  let flags = old
+  if (advice === MADV_NORMAL) flags &= ~(VM_RAND_READ | VM_SEQ_READ)
+  else if (advice === MADV_SEQUENTIAL) flags = (flags & ~VM_RAND_READ) | VM_SEQ_READ
+  else if (advice === MADV_RANDOM) flags = (flags & ~VM_SEQ_READ) | VM_RAND_READ
+  else if (advice === MADV_DONTFORK) flags |= VM_DONTCOPY
+  else if (advice === MADV_DOFORK) flags &= ~VM_DONTCOPY
+  else if (advice === MADV_DONTDUMP) flags |= VM_DONTDUMP
+  else if (advice === MADV_DODUMP) flags &= ~VM_DONTDUMP
+  else if (advice === MADV_MERGEABLE || advice === MADV_UNMERGEABLE) return 0
+  else if (advice === MADV_HUGEPAGE || advice === MADV_NOHUGEPAGE) {
+    // There are no huge pages here; 3.19 refuses shared mappings (measured).
+    return (old & VM_SHARED) !== 0 ? -EINVAL : 0
+  }
+  if (flags === old) return 0
+  return changeFlags(m, mm, vma, start, end, flags) === 0 ? -ENOMEM : 0
+}
+
+function willNeed(m: Machine, vma: number, start: number, end: number): number {
+  const inode = m.vmas.inode[vma]
+  if (inode === 0) return -EBADF
+  const first = m.vmas.linearIndex(vma, start)
+  const last = Math.min(m.vmas.linearIndex(vma, end) - 1, m.nrFilePages(inode) - 1)
+  if (last < first) return 0
+  if (m.inodes.kind[inode] === INODE_STORE) {
+    m.filler.readahead(inode, first, last)
+    return 0
+  }
+  // Memory: swapped-out pages come back; ramfs makes its holes pages.
+  for (let index = first; index <= last; index++) {
+    const isHole = m.cache.lookup(inode, index) === 0 && m.swap.find(inode, index) === 0
+    if (isHole && m.inodes.isShmem(inode)) continue
+    if (getPage(m, inode, m.vmas.file[vma], index, 0, FILL_HOLES) < 0) return 0
+  }
+  return 0
+}
+
+function dontNeed(m: Machine, mm: number, vma: number, start: number, end: number): number {
+  if ((m.vmas.flags[vma] & VM_LOCKED) !== 0) return -EINVAL
+  m.notifiers.rangeStart(mm, start, end)
+  zapRange(m, mm, vma, start, end, ZAP_REMEMBER)
+  m.notifiers.rangeEnd(mm, start, end)
+  return 0
+}
+
+/** Private anonymous pages may be dropped by reclaim, until something is stored to them again. */
+function free(m: Machine, mm: number, vma: number, start: number, end: number): number {
+  if (m.vmas.inode[vma] !== 0) return -EINVAL
+  const { tables, frames, ram } = m
+  m.notifiers.rangeStart(mm, start, end)
+  let vpn = tables.nextLeaf(mm, start, end)
+  while (vpn < end) {
+    let slot = tables.slot
+    const first = slot
+    const stop = tables.leafEnd(vpn, end)
+    for (; vpn < stop; vpn++, slot++) {
+      const pte = ram.i32[slot]
+      if (pteSwap(pte)) {
+        zapEntry(m, mm, vma, vpn, pte)
+        tables.set(slot, 0)
+        continue
+      }
+      const frame = pteFrame(pte)
+      if ((pte & PTE_PRESENT) === 0 || frame === 0) continue
+      // Shared with a forked address space, or with a copy in swap: the others still want it.
+      if (frames.mapcount[frame] !== 1 || (frames.flags[frame] & (PG_ANON | PG_CACHED)) !== PG_ANON) continue
+      ram.i32[slot] = pte & ~(PTE_DIRTY | PTE_WRITE)
+      const onList = (frames.flags[frame] & PG_LRU) !== 0
+      if (onList) m.lru.remove(frame)
+      frames.flags[frame] &= ~(PG_DIRTY | PG_SWAPBACKED)
+      if (onList) m.lru.addOld(frame)
+    }
+    tables.releaseIfEmpty(first)
+    if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)
+  }
+  m.notifiers.rangeEnd(mm, start, end)
+  return 0
+}
+
+/** Punches the file pages of a linear shared writable mapping. */
+function remove(m: Machine, vma: number, start: number, end: number): number {
+  const flags = m.vmas.flags[vma]
+  if ((flags & (VM_LOCKED | VM_NONLINEAR)) !== 0) return -EINVAL
+  const inode = m.vmas.inode[vma]
+  if (inode === 0) return -EINVAL
+  if ((flags & (VM_SHARED | VM_WRITE)) !== (VM_SHARED | VM_WRITE) || (flags & VM_MAYWRITE) === 0) return -EACCES
+  const { pageSize } = m.ram
+  return punchHole(m, inode, m.vmas.linearIndex(vma, start) * pageSize, (end - start) * pageSize)
+}
+
+function populate(m: Machine, mm: number, start: number, end: number, access: number): number {
+  for (let vpn = start; vpn < end; vpn++) {
+    const code = handleMmFault(m, mm, vpn, access)
+    if (code === FAULT_OK) continue
+    return code === FAULT_OOM ? -ENOMEM : code === FAULT_ACCERR ? -EINVAL : -EFAULT
+  }
+  return 0
+}

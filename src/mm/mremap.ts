@@ -1,0 +1,241 @@
+/**
+ * mremap (Linux: mm/mremap.c, 3.19; MREMAP_DONTUNMAP as in 5.7 and, for shared memory, 5.13).
+ *
+ * Entries are moved, file entries too, and every moved one is soft-dirty afterwards. The linear place of a page moves
+ * with the vma, so no entry changes its meaning. The order of checks is Linux's, also where it hurts: with
+ * MREMAP_FIXED the target is unmapped, and the tail of a shrinking source cut off, before the source is looked at.
+ */
+import { EAGAIN, EFAULT, EINVAL, ENOMEM } from '../abi/errno.ts'
+import { TASK_PAGES } from '../abi/limits.ts'
+import { MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE } from '../abi/mman.ts'
+import { PG_ANON } from '../frame/frame-table.ts'
+import { MM_LOCKED_VM, MM_MAP_COUNT, MM_SHIFT } from '../frame/mm-table.ts'
+import { PTE_PRESENT, pteFrame, pteMkSoftDirty } from '../pgtable/pte.ts'
+import { VM_DONTEXPAND, VM_LOCKED, VM_SOFTDIRTY } from '../vma/flags.ts'
+import { mergeVma } from '../vma/merge.ts'
+import { getFile } from './files.ts'
+import type { Machine } from './machine.ts'
+import { addTotalVm, findHole, lockedBeyondLimit, mayExpand } from './mmap.ts'
+import { doMunmap } from './munmap.ts'
+
+/** What the caller populates afterwards: the part that a locked vma grew by. */
+export class MremapResult {
+  growStart = 0
+  growEnd = 0
+}
+
+/** All in pages. → the new first page, or -errno. */
+export function doMremap(
+  m: Machine,
+  mm: number,
+  start: number,
+  oldPages: number,
+  newPages: number,
+  flags: number,
+  target: number,
+  result: MremapResult
+): number {
+  const { vmas } = m
+  result.growStart = 0
+  result.growEnd = 0
+  if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) !== 0) {
+    return moveTo(m, mm, start, oldPages, newPages, flags, target, result)
+  }
+  if (oldPages >= newPages) {
+    if (oldPages > newPages) {
+      const error = doMunmap(m, mm, start + newPages, start + oldPages)
+      if (error < 0) return error
+    }
+    return start
+  }
+  const vma = checkSource(m, mm, start, oldPages, newPages)
+  if (vma < 0) return vma
+  if (oldPages !== 0 && vmas.end[vma] === start + oldPages && canGrow(m, mm, vma, newPages - oldPages)) {
+    const more = newPages - oldPages
+    vmas.adjust(vma, vmas.start[vma], vmas.end[vma] + more, vmas.pgoff[vma])
+    addTotalVm(m, mm, more)
+    noteGrowth(m, mm, vma, start + oldPages, start + newPages, result)
+    return start
+  }
+  if ((flags & MREMAP_MAYMOVE) === 0) return -ENOMEM
+  const place = findHole(m, mm, newPages)
+  return place < 0 ? place : moveVma(m, mm, vma, start, oldPages, newPages, place, flags, result)
+}
+
+/** mremap to a given place, or (DONTUNMAP without FIXED) to any. */
+function moveTo(
+  m: Machine,
+  mm: number,
+  start: number,
+  oldPages: number,
+  newPages: number,
+  flags: number,
+  target: number,
+  result: MremapResult
+): number {
+  let from = oldPages
+  if ((flags & MREMAP_FIXED) !== 0) {
+    if (newPages > TASK_PAGES || target > TASK_PAGES - newPages) return -EINVAL
+    if (target <= start && target + newPages > start) return -EINVAL
+    if (start <= target && start + oldPages > target) return -EINVAL
+    const unmapped = doMunmap(m, mm, target, target + newPages)
+    if (unmapped < 0) return unmapped
+  }
+  if (oldPages >= newPages) {
+    const error = oldPages > newPages ? doMunmap(m, mm, start + newPages, start + oldPages) : 0
+    if (error < 0 && oldPages !== newPages) return error
+    from = newPages
+  }
+  const vma = checkSource(m, mm, start, from, newPages)
+  if (vma < 0) return vma
+  if ((flags & MREMAP_DONTUNMAP) !== 0 && from !== newPages) return -EINVAL
+  const place = (flags & MREMAP_FIXED) !== 0 ? target : findHole(m, mm, newPages)
+  return place < 0 ? place : moveVma(m, mm, vma, start, from, newPages, place, flags, result)
+}
+
+/** The vma that has the whole source and may be that large, or -errno (Linux: vma_to_resize). */
+function checkSource(m: Machine, mm: number, start: number, oldPages: number, newPages: number): number {
+  const { vmas } = m
+  const vma = vmas.at(mm, start)
+  if (vma === 0 || oldPages > vmas.end[vma] - start) return -EFAULT
+  if (newPages > oldPages) {
+    if (vmas.inode[vma] !== 0 && vmas.linearIndex(vma, start) + newPages > 2 ** (64 - m.ram.pageShift)) return -EINVAL
+    if ((vmas.flags[vma] & VM_DONTEXPAND) !== 0) return -EFAULT
+  }
+  if ((vmas.flags[vma] & VM_LOCKED) !== 0 && lockedBeyondLimit(m, mm, newPages - oldPages)) return -EAGAIN
+  return mayExpand(m, mm, newPages - oldPages) ? vma : -ENOMEM
+}
+
+function canGrow(m: Machine, mm: number, vma: number, more: number): boolean {
+  const end = m.vmas.end[vma]
+  if (end > TASK_PAGES - more) return false
+  const next = m.vmas.find(mm, end)
+  return next === 0 || m.vmas.start[next] >= end + more
+}
+
+function noteGrowth(m: Machine, mm: number, vma: number, from: number, to: number, result: MremapResult): void {
+  if ((m.vmas.flags[vma] & VM_LOCKED) === 0) return
+  m.mms.w[(mm << MM_SHIFT) + MM_LOCKED_VM] += to - from
+  result.growStart = from
+  result.growEnd = to
+}
+
+function moveVma(
+  m: Machine,
+  mm: number,
+  vma: number,
+  start: number,
+  oldPages: number,
+  newPages: number,
+  target: number,
+  flags: number,
+  result: MremapResult
+): number {
+  const { vmas } = m
+  if (m.mms.row(mm, MM_MAP_COUNT) >= m.maxMapCount - 3) return -ENOMEM
+  const linear = vmas.linearIndex(vma, start)
+  const created = copyVma(m, mm, vma, start, target, newPages)
+  if (created === 0) return -ENOMEM
+  // Both vmas are in place while entries move, so that reclaim, behind an allocation, finds them on either side.
+  const moved = moveTables(m, mm, start, target, oldPages, linear)
+  if (moved < 0) {
+    moveTables(m, mm, target, start, oldPages, linear)
+    addTotalVm(m, mm, newPages)
+    if ((vmas.flags[created] & VM_LOCKED) !== 0) m.mms.w[(mm << MM_SHIFT) + MM_LOCKED_VM] += newPages
+    doMunmap(m, mm, target, target + newPages)
+    return -ENOMEM
+  }
+  const vmFlags = vmas.flags[created]
+  addTotalVm(m, mm, newPages)
+  if ((vmFlags & VM_LOCKED) !== 0) m.mms.w[(mm << MM_SHIFT) + MM_LOCKED_VM] += newPages
+  if ((vmFlags & VM_LOCKED) !== 0 && newPages > oldPages) {
+    result.growStart = target + oldPages
+    result.growEnd = target + newPages
+  }
+  if ((flags & MREMAP_DONTUNMAP) !== 0) releaseTables(m, mm, start, start + oldPages)
+  else if (oldPages > 0) doMunmap(m, mm, start, start + oldPages)
+  return target
+}
+
+/** A vma at the target with the source's file pages and flags, merged with a neighbour if it can be. → vma, or 0. */
+function copyVma(m: Machine, mm: number, vma: number, start: number, target: number, pages: number): number {
+  const { vmas } = m
+  const file = vmas.file[vma]
+  const inode = vmas.inode[vma]
+  // Private memory that nobody stored to has no pages yet that could tell where it was: it is renumbered.
+  const pgoff = inode === 0 && vmas.anon[vma] === 0 ? target : vmas.linearIndex(vma, start)
+  const flags = vmas.flags[vma]
+  const merged = mergeVma(vmas, mm, target, target + pages, flags, vmas.anon[vma], file, inode, pgoff, m.onFile)
+  if (merged !== 0) {
+    vmas.flags[merged] |= VM_SOFTDIRTY
+    return merged
+  }
+  const created = vmas.alloc()
+  if (created === 0) return 0
+  vmas.mm[created] = mm
+  vmas.start[created] = target
+  vmas.end[created] = target + pages
+  vmas.pgoff[created] = pgoff
+  vmas.flags[created] = flags | VM_SOFTDIRTY
+  vmas.file[created] = file
+  vmas.inode[created] = inode
+  vmas.anon[created] = vmas.anon[vma]
+  vmas.anonChain[created] = vmas.anonChain[vma]
+  if (file !== 0) getFile(m, file)
+  vmas.link(created)
+  vmas.stamp(created)
+  return created
+}
+
+/**
+ * Moves the entries of `pages` pages; `linear` is the linear file page of the first. → 0, or -ENOMEM half way.
+ * Emptied tables stay until the range is unmapped, so that moving back needs none.
+ */
+function moveTables(m: Machine, mm: number, from: number, to: number, pages: number, linear: number): number {
+  const { tables } = m
+  const { i32 } = m.ram
+  const end = from + pages
+  m.notifiers.rangeStart(mm, from, end)
+  let error = 0
+  let vpn = tables.nextLeaf(mm, from, end)
+  while (vpn < end) {
+    const target = tables.ensure(mm, to + (vpn - from))
+    if (target === 0) {
+      error = -ENOMEM
+      break
+    }
+    const stop = Math.min(tables.leafEnd(vpn, end), from + (tables.leafEnd(to + (vpn - from), to + pages) - to))
+    // Making the target's table may have freed the source's, if reclaim emptied it.
+    const source = tables.find(mm, vpn)
+    for (let i = 0; source !== 0 && i < stop - vpn; i++) {
+      const pte = i32[source + i]
+      if (pte === 0) continue
+      if (hasNode(m, pte, linear + (vpn + i - from))) m.nodes.move(mm, vpn + i, to + (vpn + i - from))
+      tables.set(source + i, 0)
+      tables.set(target + i, pteMkSoftDirty(pte))
+    }
+    tables.releaseIfEmpty(target)
+    vpn = stop
+    if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)
+  }
+  m.notifiers.rangeEnd(mm, from, end)
+  return error
+}
+
+function hasNode(m: Machine, pte: number, linear: number): boolean {
+  if ((pte & PTE_PRESENT) === 0) return false
+  const frame = pteFrame(pte)
+  if (frame === 0) return false
+  return (m.frames.flags[frame] & PG_ANON) !== 0 || m.frames.index[frame] !== linear
+}
+
+/** Gives back the tables that moving emptied, where the range itself stays mapped. */
+function releaseTables(m: Machine, mm: number, start: number, end: number): void {
+  const { tables } = m
+  let vpn = tables.nextLeaf(mm, start, end)
+  while (vpn < end) {
+    const stop = tables.leafEnd(vpn, end)
+    tables.releaseIfEmpty(tables.slot)
+    vpn = stop < end ? tables.nextLeaf(mm, stop, end) : end
+  }
+}

@@ -1,0 +1,47 @@
+/**
+ * msync (Linux: mm/msync.c, 3.19): with MS_SYNC the dirty pages of each shared mapping reach the store and are flushed
+ * before it returns; MS_ASYNC checks its arguments and does nothing, as since 2.6.19.
+ *
+ * A nonlinear mapping's range says nothing about which file pages it shows, so its whole file is synced.
+ */
+import { EBUSY, EIO, ENOMEM } from '../abi/errno.ts'
+import { MAX_FILE_PAGES } from '../abi/limits.ts'
+import { MS_INVALIDATE, MS_SYNC } from '../abi/mman.ts'
+import { VM_LOCKED, VM_NONLINEAR, VM_SHARED } from '../vma/flags.ts'
+import type { Machine } from './machine.ts'
+
+/** Syncs [start, end). → 0; -ENOMEM if part was unmapped (the rest is done); or the store's error. */
+export function doMsync(m: Machine, mm: number, start: number, end: number, flags: number): number {
+  const { vmas } = m
+  let unmapped = 0
+  let at = start
+  while (at < end) {
+    const vma = vmas.find(mm, at)
+    if (vma === 0) return -ENOMEM
+    if (at < vmas.start[vma]) {
+      unmapped = -ENOMEM
+      at = vmas.start[vma]
+      if (at >= end) break
+    }
+    const vmFlags = vmas.flags[vma]
+    if ((flags & MS_INVALIDATE) !== 0 && (vmFlags & VM_LOCKED) !== 0) return -EBUSY
+    const stop = Math.min(end, vmas.end[vma])
+    const file = vmas.file[vma]
+    if ((flags & MS_SYNC) !== 0 && file !== 0 && (vmFlags & VM_SHARED) !== 0) {
+      const whole = (vmFlags & VM_NONLINEAR) !== 0
+      const first = whole ? 0 : vmas.linearIndex(vma, at)
+      const last = whole ? MAX_FILE_PAGES : vmas.linearIndex(vma, stop) - 1
+      const error = m.writeback.syncFile(file, first, last)
+      if (error < 0) return error
+    }
+    at = stop
+  }
+  return unmapped
+}
+
+/** fsync on an open file. → 0 or -errno: this sync's error, or one recorded since the file's last sync. */
+export function fileSync(m: Machine, file: number): number {
+  const inode = m.files.inode[file]
+  if (inode === 0) return -EIO
+  return m.writeback.syncFile(file, 0, MAX_FILE_PAGES)
+}

@@ -1,0 +1,91 @@
+/**
+ * mm_populate: faults a range in, after the call that asked for it has dropped the mmap lock (Linux 3.9+).
+ *
+ * It works in bounded steps and holds the lock only within one, so whoever wants to change the mappings waits for one
+ * step at most. It populates what is mapped when it gets there: holes are skipped, and so is what was mapped in the
+ * place of the range since the call (`ticket`, from `vmas.clock`).
+ *
+ * Shared mappings are read-faulted and never dirtied; private writable ones get their copies. Ascending within a vma, up
+ * to the first page that fails: the rest of that vma's part is then left alone, and the next vma tried.
+ */
+import { EFAULT, ENOMEM } from '../abi/errno.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
+import { PTE_PRESENT, PTE_READ, PTE_READ_HIT, PTE_WRITE, pteFrame } from '../pgtable/pte.ts'
+import { VM_LOCKED, VM_LOCKONFAULT, VM_SHARED, VM_WRITE } from '../vma/flags.ts'
+import { handleMmFault } from './fault.ts'
+import type { Machine } from './machine.ts'
+import { mlockPage } from './mlock-pages.ts'
+
+/** Pages that one step faults in before the lock is dropped. */
+export const POPULATE_STEP_PAGES = 256 as const
+
+export class PopulateCursor {
+  vpn: number
+  readonly end: number
+  readonly ticket: number
+  /** First error, -EFAULT or -ENOMEM; 0 while there is none. */
+  error = 0
+  /** Pages made present, or found so. */
+  populated = 0
+
+  constructor(vpn: number, end: number, ticket: number) {
+    this.vpn = vpn
+    this.end = end
+    this.ticket = ticket
+  }
+
+  get done(): boolean {
+    return this.vpn >= this.end
+  }
+}
+
+/** Does one step of at most `maxPages` pages. */
+export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, maxPages: number): void {
+  const { vmas } = m
+  let left = maxPages
+  while (left > 0 && cursor.vpn < cursor.end) {
+    const vma = vmas.find(mm, cursor.vpn)
+    if (vma === 0 || vmas.start[vma] >= cursor.end) {
+      cursor.vpn = cursor.end
+      return
+    }
+    const stop = Math.min(cursor.end, vmas.end[vma])
+    if (cursor.vpn < vmas.start[vma]) cursor.vpn = vmas.start[vma]
+    const flags = vmas.flags[vma]
+    if (vmas.birth[vma] > cursor.ticket || (flags & VM_LOCKONFAULT) !== 0) {
+      cursor.vpn = stop
+      continue
+    }
+    const access = (flags & (VM_WRITE | VM_SHARED)) === VM_WRITE ? ACCESS_WRITE : ACCESS_READ
+    while (left > 0 && cursor.vpn < stop) {
+      const code = faultIn(m, mm, cursor.vpn, access, flags)
+      if (code !== FAULT_OK) {
+        if (cursor.error === 0) cursor.error = code === FAULT_OOM ? -ENOMEM : -EFAULT
+        cursor.vpn = stop
+        break
+      }
+      cursor.vpn++
+      cursor.populated++
+      left--
+    }
+  }
+}
+
+/** The whole range, step by step. → 0, or the first error (which most callers ignore, as Linux does). */
+export function mmPopulate(m: Machine, mm: number, start: number, end: number, ticket: number): number {
+  const cursor = new PopulateCursor(start, end, ticket)
+  while (!cursor.done) populateStep(m, mm, cursor, POPULATE_STEP_PAGES)
+  return cursor.error
+}
+
+function faultIn(m: Machine, mm: number, vpn: number, access: number, vmFlags: number): number {
+  const need = access === ACCESS_WRITE ? PTE_PRESENT | PTE_WRITE : PTE_PRESENT | PTE_READ
+  let pte = m.tables.get(mm, vpn)
+  if ((pte & need) !== need) {
+    const code = handleMmFault(m, mm, vpn, access)
+    if (code !== FAULT_OK) return code
+    pte = m.tables.get(mm, vpn)
+  }
+  if ((vmFlags & VM_LOCKED) !== 0 && (pte & PTE_READ_HIT) !== 0) mlockPage(m, pteFrame(pte))
+  return FAULT_OK
+}

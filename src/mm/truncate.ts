@@ -1,0 +1,209 @@
+/**
+ * Truncation, hole punching, and taking file pages from all address spaces (Linux: mm/truncate.c,
+ * unmap_mapping_range).
+ *
+ * What an address shows survives: an entry off its linear place turns into a file entry with the page it had, and
+ * shows that page again when the file grows back.
+ *
+ * Linux searches every nonlinear vma of the file, whole; here the pages themselves say who maps them (rmap).
+ */
+import { EFBIG, EINVAL, EOPNOTSUPP } from '../abi/errno.ts'
+import { MAX_FILE_PAGES } from '../abi/limits.ts'
+import { CLEAN, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
+import { PG_ANON } from '../frame/frame-table.ts'
+import { NR_SHMEM } from '../frame/vmstat.ts'
+import { PTE_PRESENT, pteFile, pteFrame } from '../pgtable/pte.ts'
+import { FILL_HOLES, getPage, KEEP_HOLES, uncharge } from './filemap.ts'
+import { type Machine, POLICY_LINUX } from './machine.ts'
+import { zeroTail } from './rw.ts'
+import { remembered, zapEntry } from './zap.ts'
+
+/** Private copies of the pages go too (truncate), or stay (punch, invalidate). */
+export const EVEN_COWS = 1 as const
+export const KEEP_COWS = 0 as const
+
+/** Takes file pages [first, last] out of every address space. */
+export function unmapMappingRange(
+  m: Machine,
+  inode: number,
+  first: number,
+  last: number,
+  cows: typeof EVEN_COWS | typeof KEEP_COWS
+): void {
+  if (last < first) return
+  const { vmas } = m
+  let vma = vmas.imapFirst(inode, first, last)
+  while (vma !== 0) {
+    const pgoff = vmas.pgoff[vma]
+    const start = vmas.start[vma] + Math.max(0, first - pgoff)
+    const end = Math.min(vmas.end[vma], vmas.start[vma] + (last - pgoff) + 1)
+    const mm = vmas.mm[vma]
+    m.notifiers.rangeStart(mm, start, end)
+    unmapLinear(m, mm, vma, start, end, inode, first, last, cows)
+    m.notifiers.rangeEnd(mm, start, end)
+    vma = vmas.imapAfter(inode, vma, first, last)
+  }
+  if (m.nodes.nrNodes === 0) return
+  const pages = m.cache.collect(inode, first, last, CLEAN)
+  for (const frame of pages) {
+    if (m.frames.mapcount[frame] === 0) continue
+    m.rmap.unmapAll(frame)
+    m.afterUnmap(frame)
+  }
+}
+
+function unmapLinear(
+  m: Machine,
+  mm: number,
+  vma: number,
+  start: number,
+  end: number,
+  inode: number,
+  first: number,
+  last: number,
+  cows: number
+): void {
+  const { tables, frames } = m
+  const { i32 } = m.ram
+  let vpn = tables.nextLeaf(mm, start, end)
+  while (vpn < end) {
+    let slot = tables.slot
+    const table = slot
+    const stop = tables.leafEnd(vpn, end)
+    for (; vpn < stop; vpn++, slot++) {
+      const pte = i32[slot]
+      if (pte === 0 || pteFile(pte)) continue
+      if ((pte & PTE_PRESENT) !== 0) {
+        const frame = pteFrame(pte)
+        if (frame !== 0 && (frames.flags[frame] & PG_ANON) === 0) {
+          if (frames.mapping[frame] !== inode || frames.index[frame] < first || frames.index[frame] > last) continue
+        } else if (cows === KEEP_COWS) continue
+      } else if (cows === KEEP_COWS) continue
+      const left = remembered(m, vma, vpn, pte)
+      zapEntry(m, mm, vma, vpn, pte)
+      tables.set(slot, left)
+    }
+    tables.releaseIfEmpty(table)
+    if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)
+  }
+}
+
+/** Drops cached pages [first, last] and swapped-out ones, dirty or not. They are mapped nowhere. */
+function dropPages(m: Machine, inode: number, first: number, last: number): void {
+  if (last < first) return
+  const held = m.cache.inodes.isShmem(inode) || m.inodes.kind[inode] === INODE_RAMFS
+  const pages = m.cache.collect(inode, first, last, CLEAN)
+  for (const frame of pages) {
+    m.cache.remove(frame)
+    m.putFrame(frame)
+  }
+  if (!held) return
+  m.vmstat[NR_SHMEM] -= pages.length
+  uncharge(m, inode, pages.length + m.swap.dropRange(inode, first, last))
+}
+
+/** Sets the size of a file in bytes. → 0 or -errno, with nothing changed. */
+export function truncateInode(m: Machine, inode: number, sizeBytes: number): number {
+  const { pageSize } = m.ram
+  if (sizeBytes > MAX_FILE_PAGES * pageSize) return -EFBIG
+  const store = m.inodes.stores[inode]
+  const before = m.inodes.sizeBytes[inode]
+  const tail = sizeBytes % pageSize
+  const tailIndex = Math.floor(sizeBytes / pageSize)
+  let tailPage = 0
+  if (sizeBytes < before && tail !== 0) {
+    // The page that the new end is in must be in hand before anything changes.
+    tailPage = getPage(m, inode, 0, tailIndex, 0, KEEP_HOLES)
+    if (tailPage < 0) return tailPage
+  }
+  if (tailPage !== 0) m.frames.pin(tailPage)
+  if (sizeBytes > before) zeroTail(m, inode)
+  const result = store === undefined ? 0 : store.truncate(sizeBytes)
+  if (tailPage !== 0) m.frames.unpin(tailPage)
+  if (result < 0) return result
+  m.inodes.sizeBytes[inode] = sizeBytes
+  if (sizeBytes >= before) return 0
+  const first = Math.ceil(sizeBytes / pageSize)
+  unmapMappingRange(m, inode, first, MAX_FILE_PAGES, EVEN_COWS)
+  dropPages(m, inode, first, MAX_FILE_PAGES)
+  if (tailPage !== 0) {
+    m.ram.zeroPart(tailPage, tail, pageSize)
+    if (store === undefined) m.cache.setDirty(tailPage)
+  }
+  return 0
+}
+
+/** Makes bytes [from, from + length) read as zero, without changing the size. → 0 or -errno. */
+export function punchHole(m: Machine, inode: number, from: number, length: number): number {
+  const { pageSize } = m.ram
+  if (length <= 0 || from < 0) return -EINVAL
+  if (m.inodes.kind[inode] === INODE_RAMFS) return -EOPNOTSUPP
+  const size = m.inodes.sizeBytes[inode]
+  const end = from + length
+  const firstWhole = Math.ceil(from / pageSize)
+  const lastWhole = Math.floor(end / pageSize) - 1
+  const stop = Math.min(end, size)
+  if (from < stop) {
+    const error = zeroEdges(m, inode, from, stop, firstWhole, lastWhole)
+    if (error < 0) return error
+  }
+  if (m.policy === POLICY_LINUX && m.cache.inodes.isShmem(inode) && end < pageSize) {
+    // A wrap in tmpfs of 3.19 (SURPRISES B2): a punch inside page 0 unmaps all the others. Contents stay.
+    unmapMappingRange(m, inode, from === 0 ? 0 : 1, MAX_FILE_PAGES, KEEP_COWS)
+  }
+  if (lastWhole < firstWhole) return 0
+  const store = m.inodes.stores[inode]
+  if (store !== undefined && from < size) {
+    const storeEnd = Math.min((lastWhole + 1) * pageSize, size)
+    const error = punchStore(m, inode, firstWhole * pageSize, storeEnd - firstWhole * pageSize)
+    if (error < 0) return error
+  }
+  unmapMappingRange(m, inode, firstWhole, lastWhole, KEEP_COWS)
+  dropPages(m, inode, firstWhole, lastWhole)
+  return 0
+}
+
+/** Zeroes the parts of pages at both ends of the range, in the cache. */
+function zeroEdges(
+  m: Machine,
+  inode: number,
+  from: number,
+  stop: number,
+  firstWhole: number,
+  lastWhole: number
+): number {
+  const { pageSize } = m.ram
+  const headIndex = Math.floor(from / pageSize)
+  if (headIndex < firstWhole) {
+    const to = Math.min(stop, firstWhole * pageSize) - headIndex * pageSize
+    const error = zeroInPage(m, inode, headIndex, from - headIndex * pageSize, to)
+    if (error < 0) return error
+  }
+  const tailIndex = Math.floor(stop / pageSize)
+  const tail = stop - tailIndex * pageSize
+  if (tail === 0 || tailIndex <= lastWhole || (tailIndex === headIndex && headIndex < firstWhole)) return 0
+  return zeroInPage(m, inode, tailIndex, 0, tail)
+}
+
+function zeroInPage(m: Machine, inode: number, index: number, from: number, to: number): number {
+  const holes = m.inodes.kind[inode] === INODE_STORE ? FILL_HOLES : KEEP_HOLES
+  const frame = getPage(m, inode, 0, index, 0, holes)
+  if (frame <= 0) return frame
+  m.ram.zeroPart(frame, from, to)
+  m.cache.setDirty(frame)
+  return 0
+}
+
+function punchStore(m: Machine, inode: number, position: number, length: number): number {
+  const store = m.inodes.stores[inode]
+  if (store === undefined || length <= 0) return 0
+  const result = store.punch(position, length)
+  if (result !== -EOPNOTSUPP) return result
+  const zeros = new Uint8Array(Math.min(length, 1 << 20))
+  for (let at = 0; at < length; at += zeros.length) {
+    const n = Math.min(zeros.length, length - at)
+    const done = store.write(position + at, zeros, 0, n)
+    if (done < 0) return done
+  }
+  return 0
+}

@@ -1,0 +1,247 @@
+/**
+ * Page tables: a radix tree of frames for each address space, as high as its highest page needs.
+ *
+ * A table is one frame of 32-bit words: ptes in a leaf (level 0), frame numbers of tables above. It counts its
+ * entries that are not 0 and is given back when the last one goes. A pte is named by its *slot*, the index of its
+ * word in `ram.i32`; slot 0 (in the zero page) stands for "no table there".
+ *
+ *  find(mm, vpn)        slot, or 0
+ *  ensure(mm, vpn)      slot, making tables; 0 when no frame can be had
+ *  set(slot, pte)       writes, keeping the count; the table stays even if it is empty now
+ *  releaseIfEmpty(slot) gives the slot's table back if nothing is in it
+ *  nextLeaf(mm, vpn, end)  skips what has no tables
+ *
+ * A slot is good until the next call that can allocate a frame: reclaim may free the table it lies in.
+ *
+ * The leaf cache (software TLB) remembers where the leaf tables of recently used pages are, not what is in them.
+ * Entries are read afresh at every access, so changing one needs no shootdown; only freeing a leaf does.
+ */
+import { assert } from '../base/assert.ts'
+import type { FrameAllocator } from '../frame/allocator.ts'
+import { type ColumnSource, type FrameTable, PG_TABLE } from '../frame/frame-table.ts'
+import { MM_HEIGHT, MM_NR_TABLES, MM_ROOT, MM_SHIFT, type MmTable } from '../frame/mm-table.ts'
+import type { Ram } from '../frame/ram.ts'
+
+/** Leaf tables remembered for each address space; 256 of them reach 1 GiB with 4 KiB pages. */
+export const TLB_SHIFT = 8 as const
+export const TLB_MASK: number = (1 << TLB_SHIFT) - 1
+const MAX_LEVELS = 5
+const VPN_BITS = 31
+
+export class PageTables {
+  readonly ram: Ram
+  readonly frames: FrameTable
+  readonly allocator: FrameAllocator
+  readonly mms: MmTable
+  /** Entries in a table, as bits and mask. */
+  readonly leafShift: number
+  readonly leafMask: number
+  /** Leaf cache, `(mm << TLB_SHIFT) + (leaf number & TLB_MASK)`: leaf number + 1, and the slot of its first entry. */
+  readonly tlbTag: Int32Array
+  readonly tlbBase: Int32Array
+  /** Result of the last `nextLeaf`. */
+  slot = 0
+  readonly #i32: Int32Array
+  readonly #stock: Int32Array = new Int32Array(MAX_LEVELS + 1)
+
+  constructor(columns: ColumnSource, ram: Ram, frames: FrameTable, allocator: FrameAllocator, mms: MmTable) {
+    this.ram = ram
+    this.frames = frames
+    this.allocator = allocator
+    this.mms = mms
+    this.leafShift = ram.wordShift
+    this.leafMask = (1 << ram.wordShift) - 1
+    this.tlbTag = columns.int32('leaf cache', (mms.maxMms + 1) << TLB_SHIFT)
+    this.tlbBase = columns.int32('leaf cache', (mms.maxMms + 1) << TLB_SHIFT)
+    this.#i32 = ram.i32
+  }
+
+  find(mm: number, vpn: number): number {
+    const leaf = vpn >>> this.leafShift
+    const t = (mm << TLB_SHIFT) + (leaf & TLB_MASK)
+    if (this.tlbTag[t] === leaf + 1) return this.tlbBase[t] + (vpn & this.leafMask)
+    return this.#walk(mm, vpn)
+  }
+
+  /** The pte of a page, 0 where there is no table. */
+  get(mm: number, vpn: number): number {
+    const slot = this.find(mm, vpn)
+    return slot === 0 ? 0 : this.#i32[slot]
+  }
+
+  ensure(mm: number, vpn: number): number {
+    const slot = this.find(mm, vpn)
+    return slot !== 0 ? slot : this.#grow(mm, vpn)
+  }
+
+  set(slot: number, pte: number): void {
+    const old = this.#i32[slot]
+    this.#i32[slot] = pte
+    if (old === 0) {
+      if (pte !== 0) this.frames.mapcount[slot >>> this.leafShift]++
+    } else if (pte === 0) this.frames.mapcount[slot >>> this.leafShift]--
+  }
+
+  releaseIfEmpty(slot: number): void {
+    let table = slot >>> this.leafShift
+    const { frames, mms } = this
+    while (frames.mapcount[table] === 0) {
+      const mm = frames.mapping[table]
+      const parent = frames.rmapHead[table]
+      if (frames.cacheNext[table] === 0) this.#forgetLeaf(mm, frames.index[table] >>> this.leafShift)
+      mms.w[(mm << MM_SHIFT) + MM_NR_TABLES]--
+      this.allocator.free(table)
+      if (parent === 0) {
+        mms.w[(mm << MM_SHIFT) + MM_ROOT] = 0
+        mms.w[(mm << MM_SHIFT) + MM_HEIGHT] = 0
+        return
+      }
+      this.#i32[parent] = 0
+      table = parent >>> this.leafShift
+      frames.mapcount[table]--
+    }
+  }
+
+  /** The first page in [vpn, end) that has a leaf table, its slot in `this.slot`; `end` when there is none. */
+  nextLeaf(mm: number, vpn: number, end: number): number {
+    const height = this.mms.row(mm, MM_HEIGHT)
+    const root = this.mms.row(mm, MM_ROOT)
+    if (height === 0) return end
+    const bits = this.leafShift
+    let at = vpn
+    while (at < end && !this.#beyond(height, at)) {
+      let table = root
+      let level = height - 1
+      while (level > 0) {
+        const child = this.#i32[(table << bits) + ((at >>> (level * bits)) & this.leafMask)]
+        if (child === 0) break
+        table = child
+        level--
+      }
+      if (level === 0) {
+        this.slot = (table << bits) + (at & this.leafMask)
+        return at
+      }
+      const shift = level * bits
+      at = ((at >>> shift) + 1) * 2 ** shift
+    }
+    return end
+  }
+
+  /** The first page after the leaf table that `vpn` is in, or `end`. */
+  leafEnd(vpn: number, end: number): number {
+    const next = (vpn | this.leafMask) + 1
+    return next < end ? next : end
+  }
+
+  #walk(mm: number, vpn: number): number {
+    const at = mm << MM_SHIFT
+    const height = this.mms.w[at + MM_HEIGHT]
+    if (height === 0 || this.#beyond(height, vpn)) return 0
+    const bits = this.leafShift
+    let table = this.mms.w[at + MM_ROOT]
+    for (let level = height - 1; level > 0; level--) {
+      table = this.#i32[(table << bits) + ((vpn >>> (level * bits)) & this.leafMask)]
+      if (table === 0) return 0
+    }
+    const leaf = vpn >>> bits
+    const t = (mm << TLB_SHIFT) + (leaf & TLB_MASK)
+    this.tlbTag[t] = leaf + 1
+    this.tlbBase[t] = table << bits
+    return (table << bits) + (vpn & this.leafMask)
+  }
+
+  /** True when a tree of that height has no place for the page. */
+  #beyond(height: number, vpn: number): boolean {
+    const bits = height * this.leafShift
+    return bits < VPN_BITS && vpn >>> bits !== 0
+  }
+
+  /** Tables that `ensure` would have to make. */
+  #missing(mm: number, vpn: number): number {
+    let height = this.mms.row(mm, MM_HEIGHT)
+    let extra = 0
+    if (height === 0) {
+      height = 1
+      while (this.#beyond(height, vpn)) height++
+      return height
+    }
+    const rootHeight = height
+    while (this.#beyond(height, vpn)) {
+      height++
+      extra++
+    }
+    // Above the old root the path to a page beyond it shares only the new root.
+    if (extra > 0) return extra + height - 1
+    let table = this.mms.row(mm, MM_ROOT)
+    for (let level = rootHeight - 1; level > 0; level--) {
+      table = this.#i32[(table << this.leafShift) + ((vpn >>> (level * this.leafShift)) & this.leafMask)]
+      if (table === 0) return level
+    }
+    return 0
+  }
+
+  #grow(mm: number, vpn: number): number {
+    // All frames first: an allocation may reclaim, and that may free tables on the way to this page.
+    let stocked = 0
+    while (stocked < this.#missing(mm, vpn)) {
+      const frame = this.allocator.allocZeroed()
+      if (frame === 0) {
+        while (stocked > 0) this.allocator.free(this.#stock[--stocked])
+        return 0
+      }
+      this.#stock[stocked++] = frame
+    }
+    const row = mm << MM_SHIFT
+    const w = this.mms.w
+    const bits = this.leafShift
+    if (w[row + MM_HEIGHT] === 0) {
+      let height = 1
+      while (this.#beyond(height, vpn)) height++
+      w[row + MM_ROOT] = this.#newTable(this.#stock[--stocked], mm, 0, height - 1, 0)
+      w[row + MM_HEIGHT] = height
+    }
+    while (this.#beyond(w[row + MM_HEIGHT], vpn)) {
+      const old = w[row + MM_ROOT]
+      const root = this.#newTable(this.#stock[--stocked], mm, 0, w[row + MM_HEIGHT], 0)
+      this.#i32[root << bits] = old
+      this.frames.mapcount[root] = 1
+      this.frames.rmapHead[old] = root << bits
+      w[row + MM_ROOT] = root
+      w[row + MM_HEIGHT]++
+    }
+    let table = w[row + MM_ROOT]
+    for (let level = w[row + MM_HEIGHT] - 1; level > 0; level--) {
+      const slot = (table << bits) + ((vpn >>> (level * bits)) & this.leafMask)
+      let child = this.#i32[slot]
+      if (child === 0) {
+        const span = 2 ** (level * bits)
+        child = this.#newTable(this.#stock[--stocked], mm, Math.floor(vpn / span) * span, level - 1, slot)
+        this.#i32[slot] = child
+        this.frames.mapcount[table]++
+      }
+      table = child
+    }
+    while (stocked > 0) this.allocator.free(this.#stock[--stocked])
+    const slot = this.#walk(mm, vpn)
+    assert(slot !== 0, 'a page table was made but is not found')
+    return slot
+  }
+
+  #newTable(frame: number, mm: number, firstVpn: number, level: number, parentSlot: number): number {
+    const { frames } = this
+    frames.flags[frame] = PG_TABLE
+    frames.mapping[frame] = mm
+    frames.index[frame] = firstVpn
+    frames.cacheNext[frame] = level
+    frames.rmapHead[frame] = parentSlot
+    frames.mapcount[frame] = 0
+    this.mms.w[(mm << MM_SHIFT) + MM_NR_TABLES]++
+    return frame
+  }
+
+  #forgetLeaf(mm: number, leaf: number): void {
+    const t = (mm << TLB_SHIFT) + (leaf & TLB_MASK)
+    if (this.tlbTag[t] === leaf + 1) this.tlbTag[t] = 0
+  }
+}

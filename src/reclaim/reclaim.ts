@@ -1,0 +1,256 @@
+/**
+ * Page reclaim: makes free frames out of used ones (Linux: mm/vmscan.c, direct reclaim only).
+ *
+ * Takes pages from the old end of the inactive lists; pages that were used since the last look get another round, and
+ * the active list when that happens twice. What a page becomes:
+ *
+ *   clean file page        dropped; its entries turn into file ptes or empty ones
+ *   dirty file page        written to its store first, with its dirty neighbours
+ *   shared memory          written to a swap slot held by (inode, page); never-written pages are dropped (they are zero)
+ *   anonymous page         written to a swap slot, named by swap ptes; after MADV_FREE dropped, if not stored to since
+ *
+ * Reaches address spaces only through the reverse map. Never allocates a frame. A page that is pinned, locked, or whose
+ * write fails stays; when nothing goes, the allocation that called fails with ENOMEM and nothing was lost.
+ */
+
+import type { PageCache } from '../cache/page-cache.ts'
+import type { Writeback } from '../cache/writeback.ts'
+import type { FrameAllocator } from '../frame/allocator.ts'
+import {
+  type FrameTable,
+  PG_ACTIVE,
+  PG_ANON,
+  PG_CACHED,
+  PG_DIRTY,
+  PG_LOCKED,
+  PG_MLOCKED,
+  PG_REFERENCED,
+  PG_SWAPBACKED,
+  PIN_SHIFT
+} from '../frame/frame-table.ts'
+import { LRU_ACTIVE_ANON, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, type Lru } from '../frame/lru.ts'
+import { NR_MLOCK, NR_SHMEM, PGACTIVATE, PGSCAN, PGSTEAL, PSWPOUT } from '../frame/vmstat.ts'
+import type { Rmap } from '../rmap/rmap.ts'
+import type { SwapArea } from '../swap/swap-area.ts'
+
+/** Frames freed at a time when more than one is worth it. */
+const BATCH = 32
+
+/** How hard one pass tries. */
+const HONOUR_REFERENCED = 0
+const IGNORE_REFERENCED = 1
+
+export class Reclaim {
+  readonly frames: FrameTable
+  readonly allocator: FrameAllocator
+  readonly lru: Lru
+  readonly cache: PageCache
+  readonly writeback: Writeback
+  readonly rmap: Rmap
+  readonly swap: SwapArea
+  readonly vmstat: Float64Array
+  #running = false
+
+  constructor(allocator: FrameAllocator, lru: Lru, cache: PageCache, writeback: Writeback, rmap: Rmap, swap: SwapArea) {
+    this.frames = cache.frames
+    this.allocator = allocator
+    this.lru = lru
+    this.cache = cache
+    this.writeback = writeback
+    this.rmap = rmap
+    this.swap = swap
+    this.vmstat = cache.vmstat
+  }
+
+  /** Tries to free at least `wanted` frames. → how many it freed. */
+  shrink(wanted: number): number {
+    // A notifier or store that allocates while we reclaim gets nothing: it would reclaim within itself.
+    if (this.#running) return 0
+    this.#running = true
+    try {
+      const want = Math.max(wanted, Math.min(BATCH, this.allocator.ram.nrFrames >>> 5))
+      let freed = this.#pass(want, HONOUR_REFERENCED)
+      if (freed < wanted) freed += this.#pass(want - freed, HONOUR_REFERENCED)
+      if (freed < wanted) freed += this.#pass(want - freed, IGNORE_REFERENCED)
+      return freed
+    } finally {
+      this.#running = false
+    }
+  }
+
+  /** Frees every page that can be freed. What a test or a snapshot wants, and memory pressure from outside. */
+  shrinkAll(): number {
+    let total = 0
+    for (let round = 0; round < 8; round++) {
+      const freed = this.shrink(this.allocator.ram.nrFrames)
+      total += freed
+      if (freed === 0) break
+    }
+    return total
+  }
+
+  #pass(want: number, mode: number): number {
+    const { lru } = this
+    const nrFile = lru.count(LRU_INACTIVE_FILE) + lru.count(LRU_ACTIVE_FILE)
+    const nrAnon = lru.count(LRU_INACTIVE_ANON) + lru.count(LRU_ACTIVE_ANON)
+    // File pages cost less to bring back than to write out and bring back; large unused memory still has to go.
+    const anonFirst = nrAnon > 2 * nrFile
+    let freed = this.#shrinkPair(anonFirst ? LRU_INACTIVE_ANON : LRU_INACTIVE_FILE, want, mode)
+    if (freed < want) freed += this.#shrinkPair(anonFirst ? LRU_INACTIVE_FILE : LRU_INACTIVE_ANON, want - freed, mode)
+    return freed
+  }
+
+  /** Shrinks an inactive list and, as it runs low, refills it from its active one. */
+  #shrinkPair(inactive: number, want: number, mode: number): number {
+    const { lru } = this
+    const active = inactive + 1
+    let budget = lru.count(inactive) + lru.count(active)
+    let freed = 0
+    while (freed < want && budget > 0) {
+      if (lru.count(inactive) < lru.count(active)) this.#age(active, BATCH)
+      const frame = lru.lists.tail[inactive]
+      if (frame === 0) break
+      budget--
+      this.vmstat[PGSCAN]++
+      if (this.#take(frame, mode)) freed++
+    }
+    return freed
+  }
+
+  /** Moves pages from the old end of an active list to the inactive one; uses from now on count there. */
+  #age(active: number, nr: number): void {
+    const { lru } = this
+    for (let i = 0; i < nr; i++) {
+      const frame = lru.lists.tail[active]
+      if (frame === 0) return
+      this.rmap.pageReferenced(frame)
+      lru.setInactive(frame)
+    }
+  }
+
+  /** Tries to free one page; puts it where it belongs if it stays. */
+  #take(frame: number, mode: number): boolean {
+    const { frames, lru, rmap } = this
+    lru.remove(frame)
+    const flags = frames.flags[frame]
+    if ((flags & PG_LOCKED) !== 0 || flags >>> PIN_SHIFT !== 0) {
+      lru.add(frame)
+      return false
+    }
+    const referenced = rmap.pageReferenced(frame)
+    if (rmap.locked) {
+      this.#cull(frame)
+      return false
+    }
+    if (mode === HONOUR_REFERENCED && this.#keep(frame, referenced)) return false
+    const freed = (flags & PG_ANON) !== 0 ? this.#takeAnon(frame) : this.#takeCached(frame)
+    if (freed) this.vmstat[PGSTEAL]++
+    else if ((frames.flags[frame] & (PG_CACHED | PG_ANON)) !== 0) {
+      frames.flags[frame] |= PG_ACTIVE
+      lru.add(frame)
+    }
+    return freed
+  }
+
+  /** The page is in a locked vma: off to the unevictable list, counted as locked (Linux: SWAP_MLOCK). */
+  #cull(frame: number): void {
+    const { flags } = this.frames
+    if ((flags[frame] & PG_MLOCKED) === 0) {
+      flags[frame] |= PG_MLOCKED
+      this.vmstat[NR_MLOCK]++
+    }
+    this.lru.setUnevictable(frame)
+  }
+
+  /** Second chance (Linux: page_check_references). True when the page was put back. */
+  #keep(frame: number, referenced: number): boolean {
+    const { flags } = this.frames
+    const before = flags[frame] & PG_REFERENCED
+    if (referenced === 0 && before === 0) return false
+    flags[frame] &= ~PG_REFERENCED
+    if (referenced === 0) return false
+    if ((flags[frame] & PG_SWAPBACKED) !== 0 || before !== 0 || referenced > 1) {
+      flags[frame] |= PG_ACTIVE
+      this.vmstat[PGACTIVATE]++
+    } else flags[frame] |= PG_REFERENCED
+    this.lru.add(frame)
+    return true
+  }
+
+  #takeAnon(frame: number): boolean {
+    const { frames, swap, cache } = this
+    if ((frames.flags[frame] & PG_SWAPBACKED) === 0) return this.#takeLazyFree(frame)
+    let slot = frames.index[frame]
+    const cached = (frames.flags[frame] & PG_CACHED) !== 0
+    if (!cached) {
+      slot = swap.alloc()
+      if (slot === 0) return false
+      cache.add(frame, 0, slot)
+      frames.flags[frame] |= PG_DIRTY
+    }
+    if (!this.rmap.tryToUnmap(frame, slot)) return false
+    if ((frames.flags[frame] & PG_DIRTY) !== 0) {
+      if (swap.write(slot, frame) < 0) return false
+      this.vmstat[PSWPOUT]++
+      frames.flags[frame] &= ~PG_DIRTY
+    }
+    cache.remove(frame)
+    this.allocator.free(frame)
+    return true
+  }
+
+  /** After MADV_FREE: dropped if nothing was stored since, an ordinary page again if something was. */
+  #takeLazyFree(frame: number): boolean {
+    const { frames, rmap } = this
+    rmap.pageMkclean(frame)
+    if ((frames.flags[frame] & PG_DIRTY) !== 0) {
+      frames.flags[frame] |= PG_SWAPBACKED
+      return false
+    }
+    if (!rmap.tryToUnmap(frame, 0)) return false
+    this.allocator.free(frame)
+    return true
+  }
+
+  #takeCached(frame: number): boolean {
+    const { frames, rmap, cache } = this
+    if (frames.mapcount[frame] !== 0 && !rmap.tryToUnmap(frame, 0)) return false
+    const inode = frames.mapping[frame]
+    const dirty = (frames.flags[frame] & PG_DIRTY) !== 0
+    if (cache.inodes.isShmem(inode)) {
+      if (dirty) {
+        if (!this.#swapOutShared(frame, inode)) return false
+      } else {
+        cache.inodes.nrHeld[inode]--
+        this.vmstat[NR_SHMEM]--
+      }
+    } else if (dirty) {
+      this.writeback.writeAround(frame)
+      if ((frames.flags[frame] & PG_DIRTY) !== 0) return false
+    }
+    cache.remove(frame)
+    this.allocator.free(frame)
+    return true
+  }
+
+  #swapOutShared(frame: number, inode: number): boolean {
+    const slot = this.swap.alloc()
+    if (slot === 0) return false
+    if (this.swap.write(slot, frame) < 0) {
+      this.swap.free(slot)
+      return false
+    }
+    this.swap.setOwner(slot, inode, this.frames.index[frame])
+    this.vmstat[PSWPOUT]++
+    this.vmstat[NR_SHMEM]--
+    return true
+  }
+}
+
+/** Lists whose pages reclaim may take, for reports. */
+export const EVICTABLE_LISTS: readonly number[] = [
+  LRU_INACTIVE_ANON,
+  LRU_ACTIVE_ANON,
+  LRU_INACTIVE_FILE,
+  LRU_ACTIVE_FILE
+]

@@ -1,0 +1,200 @@
+/**
+ * Reverse-map nodes: for each present entry that the interval tree cannot find (a page off its linear place, or an
+ * anonymous one) a node on its frame's list, and in a hash by (address space, page).
+ *
+ * A node is five words in a slab frame of RAM, so it costs 20 bytes of the budget and only while the entry is present:
+ *
+ *   0 vpn · 1 mm · 2 next on the frame's list · 3 previous there · 4 next in the hash chain (or in the free list)
+ *
+ * It is named by the index of its first word in `ram.i32`; 0 is none. The list makes finding all mappers of a page
+ * proportional to their number; the hash makes removing one of very many cheap.
+ *
+ * `prepare` must have returned true since the last allocation, before `add`.
+ */
+import { assert } from '../base/assert.ts'
+import { Lists } from '../base/lists.ts'
+import type { FrameAllocator } from '../frame/allocator.ts'
+import { type ColumnSource, type FrameTable, PG_SLAB } from '../frame/frame-table.ts'
+
+const NODE_WORDS = 5
+const N_VPN = 0
+const N_MM = 1
+const N_NEXT = 2
+const N_PREV = 3
+const N_HASH = 4
+
+const PARTIAL = 0
+
+const R_FREE_NODES = 0
+const R_SLABS = 1
+const R_NODES = 2
+
+export class RmapNodes {
+  readonly frames: FrameTable
+  readonly allocator: FrameAllocator
+  readonly #i32: Int32Array
+  readonly #wordShift: number
+  readonly #perSlab: number
+  readonly #buckets: Int32Array
+  readonly #partial: Lists
+  readonly #state: Int32Array
+
+  constructor(columns: ColumnSource, frames: FrameTable, allocator: FrameAllocator, nrBuckets: number) {
+    this.frames = frames
+    this.allocator = allocator
+    this.#i32 = allocator.ram.i32
+    this.#wordShift = allocator.ram.wordShift
+    this.#perSlab = Math.floor((1 << this.#wordShift) / NODE_WORDS)
+    this.#buckets = columns.int32('reverse map', nrBuckets)
+    this.#partial = new Lists(
+      frames.lruNext,
+      frames.lruPrev,
+      columns.int32('reverse map', 1),
+      columns.int32('reverse map', 1),
+      columns.int32('reverse map', 1)
+    )
+    this.#state = columns.int32('reverse map', 4)
+  }
+
+  get nrNodes(): number {
+    return this.#state[R_NODES]
+  }
+
+  get nrSlabs(): number {
+    return this.#state[R_SLABS]
+  }
+
+  /** Whether `add` will find a node. */
+  get isPrepared(): boolean {
+    return this.#state[R_FREE_NODES] > 0
+  }
+
+  /** Makes sure that a node can be had. May reclaim. False when no memory can be found. */
+  prepare(): boolean {
+    if (this.#state[R_FREE_NODES] > 0) return true
+    const slab = this.allocator.alloc()
+    if (slab === 0) return false
+    // The reclaim behind that allocation may have freed nodes; one slab more does no harm.
+    const { flags, mapcount, index } = this.frames
+    flags[slab] = PG_SLAB
+    mapcount[slab] = 0
+    const base = slab << this.#wordShift
+    let next = 0
+    for (let i = this.#perSlab - 1; i >= 0; i--) {
+      const node = base + i * NODE_WORDS
+      this.#i32[node + N_HASH] = next
+      next = node
+    }
+    index[slab] = next
+    this.#partial.addHead(PARTIAL, slab)
+    this.#state[R_FREE_NODES] += this.#perSlab
+    this.#state[R_SLABS]++
+    return true
+  }
+
+  /** Adds a node for (mm, vpn) to the frame's list. */
+  add(frame: number, mm: number, vpn: number): void {
+    const { index, mapcount, rmapHead } = this.frames
+    const slab = this.#partial.head[PARTIAL]
+    assert(slab !== 0, 'no reverse-map node was prepared')
+    const i32 = this.#i32
+    const node = index[slab]
+    index[slab] = i32[node + N_HASH]
+    mapcount[slab]++
+    if (index[slab] === 0) this.#partial.remove(PARTIAL, slab)
+    this.#state[R_FREE_NODES]--
+    this.#state[R_NODES]++
+    const head = rmapHead[frame]
+    const bucket = this.#bucket(mm, vpn)
+    i32[node + N_VPN] = vpn
+    i32[node + N_MM] = mm
+    i32[node + N_NEXT] = head
+    i32[node + N_PREV] = 0
+    i32[node + N_HASH] = this.#buckets[bucket]
+    if (head !== 0) i32[head + N_PREV] = node
+    rmapHead[frame] = node
+    this.#buckets[bucket] = node
+  }
+
+  /** Takes the node of (mm, vpn) off the frame's list. It must be there. */
+  remove(frame: number, mm: number, vpn: number): void {
+    const i32 = this.#i32
+    const node = this.#unhash(mm, vpn)
+    const next = i32[node + N_NEXT]
+    const prev = i32[node + N_PREV]
+    if (prev === 0) this.frames.rmapHead[frame] = next
+    else i32[prev + N_NEXT] = next
+    if (next !== 0) i32[next + N_PREV] = prev
+    this.#release(node)
+  }
+
+  /** The node of (mm, vpn) becomes that of (mm, newVpn): the entry was moved. */
+  move(mm: number, vpn: number, newVpn: number): void {
+    const node = this.#unhash(mm, vpn)
+    const bucket = this.#bucket(mm, newVpn)
+    this.#i32[node + N_VPN] = newVpn
+    this.#i32[node + N_HASH] = this.#buckets[bucket]
+    this.#buckets[bucket] = node
+  }
+
+  /** The first node of a frame, or 0; and the one after a node. */
+  first(frame: number): number {
+    return this.frames.rmapHead[frame]
+  }
+
+  next(node: number): number {
+    return this.#i32[node + N_NEXT]
+  }
+
+  vpn(node: number): number {
+    return this.#i32[node + N_VPN]
+  }
+
+  mm(node: number): number {
+    return this.#i32[node + N_MM]
+  }
+
+  /** The node of (mm, vpn), or 0. */
+  find(mm: number, vpn: number): number {
+    const i32 = this.#i32
+    let node = this.#buckets[this.#bucket(mm, vpn)]
+    while (node !== 0 && (i32[node + N_VPN] !== vpn || i32[node + N_MM] !== mm)) node = i32[node + N_HASH]
+    return node
+  }
+
+  #unhash(mm: number, vpn: number): number {
+    const i32 = this.#i32
+    const bucket = this.#bucket(mm, vpn)
+    let node = this.#buckets[bucket]
+    let before = 0
+    while (node !== 0 && (i32[node + N_VPN] !== vpn || i32[node + N_MM] !== mm)) {
+      before = node
+      node = i32[node + N_HASH]
+    }
+    assert(node !== 0, `no reverse-map node for page ${vpn} of address space ${mm}`)
+    if (before === 0) this.#buckets[bucket] = i32[node + N_HASH]
+    else i32[before + N_HASH] = i32[node + N_HASH]
+    return node
+  }
+
+  #release(node: number): void {
+    const { index, mapcount } = this.frames
+    const slab = node >>> this.#wordShift
+    if (index[slab] === 0) this.#partial.addHead(PARTIAL, slab)
+    this.#i32[node + N_HASH] = index[slab]
+    index[slab] = node
+    this.#state[R_FREE_NODES]++
+    this.#state[R_NODES]--
+    if (--mapcount[slab] > 0) return
+    // An empty slab goes back if another one has room, or if no node is left at all.
+    if (this.#state[R_NODES] > 0 && this.#state[R_FREE_NODES] < 2 * this.#perSlab) return
+    this.#partial.remove(PARTIAL, slab)
+    this.#state[R_FREE_NODES] -= this.#perSlab
+    this.#state[R_SLABS]--
+    this.allocator.free(slab)
+  }
+
+  #bucket(mm: number, vpn: number): number {
+    return (vpn + (vpn >>> 14) + Math.imul(mm, 0x9e3779b1)) & (this.#buckets.length - 1)
+  }
+}

@@ -1,0 +1,220 @@
+/**
+ * The file system calls that mappings need. Descriptors belong to the machine. Never throw, never wait.
+ *
+ * Buffers are the caller's own (kernel side); `sys_read_user` and `sys_write_user` move bytes between a file and an
+ * address space.
+ */
+import { EBADF, EDEADLK, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/errno.ts'
+import { ACCESS_WRITE } from '../abi/fault.ts'
+import { MAX_FILE_PAGES } from '../abi/limits.ts'
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../abi/mman.ts'
+import { FILE_READ, FILE_WRITE, INODE_NOREMAP, INODE_RAMFS, INODE_SHMEM } from '../cache/inodes.ts'
+import { copyFromUser, copyToUser, translate } from '../mm/access.ts'
+import { closeFd, fileOf, newQuota, openMemory, openStore, reopen } from '../mm/files.ts'
+import type { Machine } from '../mm/machine.ts'
+import { fileSync } from '../mm/msync.ts'
+import { fileRead, fileWrite } from '../mm/rw.ts'
+import { punchHole, truncateInode } from '../mm/truncate.ts'
+import type { Store } from '../store/store.ts'
+import { BAD, bytesOf, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
+
+export const O_RDONLY = 0 as const
+export const O_WRONLY = 1 as const
+export const O_RDWR = 2 as const
+
+/** Shared memory that may go to swap (tmpfs), that never leaves RAM (ramfs), or that cannot be remapped (hugetlbfs). */
+export const MEMORY_SHMEM = 0 as const
+export const MEMORY_RAMFS = 1 as const
+export const MEMORY_NOREMAP = 2 as const
+
+/** Opens a store with O_RDONLY, O_WRONLY or O_RDWR. → descriptor, or -errno. The machine closes the store. */
+export function sys_open(m: Machine, store: Store, flags: number): number {
+  const mode = modeOf(flags)
+  if (!m.open || mode === 0) return m.open ? -EINVAL : -ENODEV
+  return openStore(m, store, mode)
+}
+
+/** Another open of the same file, with its own mode. → descriptor, or -errno. */
+export function sys_reopen(m: Machine, fd: number, flags: number): number {
+  const mode = modeOf(flags)
+  return mode === 0 ? -EINVAL : reopen(m, fd, mode)
+}
+
+function modeOf(flags: number): number {
+  return flags === O_RDONLY
+    ? FILE_READ
+    : flags === O_WRONLY
+      ? FILE_WRITE
+      : flags === O_RDWR
+        ? FILE_READ | FILE_WRITE
+        : 0
+}
+
+/** New memory of `size` bytes that reads as zero. `quota` is 0 or a group from `sys_quota`. → descriptor, or -errno. */
+export function sys_memory(m: Machine, name: string, kind: number, size: Quantity, quota: number): number {
+  const bytes = bytesOf(size)
+  if (!m.open) return -ENODEV
+  if (bytes === BAD || kind < MEMORY_SHMEM || kind > MEMORY_NOREMAP) return -EINVAL
+  if (bytes > MAX_FILE_PAGES * m.ram.pageSize) return -EFBIG
+  if (quota !== 0 && (!Number.isInteger(quota) || !(m.quotas[quota * 2] > 0))) return -EINVAL
+  const inodeKind = kind === MEMORY_SHMEM ? INODE_SHMEM : kind === MEMORY_RAMFS ? INODE_RAMFS : INODE_NOREMAP
+  return openMemory(m, inodeKind, name, bytes, quota)
+}
+
+/** A group of memory files that may hold `maxPages` pages together. → group, or -errno. */
+export function sys_quota(m: Machine, maxPages: number): number {
+  return newQuota(m, maxPages)
+}
+
+/** Closes a descriptor; mappings of the file stay. → 0, -EBADF, or the error of writing what was dirty. */
+export function sys_close(m: Machine, fd: number): number {
+  return closeFd(m, fd)
+}
+
+/** Sets a file's size in bytes. → 0, or EBADF, EINVAL (size, or not open for writing), EFBIG, the store's error. */
+export function sys_ftruncate(m: Machine, fd: number, size: Quantity): number {
+  const file = fileOf(m, fd)
+  if (file === 0) return -EBADF
+  const bytes = bytesOf(size)
+  if (bytes === BAD || (m.files.mode[file] & FILE_WRITE) === 0) return -EINVAL
+  return truncateInode(m, m.files.inode[file], bytes)
+}
+
+/** Punches holes (PUNCH_HOLE | KEEP_SIZE) or zeroes a range. → 0, or EBADF, EINVAL, EOPNOTSUPP, the store's error. */
+export function sys_fallocate(m: Machine, fd: number, mode: number, off: Quantity, len: Quantity): number {
+  const file = fileOf(m, fd)
+  if (file === 0 || (m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
+  const from = bytesOf(off)
+  const length = bytesOf(len)
+  if (from === BAD || length === BAD || length === 0) return -EINVAL
+  if (from + length > Number.MAX_SAFE_INTEGER) return -EFBIG
+  const punch = mode === (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+  if (!punch && mode !== (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)) return -EOPNOTSUPP
+  return punchHole(m, m.files.inode[file], from, length)
+}
+
+/** Reads at a position into a buffer. → bytes (short at the end of the file), or EBADF, EINVAL, the store's error. */
+export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: Quantity): number {
+  const file = fileOf(m, fd)
+  if (file === 0 || (m.files.mode[file] & FILE_READ) === 0) return -EBADF
+  const at = bytesOf(position)
+  if (at === BAD) return -EINVAL
+  return fileRead(m, file, at, buffer, 0, buffer.length)
+}
+
+/** Writes a buffer at a position, extending the file. → bytes, or EBADF, EINVAL, EFBIG, ENOSPC, the store's error. */
+export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position: Quantity): number {
+  const file = fileOf(m, fd)
+  if (file === 0 || (m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
+  const at = bytesOf(position)
+  if (at === BAD) return -EINVAL
+  return fileWrite(m, file, at, buffer, 0, buffer.length)
+}
+
+/** Writes dirty pages and flushes the store. → 0, or EBADF, or an error of this or an earlier writeback. */
+export function sys_fsync(m: Machine, fd: number): number {
+  const file = fileOf(m, fd)
+  return file === 0 ? -EBADF : fileSync(m, file)
+}
+
+/** The size of an open file in bytes, or -EBADF. */
+export function sys_fsize(m: Machine, fd: number): number {
+  const file = fileOf(m, fd)
+  return file === 0 ? -EBADF : m.inodes.sizeBytes[m.files.inode[file]]
+}
+
+/** Pages of memory that a memory file holds, in RAM or swap; for a store's file the pages cached. Or -EBADF. */
+export function sys_fpages(m: Machine, fd: number): number {
+  const file = fileOf(m, fd)
+  if (file === 0) return -EBADF
+  const inode = m.files.inode[file]
+  return m.inodes.stores[inode] === undefined ? m.inodes.nrHeld[inode] : m.inodes.nrPages[inode]
+}
+
+const result = { fault: 0 }
+
+/** Reads memory of an address space into a buffer. → bytes, or -EFAULT when not even the first could be read. */
+export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
+  const m = machineOf(mm)
+  if (m === undefined) return -ESRCH
+  const vpn = pageOf(m, addr)
+  if (vpn === BAD || vpn > 0x7fffffff) return -EFAULT
+  const n = copyFromUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, result)
+  return n === 0 && buffer.length > 0 ? -EFAULT : n
+}
+
+/** Writes a buffer into memory of an address space. → bytes, or -EFAULT when not even the first could be written. */
+export function sys_copy_to_user(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
+  const m = machineOf(mm)
+  if (m === undefined) return -ESRCH
+  const vpn = pageOf(m, addr)
+  if (vpn === BAD || vpn > 0x7fffffff) return -EFAULT
+  const n = copyToUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, result)
+  return n === 0 && buffer.length > 0 ? -EFAULT : n
+}
+
+/** The fault code (FAULT_*) that cut the last copy short; FAULT_OK when none did. */
+export function lastCopyFault(): number {
+  return result.fault
+}
+
+/** pread(2) into an address space. → bytes, or EBADF, EINVAL, EFAULT, the store's error. */
+export function sys_read_user(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Quantity): number {
+  const m = machineOf(mm)
+  if (m === undefined) return -ESRCH
+  const file = fileOf(m, fd)
+  if (file === 0 || (m.files.mode[file] & FILE_READ) === 0) return -EBADF
+  const at = bytesOf(position)
+  const length = bytesOf(len)
+  const vpn = pageOf(m, addr)
+  if (at === BAD || length === BAD || vpn === BAD) return -EINVAL
+  return eachPage(m, addr, length, (page, off, done, n) => {
+    const frame = translate(m, mm.id, page, ACCESS_WRITE)
+    if (frame < 0) return -EFAULT
+    if (!m.frames.pin(frame)) return -EDEADLK
+    const got = fileRead(m, file, at + done, m.ram.u8, frame * m.ram.pageSize + off, n)
+    m.frames.unpin(frame)
+    m.putFrame(frame)
+    return got
+  })
+}
+
+/** pwrite(2) from an address space. → bytes, or EBADF, EINVAL, EFAULT, the store's error. */
+export function sys_write_user(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Quantity): number {
+  const m = machineOf(mm)
+  if (m === undefined) return -ESRCH
+  const file = fileOf(m, fd)
+  if (file === 0 || (m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
+  const at = bytesOf(position)
+  const length = bytesOf(len)
+  if (at === BAD || length === BAD || pageOf(m, addr) === BAD) return -EINVAL
+  const bounce = new Uint8Array(m.ram.pageSize)
+  return eachPage(m, addr, length, (page, off, done, n) => {
+    const part = bounce.subarray(0, n)
+    if (copyFromUser(m, mm.id, page, off, part, 0, n, result) < n) return -EFAULT
+    return fileWrite(m, file, at + done, part, 0, n)
+  })
+}
+
+/** Calls `move` for each page's part of a user range; stops at a short count. → bytes, or the first page's -errno. */
+function eachPage(
+  m: Machine,
+  addr: Quantity,
+  length: number,
+  move: (page: number, off: number, done: number, n: number) => number
+): number {
+  let page = pageOf(m, addr)
+  let off = offOf(m, addr)
+  let done = 0
+  while (done < length) {
+    if (page > 0x7fffffff) return done > 0 ? done : -EFAULT
+    const n = Math.min(length - done, m.ram.pageSize - off)
+    const got = move(page, off, done, n)
+    if (got < 0) return done > 0 ? done : got
+    done += got
+    if (got < n) break
+    page++
+    off = 0
+  }
+  return done
+}
