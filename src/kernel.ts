@@ -66,6 +66,9 @@ export interface Kernel {
 /** Bytes of columns that each frame costs, hash buckets included (reverse-map nodes are in RAM). */
 export const FRAME_OVERHEAD_BYTES = 48 as const
 
+/** The largest RAM: its 32-bit words, and so the slots of page tables, are numbered by int32. */
+export const MAX_RAM_BYTES: number = 2 ** 33 - 2 ** 16
+
 export class OptionError extends Error {
   readonly option: string
   constructor(option: string, message: string) {
@@ -82,6 +85,12 @@ export function createKernel(options: MachineOptions): Kernel {
   const faultAroundPages = checked('faultAroundPages', options.faultAroundPages ?? 16, 1, 1024)
   if ((faultAroundPages & (faultAroundPages - 1)) !== 0) {
     throw new OptionError('faultAroundPages', `faultAroundPages is ${faultAroundPages}, but must be a power of two`)
+  }
+  if (nrFrames * 2 ** pageShift > MAX_RAM_BYTES) {
+    throw new OptionError(
+      'nrFrames',
+      `${nrFrames} frames of ${2 ** pageShift} bytes are more than ${MAX_RAM_BYTES} bytes`
+    )
   }
   const ram = new Ram(new SharedArrayBuffer(nrFrames * 2 ** pageShift), pageShift)
   const measuring = Arena.measuring()

@@ -28,6 +28,15 @@ export const TLB_MASK: number = (1 << TLB_SHIFT) - 1
 const MAX_LEVELS = 5
 const VPN_BITS = 31
 
+/**
+ * Where the leaf tables of one window lie: `bases[leaf - firstLeaf]` is the slot of the leaf's first entry, or 0, which is
+ * in the zero page and so reads as an empty entry. Filled by its owner, cleared here when a leaf is given back.
+ */
+export interface LeafDirectory {
+  readonly firstLeaf: number
+  readonly bases: Int32Array
+}
+
 export class PageTables {
   readonly ram: Ram
   readonly frames: FrameTable
@@ -42,6 +51,8 @@ export class PageTables {
   /** Result of the last `nextLeaf`. */
   slot = 0
   readonly #i32: Int32Array
+  /** Leaf directories to keep right, by address space. */
+  readonly #windows: (LeafDirectory[] | undefined)[] = []
   readonly #stock: Int32Array = new Int32Array(MAX_LEVELS + 1)
 
   constructor(columns: ColumnSource, ram: Ram, frames: FrameTable, allocator: FrameAllocator, mms: MmTable) {
@@ -126,6 +137,23 @@ export class PageTables {
       at = ((at >>> shift) + 1) * 2 ** shift
     }
     return end
+  }
+
+  /** A directory of the leaves under pages [vpn, vpn + pages), kept right until `dropWindow`. */
+  addWindow(mm: number, vpn: number, pages: number): LeafDirectory {
+    const firstLeaf = vpn >>> this.leafShift
+    const lastLeaf = (vpn + pages - 1) >>> this.leafShift
+    const window = { firstLeaf, bases: new Int32Array(lastLeaf - firstLeaf + 1) }
+    const windows = this.#windows[mm]
+    if (windows === undefined) this.#windows[mm] = [window]
+    else windows.push(window)
+    return window
+  }
+
+  dropWindow(mm: number, window: LeafDirectory): void {
+    const windows = this.#windows[mm]
+    const at = windows === undefined ? -1 : windows.indexOf(window)
+    if (windows !== undefined && at >= 0) windows.splice(at, 1)
   }
 
   /** The first page after the leaf table that `vpn` is in, or `end`. */
@@ -243,5 +271,11 @@ export class PageTables {
   #forgetLeaf(mm: number, leaf: number): void {
     const t = (mm << TLB_SHIFT) + (leaf & TLB_MASK)
     if (this.tlbTag[t] === leaf + 1) this.tlbTag[t] = 0
+    const windows = this.#windows[mm]
+    if (windows === undefined) return
+    for (const window of windows) {
+      const i = leaf - window.firstLeaf
+      if (i >= 0 && i < window.bases.length) window.bases[i] = 0
+    }
   }
 }

@@ -1,0 +1,278 @@
+/**
+ * The hot path: loads and stores at any byte offset of a window.
+ *
+ * An access finds the page's entry through the window's leaf directory and, if it allows the access, indexes RAM with its
+ * frame: two look-ups and a mask, whatever the entry's history. Everything else (first touch, remapped, evicted, unaligned, across
+ * pages, forbidden) goes through `slowFrame`, which faults and may throw.
+ *
+ * One shape, no allocation, no closure, no BigInt, no promise per access (BigInt accessors aside, which make their result);
+ * test/api/allocation.test.ts holds it to that.
+ *
+ * Byte order is little-endian unless `littleEndian` is false: mapped files hold machine data. (DataView's default is the
+ * other one; pass the flag and the two are alike.)
+ */
+import { ACCESS_READ, ACCESS_WRITE } from '../abi/fault.ts'
+import type { Ram } from '../frame/ram.ts'
+import { translate } from '../mm/access.ts'
+import type { Machine } from '../mm/machine.ts'
+import type { LeafDirectory } from '../pgtable/page-tables.ts'
+import { PTE_READ_HIT, PTE_WRITE_HIT } from '../pgtable/pte.ts'
+
+/** Assembles values that lie across two pages. */
+const scratch = new DataView(new ArrayBuffer(8))
+
+export abstract class Accessors {
+  /** @internal */
+  readonly machine: Machine
+  /** @internal Row of the address space. */
+  readonly mmId: number
+  /** First virtual page of the window. */
+  protected startVpn: number
+  /** Bytes in the window; 0 once it is unmapped. */
+  protected lengthBytes: number
+  private readonly ram: Ram
+  private readonly ptes: Int32Array
+  /** Slots of the window's leaf tables, and the first page's place in its leaf. */
+  private directory: LeafDirectory
+  private bases: Int32Array
+  private leafOffset: number
+  private readonly leafShift: number
+  private readonly leafMask: number
+  private readonly pageShift: number
+  private readonly pageMask: number
+  private readonly u8: Uint8Array
+  private readonly u16: Uint16Array
+  private readonly u32: Uint32Array
+  private readonly i32: Int32Array
+  private readonly f32: Float32Array
+  private readonly f64: Float64Array
+
+  constructor(machine: Machine, mmId: number, startVpn: number, lengthBytes: number) {
+    const { ram, tables } = machine
+    this.machine = machine
+    this.mmId = mmId
+    this.startVpn = startVpn
+    this.lengthBytes = lengthBytes
+    this.ram = ram
+    this.ptes = ram.i32
+    this.directory = tables.addWindow(mmId, startVpn, lengthBytes / ram.pageSize)
+    this.bases = this.directory.bases
+    this.leafOffset = startVpn & tables.leafMask
+    this.leafShift = tables.leafShift
+    this.leafMask = tables.leafMask
+    this.pageShift = ram.pageShift
+    this.pageMask = ram.pageSize - 1
+    this.u8 = ram.u8
+    this.u16 = ram.u16
+    this.u32 = ram.u32
+    this.i32 = ram.i32
+    this.f32 = ram.f32
+    this.f64 = ram.f64
+  }
+
+  /** Throws when the address space has ended. */
+  protected abstract checkAlive(): void
+
+  /** Throws the error for a fault code at an offset of the window. */
+  protected abstract fail(fault: number, offset: number, access: number, bytesDone: number): never
+
+  /** The byte at `offset`. */
+  getUint8(offset: number): number {
+    return this.u8[this.byteFor(offset, 1, PTE_READ_HIT)]
+  }
+
+  getInt8(offset: number): number {
+    return (this.u8[this.byteFor(offset, 1, PTE_READ_HIT)] << 24) >> 24
+  }
+
+  getUint16(offset: number, littleEndian = true): number {
+    if ((offset & 1) !== 0 || !littleEndian) return this.gather(offset, 2).getUint16(0, littleEndian)
+    const page = this.frameFor(offset, 2, PTE_READ_HIT)
+    return this.u16[page * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)]
+  }
+
+  getInt16(offset: number, littleEndian = true): number {
+    return (this.getUint16(offset, littleEndian) << 16) >> 16
+  }
+
+  getUint32(offset: number, littleEndian = true): number {
+    if ((offset & 3) !== 0 || !littleEndian) return this.gather(offset, 4).getUint32(0, littleEndian)
+    const page = this.frameFor(offset, 4, PTE_READ_HIT)
+    return this.u32[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)]
+  }
+
+  getInt32(offset: number, littleEndian = true): number {
+    if ((offset & 3) !== 0 || !littleEndian) return this.gather(offset, 4).getInt32(0, littleEndian)
+    const page = this.frameFor(offset, 4, PTE_READ_HIT)
+    return this.i32[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)]
+  }
+
+  getFloat32(offset: number, littleEndian = true): number {
+    if ((offset & 3) !== 0 || !littleEndian) return this.gather(offset, 4).getFloat32(0, littleEndian)
+    const page = this.frameFor(offset, 4, PTE_READ_HIT)
+    return this.f32[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)]
+  }
+
+  getFloat64(offset: number, littleEndian = true): number {
+    if ((offset & 7) !== 0 || !littleEndian) return this.gather(offset, 8).getFloat64(0, littleEndian)
+    const page = this.frameFor(offset, 8, PTE_READ_HIT)
+    return this.f64[(page << (this.pageShift - 3)) + ((offset & this.pageMask) >>> 3)]
+  }
+
+  getBigUint64(offset: number, littleEndian = true): bigint {
+    return this.gather(offset, 8).getBigUint64(0, littleEndian)
+  }
+
+  getBigInt64(offset: number, littleEndian = true): bigint {
+    return this.gather(offset, 8).getBigInt64(0, littleEndian)
+  }
+
+  setUint8(offset: number, value: number): void {
+    this.u8[this.byteFor(offset, 1, PTE_WRITE_HIT)] = value
+  }
+
+  setInt8(offset: number, value: number): void {
+    this.u8[this.byteFor(offset, 1, PTE_WRITE_HIT)] = value
+  }
+
+  setUint16(offset: number, value: number, littleEndian = true): void {
+    if ((offset & 1) !== 0 || !littleEndian) {
+      scratch.setUint16(0, value, littleEndian)
+      this.scatter(offset, 2)
+      return
+    }
+    const page = this.frameFor(offset, 2, PTE_WRITE_HIT)
+    this.u16[page * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)] = value
+  }
+
+  setInt16(offset: number, value: number, littleEndian = true): void {
+    this.setUint16(offset, value, littleEndian)
+  }
+
+  setUint32(offset: number, value: number, littleEndian = true): void {
+    if ((offset & 3) !== 0 || !littleEndian) {
+      scratch.setUint32(0, value, littleEndian)
+      this.scatter(offset, 4)
+      return
+    }
+    const page = this.frameFor(offset, 4, PTE_WRITE_HIT)
+    this.u32[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)] = value
+  }
+
+  setInt32(offset: number, value: number, littleEndian = true): void {
+    this.setUint32(offset, value, littleEndian)
+  }
+
+  setFloat32(offset: number, value: number, littleEndian = true): void {
+    if ((offset & 3) !== 0 || !littleEndian) {
+      scratch.setFloat32(0, value, littleEndian)
+      this.scatter(offset, 4)
+      return
+    }
+    const page = this.frameFor(offset, 4, PTE_WRITE_HIT)
+    this.f32[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)] = value
+  }
+
+  setFloat64(offset: number, value: number, littleEndian = true): void {
+    if ((offset & 7) !== 0 || !littleEndian) {
+      scratch.setFloat64(0, value, littleEndian)
+      this.scatter(offset, 8)
+      return
+    }
+    const page = this.frameFor(offset, 8, PTE_WRITE_HIT)
+    this.f64[(page << (this.pageShift - 3)) + ((offset & this.pageMask) >>> 3)] = value
+  }
+
+  setBigUint64(offset: number, value: bigint, littleEndian = true): void {
+    scratch.setBigUint64(0, value, littleEndian)
+    this.scatter(offset, 8)
+  }
+
+  setBigInt64(offset: number, value: bigint, littleEndian = true): void {
+    scratch.setBigInt64(0, value, littleEndian)
+    this.scatter(offset, 8)
+  }
+
+  /**
+   * The frame behind the page of an offset, for an access of `size` bytes (aligned, so within the page). `need` is what
+   * the entry must have. Inlined into every accessor.
+   */
+  private frameFor(offset: number, size: number, need: number): number {
+    // `>>> 0` tells integers below 2^32 from everything else: fractions, NaN, negatives, large windows. The window ends
+    // with a page, and the access is aligned, so its first byte decides.
+    if (offset >>> 0 === offset && offset < this.lengthBytes) {
+      const page = (offset >>> this.pageShift) + this.leafOffset
+      // Without a leaf table the base is 0: an entry of the zero page, which allows nothing.
+      const pte = this.ptes[this.bases[page >>> this.leafShift] + (page & this.leafMask)]
+      if ((pte & need) === need) return pte >>> 8
+    }
+    return this.slowFrame(offset, size, need)
+  }
+
+  /** The index in RAM of the byte at an offset. */
+  private byteFor(offset: number, size: number, need: number): number {
+    return this.frameFor(offset, size, need) * (this.pageMask + 1) + (offset & this.pageMask)
+  }
+
+  private slowFrame(offset: number, size: number, need: number): number {
+    this.checkRange(offset, size)
+    this.checkAlive()
+    const vpn = this.startVpn + Math.floor(offset / (this.pageMask + 1))
+    const access = need === PTE_WRITE_HIT ? ACCESS_WRITE : ACCESS_READ
+    const frame = translate(this.machine, this.mmId, vpn, access)
+    if (frame < 0) this.fail(-frame, offset, access, 0)
+    const { tables } = this.machine
+    this.bases[(vpn >>> this.leafShift) - this.directory.firstLeaf] =
+      tables.find(this.mmId, vpn) - (vpn & this.leafMask)
+    return frame
+  }
+
+  /** The window is now at `vpn` with so many bytes; 0 when it is no more. */
+  protected moveWindow(vpn: number, lengthBytes: number): void {
+    const { tables } = this.machine
+    tables.dropWindow(this.mmId, this.directory)
+    this.startVpn = vpn
+    this.lengthBytes = lengthBytes
+    if (lengthBytes === 0) return
+    this.directory = tables.addWindow(this.mmId, vpn, lengthBytes / this.pageSize)
+    this.bases = this.directory.bases
+    this.leafOffset = vpn & this.leafMask
+  }
+
+  /** Throws unless [offset, offset + size) is a range of the window. */
+  protected checkRange(offset: number, size: number): void {
+    if (!Number.isSafeInteger(offset) || offset < 0 || !(size >= 0) || offset > this.lengthBytes - size) {
+      const window = this.lengthBytes === 0 ? 'it is not mapped any more' : `it has ${this.lengthBytes} bytes`
+      throw new RangeError(`bytes ${offset} to ${offset + size} are not all in this mapping: ${window}`)
+    }
+  }
+
+  /** Up to 8 bytes from any offset, in the scratch view. */
+  private gather(offset: number, size: number): DataView {
+    this.checkRange(offset, size)
+    for (let i = 0; i < size; i++) scratch.setUint8(i, this.u8[this.byteFor(offset + i, 1, PTE_READ_HIT)])
+    return scratch
+  }
+
+  /** The scratch view's first bytes to any offset. A store across two pages happens whole or not at all. */
+  private scatter(offset: number, size: number): void {
+    this.checkRange(offset, size)
+    const last = offset + size - 1
+    // Both pages in hand first. The second fault may evict the first page again under a very small budget, hence the loop.
+    for (let round = 0; round < 8; round++) {
+      const first = this.byteFor(offset, 1, PTE_WRITE_HIT)
+      const end = this.byteFor(last, 1, PTE_WRITE_HIT)
+      if (this.byteFor(offset, 1, PTE_WRITE_HIT) !== first) continue
+      const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
+      for (let i = 0; i < inFirst; i++) this.u8[first + i] = scratch.getUint8(i)
+      for (let i = inFirst; i < size; i++) this.u8[end - (size - 1 - i)] = scratch.getUint8(i)
+      return
+    }
+    for (let i = 0; i < size; i++) this.u8[this.byteFor(offset + i, 1, PTE_WRITE_HIT)] = scratch.getUint8(i)
+  }
+
+  /** Bytes in a page. */
+  get pageSize(): number {
+    return this.ram.pageSize
+  }
+}

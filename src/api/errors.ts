@@ -1,0 +1,126 @@
+/**
+ * What the everyday layer throws.
+ *
+ * FremapError is shaped like Node's system errors: `code`, `errno` (negative), `syscall`, `address`. FaultError is an
+ * access that Linux would kill the process for: its `code` is SIGSEGV or SIGBUS, and it says where and why. Wrong arguments
+ * of the wrong type or range throw TypeError and RangeError before anything is done.
+ */
+import { EFAULT, EIO, ENOMEM, errnoName } from '../abi/errno.ts'
+import { FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OOM } from '../abi/fault.ts'
+
+const MEANINGS: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EAGAIN: 'try again',
+  EBADF: 'bad file',
+  EBUSY: 'locked in memory',
+  EDEADLK: 'called from within another call',
+  EEXIST: 'address range in use',
+  EFAULT: 'bad address',
+  EFBIG: 'file too large',
+  EINVAL: 'invalid argument',
+  EIO: 'input/output error',
+  EMFILE: 'too many open files',
+  ENFILE: 'file table full',
+  ENODEV: 'the memory is closed',
+  ENOMEM: 'out of memory',
+  ENOSPC: 'no space left',
+  EOPNOTSUPP: 'not supported',
+  EPERM: 'not permitted',
+  EROFS: 'read-only',
+  ESRCH: 'the address space has ended'
+}
+
+export class FremapError extends Error {
+  /** Such as 'EINVAL'; SIGSEGV or SIGBUS for a FaultError. */
+  readonly code: string
+  /** The error number, negative as in Node. */
+  readonly errno: number
+  /** The system call that failed, such as 'mmap'. */
+  readonly syscall: string
+  /** The virtual address, in bytes, where there is one. */
+  readonly address: number | undefined
+
+  constructor(code: string, errno: number, syscall: string, message: string, address?: number) {
+    super(message)
+    this.name = 'FremapError'
+    this.code = code
+    this.errno = errno
+    this.syscall = syscall
+    this.address = address
+  }
+}
+
+export class FaultError extends FremapError {
+  readonly access: 'read' | 'write'
+  /** Name of the file behind the address, undefined for anonymous memory or when nothing is mapped. */
+  readonly file: string | undefined
+  /** The file page that the address shows, undefined where there is none. */
+  readonly page: number | undefined
+  /** Bytes that a bulk operation had moved before it met this page. */
+  readonly bytesDone: number
+
+  constructor(
+    code: 'SIGSEGV' | 'SIGBUS' | 'ENOMEM',
+    errno: number,
+    message: string,
+    address: number,
+    access: 'read' | 'write',
+    file: string | undefined,
+    page: number | undefined,
+    bytesDone: number
+  ) {
+    super(code, errno, access === 'read' ? 'load' : 'store', message, address)
+    this.name = 'FaultError'
+    this.access = access
+    this.file = file
+    this.page = page
+    this.bytesDone = bytesDone
+  }
+}
+
+/** The error for a negative result of a system call. `hint` says what to do about it. */
+export function systemError(result: number, syscall: string, address?: number, hint?: string): FremapError {
+  const code = errnoName(result)
+  const where = address === undefined ? '' : ` at address 0x${address.toString(16)}`
+  const advice = hint === undefined ? '' : `; ${hint}`
+  return new FremapError(
+    code,
+    result,
+    syscall,
+    `${code}: ${MEANINGS[code] ?? 'error'}, ${syscall}${where}${advice}`,
+    address
+  )
+}
+
+/** Gives a result back if it is not negative, else throws. */
+export function orThrow(result: number, syscall: string, address?: number, hint?: string): number {
+  if (result < 0) throw systemError(result, syscall, address, hint)
+  return result
+}
+
+/** The error for a fault code. `storeErrno` is the errno behind a SIGBUS, 0 for the end of the file. */
+export function faultError(
+  fault: number,
+  storeErrno: number,
+  address: number,
+  access: 'read' | 'write',
+  file: string | undefined,
+  page: number | undefined,
+  bytesDone: number
+): FaultError {
+  const at = `${access} at address 0x${address.toString(16)}`
+  const what = file === undefined ? '' : ` (page ${page ?? '?'} of ${file})`
+  if (fault === FAULT_BUS) {
+    const why = storeErrno === 0 ? 'beyond the end of the file' : `${errnoName(storeErrno)} while getting the page`
+    const errno = storeErrno === 0 ? -EFAULT : -storeErrno
+    return new FaultError('SIGBUS', errno, `SIGBUS: ${why}, ${at}${what}`, address, access, file, page, bytesDone)
+  }
+  if (fault === FAULT_OOM) {
+    const why = 'no frame can be freed: all memory is locked, pinned, or cannot be written back'
+    const text = `ENOMEM: ${why}, ${at}${what}; unlock or sync something, or give the memory a larger size or swap`
+    return new FaultError('ENOMEM', -ENOMEM, text, address, access, file, page, bytesDone)
+  }
+  const why = fault === FAULT_MAPERR ? 'nothing is mapped there' : 'the protection forbids it'
+  const errno = fault === FAULT_MAPERR || fault === FAULT_ACCERR ? -EFAULT : -EIO
+  return new FaultError('SIGSEGV', errno, `SIGSEGV: ${why}, ${at}${what}`, address, access, file, page, bytesDone)
+}

@@ -1,0 +1,114 @@
+/**
+ * MappedFile: an open file of a Memory, to map, and to read and write by position. Both agree at every moment.
+ *
+ * Made by `memory.open(store)` and `memory.shared(bytes)`. Mappings keep working after `close`.
+ */
+
+import { MAX_FILE_PAGES } from '../abi/limits.ts'
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/mman.ts'
+import { DIRTY } from '../cache/inodes.ts'
+import { fileOf } from '../mm/files.ts'
+import type { Machine } from '../mm/machine.ts'
+import {
+  sys_close,
+  sys_fallocate,
+  sys_fsize,
+  sys_fsync,
+  sys_ftruncate,
+  sys_pread,
+  sys_pwrite
+} from '../syscall/file.ts'
+import { orThrow } from './errors.ts'
+import { type LongOptions, LongWork } from './long-work.ts'
+
+export class MappedFile {
+  /** The store's name, such as its path. */
+  readonly name: string
+  readonly writable: boolean
+  /** The descriptor, for the system-call layer; -1 once closed. */
+  fd: number
+  /** @internal */
+  readonly machine: Machine
+
+  /** @internal Use `memory.open` or `memory.shared`. */
+  constructor(machine: Machine, fd: number, name: string, writable: boolean) {
+    this.machine = machine
+    this.fd = fd
+    this.name = name
+    this.writable = writable
+  }
+
+  /** Size in bytes. */
+  get size(): number {
+    return orThrow(sys_fsize(this.machine, this.fd), 'fstat')
+  }
+
+  /** Pages with changes that the store does not have yet. */
+  get dirtyPages(): number {
+    const file = fileOf(this.machine, this.fd)
+    return file === 0 ? 0 : this.machine.cache.nrDirty(this.machine.files.inode[file])
+  }
+
+  /**
+   * Copies bytes from `position` on into `target`. → bytes read: fewer than `target.length` at the end of the file.
+   * Throws EBADF, or the store's error when nothing could be read.
+   */
+  read(target: Uint8Array, position: number | bigint): number {
+    return orThrow(sys_pread(this.machine, this.fd, target, position), 'pread')
+  }
+
+  /** Copies all of `source` to the file at `position`, extending it. Throws EBADF, EFBIG, ENOSPC, the store's error. */
+  write(source: Uint8Array, position: number | bigint): number {
+    return orThrow(sys_pwrite(this.machine, this.fd, source, position), 'pwrite')
+  }
+
+  /** Sets the size in bytes. Mapped pages beyond it fault with SIGBUS until the file grows back. */
+  truncate(size: number | bigint): void {
+    orThrow(sys_ftruncate(this.machine, this.fd, size), 'ftruncate')
+  }
+
+  /** Makes a range of bytes read as zero and gives its pages back; the size stays. */
+  punch(position: number | bigint, length: number | bigint): void {
+    const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+    orThrow(sys_fallocate(this.machine, this.fd, mode, position, length), 'fallocate')
+  }
+
+  /**
+   * Writes all changes and returns when the store has flushed them. Throws the store's error, or one from an earlier
+   * background write, once. Pages that could not be written stay dirty, so a later sync can succeed.
+   */
+  sync(): void {
+    orThrow(sys_fsync(this.machine, this.fd), 'fsync')
+  }
+
+  /** `sync` in steps that leave the event loop free, with progress in bytes. An abort leaves the rest dirty. */
+  async syncAsync(options: LongOptions = {}): Promise<void> {
+    const { machine, fd } = this
+    const file = fileOf(machine, fd)
+    if (file === 0) return this.sync()
+    const inode = machine.files.inode[file]
+    const { pageSize } = machine.ram
+    const work = new LongWork(machine.cache.nrDirty(inode) * pageSize, options)
+    const pages = machine.cache.collect(inode, 0, MAX_FILE_PAGES, DIRTY).map(frame => machine.frames.index[frame])
+    const stepPages = Math.max(1, (4 << 20) / pageSize)
+    for (let i = 0; i < pages.length && fileOf(machine, fd) === file; i += stepPages) {
+      const last = pages[Math.min(i + stepPages, pages.length) - 1]
+      // Errors are recorded in the inode; the sync at the end reports them.
+      machine.writeback.writeRange(inode, pages[i], last)
+      await work.step(Math.min(stepPages, pages.length - i) * pageSize)
+    }
+    this.sync()
+  }
+
+  /** Closes the file; the last close of it writes what is dirty, and throws if that fails. */
+  close(): void {
+    if (this.fd < 0) return
+    const { fd } = this
+    this.fd = -1
+    orThrow(sys_close(this.machine, fd), 'close')
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}

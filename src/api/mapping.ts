@@ -1,0 +1,392 @@
+/**
+ * Mapping: a window over a file, or over memory of its own.
+ *
+ * Reads and writes like a DataView at any byte offset; `remap` changes which file pages it shows; offsets and lengths are
+ * bytes, pages are whole numbers from 0. Made by `space.map`.
+ *
+ * Views of pages are borrowed: `page(i)` is good until the next call on the same Memory that is not an accessor hit (any
+ * of them may fault, and a fault may evict). `borrow(i)` pins the page until it is disposed of.
+ */
+import { ESRCH } from '../abi/errno.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
+import {
+  MADV_DOFORK,
+  MADV_DONTFORK,
+  MADV_DONTNEED,
+  MADV_FREE,
+  MADV_NORMAL,
+  MADV_RANDOM,
+  MADV_REMOVE,
+  MADV_SEQUENTIAL,
+  MADV_WILLNEED,
+  MAP_NONBLOCK,
+  MAP_PAGE_PROT,
+  MREMAP_MAYMOVE,
+  MS_SYNC,
+  PROT_NONE,
+  PROT_READ,
+  PROT_WRITE
+} from '../abi/mman.ts'
+import { PG_ANON } from '../frame/frame-table.ts'
+import { copyFromUser, copyToUser, fillUser, translate } from '../mm/access.ts'
+import { PopulateCursor, populateStep } from '../mm/populate.ts'
+import { PTE_PRESENT, pteFile, pteFrame, pteToPgoff } from '../pgtable/pte.ts'
+import { sys_remap_file_pages, sys_remap_file_pages_vec } from '../syscall/fremap.ts'
+import { sys_madvise, sys_mincore, sys_mprotect, sys_mremap, sys_msync, sys_munmap } from '../syscall/memory.ts'
+import { sys_mlock, sys_munlock } from '../syscall/mlock.ts'
+import { Accessors } from './accessors.ts'
+import { BorrowedPage } from './borrowed-page.ts'
+import { faultError, orThrow } from './errors.ts'
+import type { MappedFile } from './file.ts'
+import { type LongOptions, LongWork } from './long-work.ts'
+import type { AddressSpace } from './space.ts'
+
+/** 'none', 'read' or 'write' (which includes reading). */
+export type Protection = 'none' | 'read' | 'write'
+
+export type Advice =
+  | 'normal'
+  | 'random'
+  | 'sequential'
+  | 'willneed'
+  | 'dontneed'
+  | 'free'
+  | 'remove'
+  | 'dontfork'
+  | 'dofork'
+
+const ADVICE: Readonly<Record<Advice, number>> = {
+  normal: MADV_NORMAL,
+  random: MADV_RANDOM,
+  sequential: MADV_SEQUENTIAL,
+  willneed: MADV_WILLNEED,
+  dontneed: MADV_DONTNEED,
+  free: MADV_FREE,
+  remove: MADV_REMOVE,
+  dontfork: MADV_DONTFORK,
+  dofork: MADV_DOFORK
+}
+
+export interface RemapOptions {
+  /** Window page where the change begins. */
+  readonly at: number
+  /** File page that it shows then. */
+  readonly page: number
+  /** Pages, in ascending order from there. Default 1. */
+  readonly count?: number
+  /** A protection for these pages alone. Default: the mapping's. */
+  readonly protection?: Protection
+  /** Bring the pages in now. Default false: when they are touched. */
+  readonly populate?: boolean
+}
+
+/** Part of a window, in bytes. Default: all of it. */
+export interface Range {
+  readonly offset?: number
+  readonly length?: number
+}
+
+const bulk = { fault: FAULT_OK as number }
+
+export class Mapping extends Accessors {
+  readonly space: AddressSpace
+  readonly file: MappedFile | undefined
+  readonly writable: boolean
+
+  /** @internal Use `space.map`. */
+  constructor(space: AddressSpace, file: MappedFile | undefined, writable: boolean, vpn: number, pages: number) {
+    super(space.machine, space.mm.id, vpn, pages * space.machine.ram.pageSize)
+    this.space = space
+    this.file = file
+    this.writable = writable
+  }
+
+  /** The window's size in bytes, 0 once it is unmapped. */
+  get length(): number {
+    return this.lengthBytes
+  }
+
+  /** The window's size in pages. */
+  get pageCount(): number {
+    return this.lengthBytes / this.pageSize
+  }
+
+  /** The virtual address of offset 0, for the system-call layer. */
+  get address(): number {
+    return this.startVpn * this.pageSize
+  }
+
+  get isMapped(): boolean {
+    return this.lengthBytes > 0
+  }
+
+  /**
+   * Makes window pages [at, at + count) show file pages from `page`. Costs page-table entries only: no copy, no I/O.
+   * Pages beyond the end of the file may be named; touching them then is SIGBUS.
+   * Throws EINVAL (private mapping, file page beyond 2^28 - 2), EACCES (protection), ENOMEM.
+   */
+  remap(options: RemapOptions): void {
+    const { at, page, count = 1, protection, populate = false } = options
+    this.checkPages(at, count)
+    const { pageSize } = this
+    const flags = (populate ? 0 : MAP_NONBLOCK) | (protection === undefined ? 0 : MAP_PAGE_PROT)
+    const prot = protection === undefined ? 0 : protOf(protection)
+    const start = (this.startVpn + at) * pageSize
+    orThrow(sys_remap_file_pages(this.space.mm, start, count * pageSize, prot, page, flags), 'remap_file_pages', start)
+  }
+
+  /**
+   * Makes window page `at + i` show file page `pages[i]`, for each i, in one call. Nothing changes if any page is out of
+   * range. Throws as `remap`.
+   */
+  remapPages(at: number, pages: Int32Array, options: { protection?: Protection; populate?: boolean } = {}): void {
+    this.checkPages(at, pages.length)
+    const { protection, populate = false } = options
+    const flags = (populate ? 0 : MAP_NONBLOCK) | (protection === undefined ? 0 : MAP_PAGE_PROT)
+    const prot = protection === undefined ? 0 : protOf(protection)
+    const start = (this.startVpn + at) * this.pageSize
+    orThrow(sys_remap_file_pages_vec(this.space.mm, start, pages, prot, flags), 'remap_file_pages', start)
+  }
+
+  /** The file page that a window page shows, or -1 for a page of the window's own memory (a private copy). */
+  filePage(page: number): number {
+    this.checkPages(page, 1)
+    this.checkAlive()
+    const { machine } = this
+    const vpn = this.startVpn + page
+    const vma = machine.vmas.at(this.mmId, vpn)
+    if (vma === 0 || machine.vmas.inode[vma] === 0) return -1
+    const pte = machine.tables.get(this.mmId, vpn)
+    if ((pte & PTE_PRESENT) !== 0) {
+      const frame = pteFrame(pte)
+      return (machine.frames.flags[frame] & PG_ANON) !== 0 ? -1 : machine.frames.index[frame]
+    }
+    return pteFile(pte) ? pteToPgoff(pte) : pte === 0 ? machine.vmas.linearIndex(vma, vpn) : -1
+  }
+
+  /** Copies `target.length` bytes from `offset` on into `target`. Throws FaultError, with `bytesDone`. */
+  read(target: Uint8Array, offset: number): void {
+    this.checkRange(offset, target.length)
+    this.checkAlive()
+    const { pageSize } = this
+    const page = Math.floor(offset / pageSize)
+    const off = offset - page * pageSize
+    const done = copyFromUser(this.machine, this.mmId, this.startVpn + page, off, target, 0, target.length, bulk)
+    if (done < target.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
+  }
+
+  /** Copies all of `source` to `offset`. Throws FaultError, with `bytesDone`: what lies before it is stored. */
+  write(source: Uint8Array, offset: number): void {
+    this.checkRange(offset, source.length)
+    this.checkAlive()
+    const { pageSize } = this
+    const page = Math.floor(offset / pageSize)
+    const off = offset - page * pageSize
+    const done = copyToUser(this.machine, this.mmId, this.startVpn + page, off, source, 0, source.length, bulk)
+    if (done < source.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
+  }
+
+  /** Stores `value` (0-255) to every byte of [offset, offset + length). */
+  fill(value: number, offset = 0, length: number = this.lengthBytes - offset): void {
+    this.checkRange(offset, length)
+    this.checkAlive()
+    const { pageSize } = this
+    const page = Math.floor(offset / pageSize)
+    const off = offset - page * pageSize
+    const done = fillUser(this.machine, this.mmId, this.startVpn + page, off, value, length, bulk)
+    if (done < length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
+  }
+
+  /** Copies bytes within the window, as if through a buffer in between: ranges may overlap. */
+  copyWithin(target: number, source: number, length: number): void {
+    this.checkRange(source, length)
+    this.checkRange(target, length)
+    const step = Math.min(length, 1 << 20)
+    const buffer = new Uint8Array(step)
+    const forward = target <= source
+    for (let done = 0; done < length; ) {
+      const n = Math.min(step, length - done)
+      const at = forward ? done : length - done - n
+      const part = n === step ? buffer : buffer.subarray(0, n)
+      this.read(part, source + at)
+      this.write(part, target + at)
+      done += n
+    }
+  }
+
+  /**
+   * A view of a page's bytes, without a copy, for reading. Borrowed until the next call on this Memory; do not store
+   * through it (use `borrow(i, 'write')` or the accessors, which know that the page is dirty).
+   */
+  page(index: number): Uint8Array {
+    this.checkPages(index, 1)
+    this.checkAlive()
+    const frame = translate(this.machine, this.mmId, this.startVpn + index, ACCESS_READ)
+    if (frame < 0) this.fail(-frame, index * this.pageSize, ACCESS_READ, 0)
+    const { u8, pageSize } = this.machine.ram
+    const base = frame * pageSize
+    return u8.subarray(base, base + pageSize)
+  }
+
+  /**
+   * Pins a page and gives its bytes until the result is disposed of (`using`). A pinned page is never evicted: hold few,
+   * and shortly. With 'write', stores through the view count as the mapping's.
+   */
+  borrow(index: number, access: 'read' | 'write' = 'read'): BorrowedPage {
+    this.checkPages(index, 1)
+    this.checkAlive()
+    const wanted = access === 'write' ? ACCESS_WRITE : ACCESS_READ
+    const frame = translate(this.machine, this.mmId, this.startVpn + index, wanted)
+    if (frame < 0) this.fail(-frame, index * this.pageSize, wanted, 0)
+    return new BorrowedPage(this.machine, frame, access)
+  }
+
+  /**
+   * Brings a range in, in steps that leave the event loop free. Stops at the first page that cannot be had and throws
+   * nothing for it, as populating does: touching the page tells why. Rejects with the signal's reason when aborted.
+   * → pages that are in memory now.
+   */
+  async populate(options: Range & LongOptions = {}): Promise<number> {
+    const { machine, mmId } = this
+    const cursor = this.populateCursor(options)
+    const work = new LongWork((cursor.end - cursor.vpn) * this.pageSize, options)
+    while (!cursor.done && this.space.isAlive) {
+      const before = cursor.vpn
+      populateStep(machine, mmId, cursor, 256)
+      await work.step((cursor.vpn - before) * this.pageSize)
+    }
+    return cursor.populated
+  }
+
+  /** `populate` without leaving this turn of the event loop. */
+  populateSync(range: Range = {}): number {
+    const cursor = this.populateCursor(range)
+    while (!cursor.done) populateStep(this.machine, this.mmId, cursor, 4096)
+    return cursor.populated
+  }
+
+  /**
+   * Writes the range's changes (a remapped mapping's: all of its file's) and returns when the store has flushed them.
+   * Throws the store's error, or one from an earlier background write, once.
+   */
+  sync(range: Range = {}): void {
+    const [start, length] = this.bytesOf(range)
+    orThrow(sys_msync(this.space.mm, start, length, MS_SYNC), 'msync', start)
+  }
+
+  /** `sync` of the whole file in steps that leave the event loop free, with progress. */
+  async syncAsync(options: LongOptions = {}): Promise<void> {
+    if (this.file !== undefined && this.file.fd >= 0) await this.file.syncAsync(options)
+    else this.sync()
+  }
+
+  /** Changes the protection of a range; pages with one of their own lose it. Throws EACCES, ENOMEM. */
+  protect(protection: Protection, range: Range = {}): void {
+    const [start, length] = this.bytesOf(range)
+    orThrow(sys_mprotect(this.space.mm, start, length, protOf(protection)), 'mprotect', start)
+  }
+
+  /** Tells how a range will be used. Throws EINVAL where Linux's madvise does. */
+  advise(advice: Advice, range: Range = {}): void {
+    const [start, length] = this.bytesOf(range)
+    const code = ADVICE[advice]
+    if (code === undefined)
+      throw new TypeError(`${String(advice)} is no advice; it is one of ${Object.keys(ADVICE).join(', ')}`)
+    orThrow(sys_madvise(this.space.mm, start, length, code), 'madvise', start)
+  }
+
+  /** Makes a range resident and keeps it so. Throws ENOMEM, EAGAIN when it does not fit. */
+  lock(range: Range = {}): void {
+    const [start, length] = this.bytesOf(range)
+    orThrow(sys_mlock(this.space.mm, start, length), 'mlock', start)
+  }
+
+  unlock(range: Range = {}): void {
+    const [start, length] = this.bytesOf(range)
+    orThrow(sys_munlock(this.space.mm, start, length), 'munlock', start)
+  }
+
+  /** One byte a page of the range: 1 if it is in memory. */
+  residency(range: Range = {}): Uint8Array {
+    const [start, length] = this.bytesOf(range)
+    const vec = new Uint8Array(Math.ceil(length / this.pageSize))
+    orThrow(sys_mincore(this.space.mm, start, length, vec), 'mincore', start)
+    return vec
+  }
+
+  /** Grows or shrinks the window, moving it if need be: `address` may change, offsets do not. Throws ENOMEM. */
+  resize(lengthBytes: number): void {
+    const { pageSize } = this
+    if (!Number.isSafeInteger(lengthBytes) || lengthBytes <= 0) {
+      throw new RangeError(`a mapping cannot have ${lengthBytes} bytes; unmap it to be rid of it`)
+    }
+    const { address } = this
+    const at = sys_mremap(this.space.mm, address, this.lengthBytes, lengthBytes, MREMAP_MAYMOVE, 0)
+    orThrow(at, 'mremap', address)
+    this.moveWindow(at / pageSize, Math.ceil(lengthBytes / pageSize) * pageSize)
+  }
+
+  /** Takes the window away. Changes stay in the file and are written later, or by `file.sync`. */
+  unmap(): void {
+    if (this.lengthBytes === 0) return
+    const { address, lengthBytes } = this
+    this.moveWindow(0, 0)
+    if (this.space.isAlive) orThrow(sys_munmap(this.space.mm, address, lengthBytes), 'munmap', address)
+  }
+
+  [Symbol.dispose](): void {
+    this.unmap()
+  }
+
+  protected override checkAlive(): void {
+    orThrow(this.space.isAlive ? 0 : -ESRCH, 'access', this.address)
+  }
+
+  protected override fail(fault: number, offset: number, access: number, bytesDone: number): never {
+    const page = Math.floor(offset / this.pageSize)
+    const shown = this.isMapped && this.space.isAlive ? this.filePage(page) : -1
+    throw faultError(
+      fault,
+      this.machine.lastError,
+      this.address + offset,
+      access === ACCESS_WRITE ? 'write' : 'read',
+      this.file?.name,
+      shown < 0 ? undefined : shown,
+      bytesDone
+    )
+  }
+
+  private populateCursor(range: Range): PopulateCursor {
+    const [start, length] = this.bytesOf(range)
+    const first = Math.floor(start / this.pageSize)
+    const end = Math.ceil((start + length) / this.pageSize)
+    return new PopulateCursor(first, end, this.machine.vmas.clock)
+  }
+
+  /** A range as address and length, rounded out to pages. */
+  private bytesOf(range: Range): [number, number] {
+    const { offset = 0, length = this.lengthBytes - offset } = range
+    this.checkRange(offset, length)
+    const first = Math.floor(offset / this.pageSize) * this.pageSize
+    return [this.address + first, offset + length - first]
+  }
+
+  private checkPages(at: number, count: number): void {
+    if (
+      !Number.isSafeInteger(at) ||
+      !Number.isSafeInteger(count) ||
+      at < 0 ||
+      count < 0 ||
+      at + count > this.pageCount
+    ) {
+      throw new RangeError(`pages ${at} to ${at + count} are not all in this mapping, which has ${this.pageCount}`)
+    }
+  }
+}
+
+function protOf(protection: Protection): number {
+  if (protection === 'none') return PROT_NONE
+  if (protection === 'read') return PROT_READ
+  if (protection === 'write') return PROT_READ | PROT_WRITE
+  throw new TypeError(`${String(protection)} is no protection; it is 'none', 'read' or 'write'`)
+}
