@@ -38,6 +38,11 @@ export class PageCache {
     )
   }
 
+  /** First frame of each hash chain (`frames.cacheNext` links it), for checks: read only. */
+  get buckets(): Int32Array {
+    return this.#buckets
+  }
+
   /** The frame that holds a page, or 0. */
   lookup(inode: number, index: number): number {
     const { mapping, index: indexes, cacheNext } = this.frames

@@ -1,7 +1,8 @@
 /**
- * The frame allocator: a bitmap of free frames, handed out in ascending order behind a cursor.
+ * The frame allocator: a bitmap of free frames, the lowest handed out first.
  *
- * Next-fit keeps the frames of one file run next to each other, so that a run is filled by one read of the store.
+ * First-fit uses frames that the process has paid for again before it touches new ones, and gives the pages of a file run
+ * ascending, mostly neighbouring frames, so that a run is filled by few reads of the store.
  * An allocation fails only when nothing can be reclaimed: `setReclaim` gives the hook, called with the number of
  * frames wanted; it frees what it can. The hook never allocates.
  *
@@ -16,6 +17,7 @@ import type { Ram } from './ram.ts'
 export const POISON = 0xa5 as const
 
 const A_FREE = 0
+/** No frame below this one is free. */
 const A_CURSOR = 1
 /** Frames from here on were never handed out: still zero. */
 const A_VIRGIN = 2
@@ -66,6 +68,11 @@ export class FrameAllocator {
     return this.#state[A_FREE]
   }
 
+  /** The free bitmap, for checks and reports: read only. */
+  get freeMap(): Bitmap {
+    return this.#free
+  }
+
   isFree(frame: number): boolean {
     return this.#free.has(frame)
   }
@@ -109,12 +116,12 @@ export class FrameAllocator {
     if (this.#poison !== undefined) this.ram.u8.set(this.#poison, frame * this.ram.pageSize)
     this.#free.set(frame)
     this.#state[A_FREE]++
+    if (frame < this.#state[A_CURSOR]) this.#state[A_CURSOR] = frame
   }
 
   #take(): number {
     const state = this.#state
-    let frame = this.#free.next(state[A_CURSOR])
-    if (frame < 0) frame = this.#free.next(1)
+    const frame = this.#free.next(state[A_CURSOR])
     this.#free.clear(frame)
     state[A_FREE]--
     state[A_CURSOR] = frame + 1

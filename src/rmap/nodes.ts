@@ -64,6 +64,38 @@ export class RmapNodes {
     return this.#state[R_SLABS]
   }
 
+  get nrFreeNodes(): number {
+    return this.#state[R_FREE_NODES]
+  }
+
+  get perSlab(): number {
+    return this.#perSlab
+  }
+
+  /** Slabs with room, for checks: read only. */
+  get partialSlabs(): Lists {
+    return this.#partial
+  }
+
+  /** Nodes in the hash, by walking it; -1 when a chain does not end. For checks. */
+  countHashed(): number {
+    let n = 0
+    for (const first of this.#buckets) {
+      for (let node = first; node !== 0; node = this.#i32[node + N_HASH]) if (++n > this.nrNodes) return -1
+    }
+    return n
+  }
+
+  /** The one after a free node on its slab's list, or 0; the list begins at `frames.index[slab]`. For checks. */
+  nextFree(node: number): number {
+    return this.#i32[node + N_HASH]
+  }
+
+  /** The node before on the frame's list, or 0. */
+  prev(node: number): number {
+    return this.#i32[node + N_PREV]
+  }
+
   /** Whether `add` will find a node. */
   get isPrepared(): boolean {
     return this.#state[R_FREE_NODES] > 0

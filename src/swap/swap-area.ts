@@ -65,6 +65,15 @@ export class SwapArea {
     return this.#state[S_USED] >= this.nrSlots
   }
 
+  /** Slots in the owners' hash, by walking it; -1 when a chain does not end. For checks. */
+  countHashed(): number {
+    let n = 0
+    for (const first of this.#buckets) {
+      for (let slot = first; slot !== 0; slot = this.#hashNext[slot]) if (++n > this.nrSlots) return -1
+    }
+    return n
+  }
+
   isFree(slot: number): boolean {
     return this.#free.has(slot)
   }

@@ -72,6 +72,20 @@ export class VmaTable {
     return this.#state[V_IN_USE]
   }
 
+  /** The trees by address, for checks: read only. */
+  get byAddress(): IntervalTree {
+    return this.#byAddress
+  }
+
+  /** First free row, linked by `next`; and the rows that were ever used. For checks. */
+  get firstFree(): number {
+    return this.#state[V_FREE_HEAD]
+  }
+
+  get nrEverUsed(): number {
+    return this.#state[V_VIRGIN]
+  }
+
   /** A row with all fields 0, or 0 when the table is full. */
   alloc(): number {
     const state = this.#state
