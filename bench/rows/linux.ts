@@ -83,16 +83,16 @@ function field(object: Record<string, unknown>, name: string): number {
 }
 
 /** A side that runs the C program once a round. */
-function kernelSide(
+async function kernelSide(
   context: Context,
   args: (string | number)[],
   read: (lines: Record<string, unknown>[]) => Sample
-): Side {
-  context.liveKernel('cycle', 1) // compiles, and skips the row before our side is set up
-  return { run: () => read(context.liveKernel(...args)), cleanup: () => {} }
+): Promise<Side> {
+  await context.liveKernel('cycle', 1) // compiles, and skips the row before our side is set up
+  return { run: async () => read(await context.liveKernel(...args)), cleanup: () => {} }
 }
 
-function kernelCycle(context: Context, nonblock: boolean, value: 'nsPerPage' | 'remapNsPerPage'): Side {
+function kernelCycle(context: Context, nonblock: boolean, value: 'nsPerPage' | 'remapNsPerPage'): Promise<Side> {
   const pages = cyclePages(context)
   return kernelSide(context, [nonblock ? 'cycle-nonblock' : 'cycle', pages, SEED], ([line]) => ({
     value: field(line, value),
@@ -106,7 +106,7 @@ function kernelCycle(context: Context, nonblock: boolean, value: 'nsPerPage' | '
   }))
 }
 
-function kernelRemap(context: Context, nonblock: boolean): Side {
+function kernelRemap(context: Context, nonblock: boolean): Promise<Side> {
   return kernelSide(context, ['remap', REMAP_PAGES, remapCallCount(context), SEED], lines => {
     const line = lines.find(candidate => candidate.nonblock === nonblock)
     if (line === undefined) throw new Error('the live-kernel program printed no such line')
