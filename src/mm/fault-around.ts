@@ -7,6 +7,7 @@
  */
 import { FAULT_AROUND_PAGES } from '../frame/vmstat.ts'
 import { mkPte, PTE_READ } from '../pgtable/pte.ts'
+import { VM_PROT_MASK } from '../vma/flags.ts'
 import type { Machine } from './machine.ts'
 
 export function faultAround(m: Machine, mm: number, vma: number, vpn: number): void {
@@ -19,6 +20,8 @@ export function faultAround(m: Machine, mm: number, vma: number, vpn: number): v
   const end = Math.min(first + pages, vmas.end[vma], tableFirst + tables.leafMask + 1)
   const lastIndex = m.nrFilePages(inode) - 1
   const base = tables.find(mm, vpn) - vpn
+  // A forced load can come to a mapping that its owner may not read.
+  const flags = (vmas.flags[vma] & VM_PROT_MASK) === 0 ? 0 : PTE_READ
   for (let page = from; page < end; page++) {
     const slot = base + page
     if (ram.i32[slot] !== 0) continue
@@ -28,7 +31,7 @@ export function faultAround(m: Machine, mm: number, vma: number, vpn: number): v
     if (frame === 0) continue
     m.filler.noteHit(frame)
     m.rmap.addRmap(frame, mm, vma, page)
-    tables.set(slot, mkPte(frame, PTE_READ))
+    tables.set(slot, mkPte(frame, flags))
     m.vmstat[FAULT_AROUND_PAGES]++
   }
 }

@@ -48,7 +48,7 @@ import {
   VM_WRITE
 } from '../vma/flags.ts'
 import { faultAround } from './fault-around.ts'
-import { FILL_HOLES, getPage } from './filemap.ts'
+import { bringPage, FILL_HOLES } from './filemap.ts'
 import type { Machine } from './machine.ts'
 
 const MAX_ROUNDS = 4
@@ -74,13 +74,26 @@ function faultOnce(m: Machine, mm: number, vpn: number, access: number): number 
   const slot = m.tables.find(mm, vpn)
   const pte = slot === 0 ? 0 : m.ram.i32[slot]
   if (!permits(flags, ptePageProt(pte), access)) return FAULT_ACCERR
+  return resolveFault(m, mm, vma, vpn, slot, pte, access)
+}
+
+/** One round of a fault that is allowed; also for accesses that ask nobody (forced.ts). May give FAULT_RETRY. */
+export function resolveFault(
+  m: Machine,
+  mm: number,
+  vma: number,
+  vpn: number,
+  slot: number,
+  pte: number,
+  access: number
+): number {
   if ((pte & PTE_PRESENT) !== 0) return presentFault(m, mm, vma, vpn, slot, pte, access)
   if (pte === 0) {
     if (m.vmas.inode[vma] === 0) return anonFault(m, mm, vma, vpn, access)
     return fileFault(m, mm, vma, vpn, m.vmas.linearIndex(vma, vpn), pte, access)
   }
   if (pteFile(pte)) {
-    if ((flags & VM_NONLINEAR) === 0) return busError(m, 0)
+    if ((m.vmas.flags[vma] & VM_NONLINEAR) === 0) return busError(m, 0)
     return fileFault(m, mm, vma, vpn, pteToPgoff(pte), pte, access)
   }
   return swapFault(m, mm, vma, vpn, pte, access)
@@ -252,7 +265,7 @@ function fileFault(
 
   const advice = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
   const cached = m.cache.lookup(inode, pgoff)
-  const page = cached !== 0 ? cached : getPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)
+  const page = cached !== 0 ? cached : bringPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)
   if (page <= 0) return pageError(m, page)
   if (cached === 0 && m.inodes.kind[inode] === INODE_STORE) m.vmstat[PGMAJFAULT]++
   else m.filler.noteHit(page)

@@ -1,0 +1,56 @@
+/**
+ * Access that does not ask the mapping's protection: debuggers' and /proc/PID/mem (Linux: get_user_pages with FOLL_FORCE,
+ * 3.19).
+ *
+ * A load works on any mapping that could be made readable. A store to a mapping that is not writable works only on a
+ * private one, by a copy that the owner can still not store to; on a shared one it is refused.
+ */
+import { ACCESS_WRITE, FAULT_ACCERR, FAULT_MAPERR, FAULT_OK, FAULT_RETRY } from '../abi/fault.ts'
+import { PGFAULT } from '../frame/vmstat.ts'
+import {
+  PAGE_PROT_DEFAULT,
+  PAGE_PROT_WRITE,
+  PTE_PRESENT,
+  PTE_READ,
+  PTE_WRITE,
+  pteFrame,
+  ptePageProt
+} from '../pgtable/pte.ts'
+import { VM_MAYREAD, VM_MAYWRITE, VM_PROT_MASK, VM_READ, VM_SHARED, VM_WRITE } from '../vma/flags.ts'
+import { resolveFault } from './fault.ts'
+import type { Machine } from './machine.ts'
+
+/** → the frame behind a page, borrowed until the next fault; or -(fault code). */
+export function forcedFrame(m: Machine, mm: number, vpn: number, access: number): number {
+  for (;;) {
+    const vma = m.vmas.at(mm, vpn)
+    if (vma === 0) return -FAULT_MAPERR
+    if (!mayForce(m.vmas.flags[vma], access)) return -FAULT_ACCERR
+    const slot = m.tables.find(mm, vpn)
+    const pte = slot === 0 ? 0 : m.ram.i32[slot]
+    const need = access === ACCESS_WRITE ? PTE_PRESENT | PTE_WRITE : PTE_PRESENT
+    if ((pte & need) === need) return pteFrame(pte)
+    m.vmstat[PGFAULT]++
+    const code = resolveFault(m, mm, vma, vpn, slot, pte, access)
+    if (code === FAULT_RETRY) continue
+    return code === FAULT_OK ? settle(m, mm, vpn) : -code
+  }
+}
+
+function mayForce(vmFlags: number, access: number): boolean {
+  if (access !== ACCESS_WRITE) return (vmFlags & (VM_READ | VM_MAYREAD)) !== 0
+  return (vmFlags & VM_WRITE) !== 0 || (vmFlags & (VM_SHARED | VM_MAYWRITE)) === VM_MAYWRITE
+}
+
+/** The fault left an entry as if its owner had been allowed to: takes from it what he is not. → frame. */
+function settle(m: Machine, mm: number, vpn: number): number {
+  const slot = m.tables.find(mm, vpn)
+  const vmFlags = m.vmas.flags[m.vmas.at(mm, vpn)]
+  let pte = m.ram.i32[slot]
+  const pageProt = ptePageProt(pte)
+  const writable = pageProt === PAGE_PROT_DEFAULT ? (vmFlags & VM_WRITE) !== 0 : pageProt === PAGE_PROT_WRITE
+  if (!writable) pte &= ~PTE_WRITE
+  if (pageProt === PAGE_PROT_DEFAULT && (vmFlags & VM_PROT_MASK) === 0) pte &= ~PTE_READ
+  m.ram.i32[slot] = pte
+  return pteFrame(pte)
+}

@@ -1,0 +1,38 @@
+/** Reads and writes of /proc/PID/mem: another's memory, whatever its protection (Linux 3.19). Never throw, never wait. */
+import { EIO, ESRCH } from '../abi/errno.ts'
+import { ACCESS_READ, ACCESS_WRITE } from '../abi/fault.ts'
+import { TASK_PAGES } from '../abi/limits.ts'
+import { forcedFrame } from '../mm/forced.ts'
+import { BAD, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
+
+/** Reads memory into a buffer. → bytes, short before the first page that cannot be read; -EIO when that is the first. */
+export function sys_mem_read(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
+  return transfer(mm, addr, buffer, ACCESS_READ)
+}
+
+/** Writes a buffer into memory. → bytes, or -EIO; a shared mapping that is not writable refuses. */
+export function sys_mem_write(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
+  return transfer(mm, addr, buffer, ACCESS_WRITE)
+}
+
+function transfer(mm: Mm, addr: Quantity, buffer: Uint8Array, access: number): number {
+  const m = machineOf(mm)
+  if (m === undefined) return -ESRCH
+  let vpn = pageOf(m, addr)
+  if (vpn === BAD) return -EIO
+  let off = offOf(m, addr)
+  const { pageSize, u8 } = m.ram
+  let done = 0
+  while (done < buffer.length) {
+    const frame = vpn < TASK_PAGES ? forcedFrame(m, mm.id, vpn, access) : -1
+    if (frame < 0) return done > 0 ? done : -EIO
+    const n = Math.min(buffer.length - done, pageSize - off)
+    const base = frame * pageSize + off
+    if (access === ACCESS_WRITE) u8.set(buffer.subarray(done, done + n), base)
+    else buffer.set(u8.subarray(base, base + n), done)
+    done += n
+    vpn++
+    off = 0
+  }
+  return done
+}

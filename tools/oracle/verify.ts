@@ -1,0 +1,18 @@
+/** What must hold of a machine whatever Linux says. Each function gives '' or what is wrong. */
+import type { Session } from './session.ts'
+
+/** After the last operation. */
+export function verifyMachine(_session: Session): string {
+  return ''
+}
+
+/** After all processes ended and all files were closed: nothing may be left in use. */
+export function verifyEnd(session: Session): string {
+  const { machine } = session
+  const used = machine.ram.nrFrames - 1 - machine.allocator.nrFree
+  if (used !== 0) return `${used} frames were leaked`
+  if (machine.vmas.nrInUse !== 0) return `${machine.vmas.nrInUse} vmas were leaked`
+  if (machine.swap.nrUsed !== 0) return `${machine.swap.nrUsed} swap slots were leaked`
+  if (session.nrMlocked !== 0) return `${session.nrMlocked} pages are still counted as locked`
+  return ''
+}
