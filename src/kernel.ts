@@ -64,7 +64,7 @@ export interface Kernel {
 }
 
 /** Bytes of columns that each frame costs, hash buckets included (reverse-map nodes are in RAM). */
-export const FRAME_OVERHEAD_BYTES = 48 as const
+export const FRAME_OVERHEAD_BYTES = 44 as const
 
 /** The largest RAM: its 32-bit words, and so the slots of page tables, are numbered by int32. */
 export const MAX_RAM_BYTES: number = 2 ** 33 - 2 ** 16
@@ -110,10 +110,10 @@ function checked(name: string, value: number, min: number, max: number): number 
   return value
 }
 
-/** Half as many buckets as frames, rounded up to a power of two. */
-function bucketsFor(nrFrames: number): number {
+/** A power of two of hash buckets, at most `share` of the frames: they count into the 64 bytes that a frame may cost. */
+function bucketsFor(nrFrames: number, share: number): number {
   let buckets = 16
-  while (buckets * 2 < nrFrames) buckets *= 2
+  while (buckets * 2 <= nrFrames * share) buckets *= 2
   return buckets
 }
 
@@ -135,12 +135,12 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
   const vmas = new VmaTable(arena, mms, maxVmas, maxInodes)
   const inodes = new InodeTable(arena, maxInodes)
   const files = new FileTable(arena, maxFiles)
-  const cache = new PageCache(arena, frames, inodes, vmstat, bucketsFor(ram.nrFrames))
+  const cache = new PageCache(arena, frames, inodes, vmstat, bucketsFor(ram.nrFrames, 0.68))
   const filler = new Filler(cache, files, allocator, lru, readaheadPages)
   const writeback = new Writeback(cache, files, ram, filler.bounce)
   const nrSlots = options.swap === undefined ? 0 : checked('swap.nrSlots', options.swap.nrSlots, 1, MAX_FRAMES)
   const swap = new SwapArea(arena, ram, options.swap?.store, nrSlots)
-  const nodes = new RmapNodes(arena, frames, allocator, bucketsFor(ram.nrFrames))
+  const nodes = new RmapNodes(arena, frames, allocator, bucketsFor(ram.nrFrames, 0.25))
   const rmap = new Rmap(frames, mms, tables, vmas, nodes, swap, notifiers, vmstat, frame => cache.setDirty(frame))
   const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap)
   const fds = arena.int32('files', maxFiles + 3)

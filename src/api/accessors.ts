@@ -30,6 +30,8 @@ export abstract class Accessors {
   protected startVpn: number
   /** Bytes in the window; 0 once it is unmapped. */
   protected lengthBytes: number
+  /** The same in pages: always a small integer, which keeps the hot path in integer arithmetic for any window. */
+  private nrPages: number
   private readonly ram: Ram
   private readonly ptes: Int32Array
   /** Slots of the window's leaf tables, and the first page's place in its leaf. */
@@ -53,6 +55,7 @@ export abstract class Accessors {
     this.mmId = mmId
     this.startVpn = startVpn
     this.lengthBytes = lengthBytes
+    this.nrPages = lengthBytes / ram.pageSize
     this.ram = ram
     this.ptes = ram.i32
     this.directory = tables.addWindow(mmId, startVpn, lengthBytes / ram.pageSize)
@@ -200,8 +203,9 @@ export abstract class Accessors {
   private frameFor(offset: number, size: number, need: number): number {
     // `>>> 0` tells integers below 2^32 from everything else: fractions, NaN, negatives, large windows. The window ends
     // with a page, and the access is aligned, so its first byte decides.
-    if (offset >>> 0 === offset && offset < this.lengthBytes) {
-      const page = (offset >>> this.pageShift) + this.leafOffset
+    const index = offset >>> this.pageShift
+    if (offset >>> 0 === offset && index < this.nrPages) {
+      const page = index + this.leafOffset
       // Without a leaf table the base is 0: an entry of the zero page, which allows nothing.
       const pte = this.ptes[this.bases[page >>> this.leafShift] + (page & this.leafMask)]
       if ((pte & need) === need) return pte >>> 8
@@ -233,6 +237,7 @@ export abstract class Accessors {
     tables.dropWindow(this.mmId, this.directory)
     this.startVpn = vpn
     this.lengthBytes = lengthBytes
+    this.nrPages = lengthBytes / this.pageSize
     if (lengthBytes === 0) return
     this.directory = tables.addWindow(this.mmId, vpn, lengthBytes / this.pageSize)
     this.bases = this.directory.bases

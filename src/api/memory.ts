@@ -45,6 +45,9 @@ export interface MemoryOptions {
   readonly debug?: boolean
 }
 
+/** The arena's parts that grow with the number of frames. */
+const FRAME_PARTS = ['frame table', 'free bitmap', 'page cache', 'reverse map']
+
 /** A snapshot of the counters. Pages unless the name says otherwise. */
 export interface MemoryStats {
   readonly pageSize: number
@@ -55,7 +58,7 @@ export interface MemoryStats {
   readonly reverseMapSlabs: number
   readonly swapUsed: number
   readonly swapSlots: number
-  /** Columns that each frame costs beside its bytes. */
+  /** Bytes of all that describes frames: their table, the cache's index, the reverse map with its nodes. */
   readonly frameOverheadBytes: number
   /** What lies beside the frames, by name, in bytes; mostly reserved and untouched until used. */
   readonly besideBytes: Readonly<Record<string, number>>
@@ -148,6 +151,7 @@ export class Memory {
     VMSTAT_NAMES.forEach((name, i) => {
       counters[name] = m.vmstat[i]
     })
+    const slabs = m.nodes.nrSlabs
     const besideBytes: Record<string, number> = { 'I/O buffer': m.filler.bounce.length }
     for (const { name, bytes } of this.#kernel.layout) besideBytes[name] = bytes
     return {
@@ -156,10 +160,10 @@ export class Memory {
       freeFrames: m.allocator.nrFree,
       pageTables,
       pageTableBytes: pageTables * this.pageSize,
-      reverseMapSlabs: m.nodes.nrSlabs,
+      reverseMapSlabs: slabs,
       swapUsed: m.swap.nrUsed,
       swapSlots: m.swap.nrSlots,
-      frameOverheadBytes: FRAME_OVERHEAD_BYTES,
+      frameOverheadBytes: FRAME_PARTS.reduce((sum, part) => sum + (besideBytes[part] ?? 0), 0) + slabs * this.pageSize,
       besideBytes,
       counters
     }

@@ -8,6 +8,10 @@ export class Ram {
   readonly buffer: SharedArrayBuffer
   readonly pageShift: number
   readonly pageSize: number
+  /** 1 / pageSize, exact: pages of a byte position are its product with this, rounded down. */
+  readonly pagesPerByte: number
+  /** Pages in 2^64 bytes. */
+  readonly pagesIn64Bits: number
   /** log2 of the 32-bit words in a frame. */
   readonly wordShift: number
   readonly nrFrames: number
@@ -28,6 +32,8 @@ export class Ram {
     this.buffer = buffer
     this.pageShift = pageShift
     this.pageSize = 1 << pageShift
+    this.pagesPerByte = 1 / this.pageSize
+    this.pagesIn64Bits = 2 ** (64 - pageShift)
     this.wordShift = pageShift - 2
     this.nrFrames = buffer.byteLength / this.pageSize
     this.u8 = new Uint8Array(buffer)

@@ -28,12 +28,24 @@ export function getPage(
     m.filler.noteHit(cached)
     return cached
   }
+  return bringPage(m, inode, file, index, advice, holes)
+}
+
+/** `getPage` of a page that is known not to be in the cache. */
+export function bringPage(
+  m: Machine,
+  inode: number,
+  file: number,
+  index: number,
+  advice: number,
+  holes: typeof FILL_HOLES | typeof KEEP_HOLES
+): number {
   const kind = m.inodes.kind[inode]
   if (kind === INODE_STORE) {
     const frame = m.filler.fill(inode, file, index, advice)
     return frame === 0 ? -ENOMEM : frame
   }
-  const slot = m.swap.find(inode, index)
+  const slot = m.swap.nrUsed === 0 ? 0 : m.swap.find(inode, index)
   if (slot !== 0) return swapInShared(m, inode, index, slot)
   if (holes === KEEP_HOLES && kind !== INODE_RAMFS) return 0
   if (!charge(m, inode)) return -ENOSPC

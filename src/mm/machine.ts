@@ -162,6 +162,6 @@ export class Machine implements MachineParts {
 
   /** Pages of an inode, the last partial one included. */
   nrFilePages(inode: number): number {
-    return Math.ceil(this.inodes.sizeBytes[inode] / this.ram.pageSize)
+    return Math.ceil(this.inodes.sizeBytes[inode] * this.ram.pagesPerByte)
   }
 }

@@ -51,11 +51,6 @@ import { getFile, putFile } from './files.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
 import { doMunmap } from './munmap.ts'
 
-/** 2^64 bytes in pages is 2^(64 - pageShift); file positions in pages lie below it. */
-function pagesIn64Bits(m: Machine): number {
-  return 2 ** (64 - m.ram.pageShift)
-}
-
 /**
  * Maps `pages` pages at `vpn` (an address hint, or the place with MAP_FIXED). `file` is 0 for anonymous memory.
  * → first virtual page, or -errno. The mmap lock is held for writing.
@@ -70,7 +65,7 @@ export function doMmap(
   file: number,
   pgoff: number
 ): number {
-  if (pgoff + pages > pagesIn64Bits(m)) return -EOVERFLOW
+  if (pgoff + pages > m.ram.pagesIn64Bits) return -EOVERFLOW
   if (m.mms.row(mm, MM_MAP_COUNT) > m.maxMapCount) return -ENOMEM
   const at = findPlace(m, mm, vpn, pages, flags)
   if (at < 0) return at

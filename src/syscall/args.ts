@@ -22,7 +22,7 @@ const TWO_64 = 2n ** 64n
 export function pageOf(m: Machine, x: Quantity): number {
   if (typeof x === 'number') {
     if (!Number.isSafeInteger(x) || x < 0) return BAD
-    return Math.floor(x / m.ram.pageSize)
+    return Math.floor(x * m.ram.pagesPerByte)
   }
   if (typeof x !== 'bigint' || x < 0n || x >= TWO_64) return BAD
   return Number(x >> BigInt(m.ram.pageShift))
@@ -44,7 +44,7 @@ export function pagesUp(m: Machine, x: Quantity): number {
 
 /** 2^64 bytes in pages. */
 export function pagesIn64Bits(m: Machine): number {
-  return 2 ** (64 - m.ram.pageShift)
+  return m.ram.pagesIn64Bits
 }
 
 /** A count that is not in bytes (pgoff): a number, Infinity for a BigInt that a double cannot hold; BAD if it is none. */
