@@ -12,22 +12,25 @@
  * Hot: one shape, no allocation but the views that a bulk copy needs.
  */
 import { ACCESS_READ, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
-import { PTE_READ_HIT, PTE_WRITE_HIT } from '../pgtable/pte.ts'
+import { PTE_READ_HIT, PTE_WRITE_HIT, PTE_YOUNG, pteFrame } from '../pgtable/pte.ts'
 import { handleMmFault } from './fault.ts'
 import type { Machine } from './machine.ts'
 
 /** → frame (0 is the zero page), or -(fault code). */
 export function translate(m: Machine, mm: number, vpn: number, access: number): number {
-  const need = access === ACCESS_WRITE ? PTE_WRITE_HIT : PTE_READ_HIT
-  for (;;) {
-    const slot = m.tables.find(mm, vpn)
-    if (slot !== 0) {
-      const pte = m.ram.i32[slot]
-      if ((pte & need) === need) return pte >>> 8
-    }
+  const need = (access === ACCESS_WRITE ? PTE_WRITE_HIT : PTE_READ_HIT) & ~PTE_YOUNG
+  let pte = m.tables.get(mm, vpn)
+  if ((pte & need) === need) {
+    // Used again since it was faulted in, or since reclaim looked: that is what YOUNG says.
+    if ((pte & PTE_YOUNG) === 0) m.ram.i32[m.tables.find(mm, vpn)] = pte | PTE_YOUNG
+    return pteFrame(pte)
+  }
+  do {
     const code = handleMmFault(m, mm, vpn, access)
     if (code !== FAULT_OK) return -code
-  }
+    pte = m.tables.get(mm, vpn)
+  } while ((pte & need) !== need)
+  return pteFrame(pte)
 }
 
 /** Pages from `vpn`, `max` at most, whose frames follow one another in RAM after `frame`. Only hits count. */
@@ -38,7 +41,7 @@ function runLength(m: Machine, mm: number, vpn: number, frame: number, max: numb
     const slot = m.tables.find(mm, vpn + n)
     if (slot === 0) break
     const pte = i32[slot]
-    if ((pte & need) !== need || pte >>> 8 !== frame + n) break
+    if ((pte & need) !== need || pteFrame(pte) !== frame + n) break
     n++
   }
   return n

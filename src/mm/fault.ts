@@ -8,6 +8,9 @@
  *   swap       the page comes back from its slot
  *   present    a store to a shared page makes it dirty and writable; to a private one, a copy; else YOUNG is set
  *
+ * A new entry is not YOUNG: the access that faulted is its first use, and only a second one (mm/access sets it) tells reclaim
+ * that the page is worth keeping. A file read once through is then evicted in order, without a second look.
+ *
  * Everything that can allocate, and so reclaim, comes first; then the entry is looked up again and, if it is still the
  * one we began with, replaced. The page in hand is pinned meanwhile. Never throws: FAULT_* codes, and the store's errno
  * in `m.lastError`. Lock: mmap lock for reading; truncation is kept out by the page's own check after it is in hand.
@@ -188,7 +191,7 @@ function installAnon(m: Machine, mm: number, vma: number, vpn: number, slot: num
   m.frames.index[frame] = -1
   m.rmap.addRmap(frame, mm, vma, vpn)
   m.lru.add(frame)
-  m.tables.set(slot, mkPte(frame, PTE_READ | PTE_WRITE | PTE_YOUNG | PTE_DIRTY | PTE_SOFT_DIRTY))
+  m.tables.set(slot, mkPte(frame, PTE_READ | PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY))
 }
 
 /** Gives the vma its anonymous identity: its neighbour's where they could be one vma (Linux: anon_vma_prepare). */
@@ -216,7 +219,7 @@ function anonFault(m: Machine, mm: number, vma: number, vpn: number, access: num
   if (access !== ACCESS_WRITE) {
     const slot = m.tables.ensure(mm, vpn)
     if (slot === 0) return outOfMemory(m)
-    m.tables.set(slot, mkPte(0, PTE_READ | PTE_YOUNG))
+    m.tables.set(slot, mkPte(0, PTE_READ))
     return FAULT_OK
   }
   prepareAnon(m, vma)
@@ -292,7 +295,7 @@ function fileFault(
     installAnon(m, mm, vma, vpn, slot, copy)
     return FAULT_OK
   }
-  let flags = PTE_YOUNG | pteSoftDirty(pte)
+  let flags = pteSoftDirty(pte)
   const pageProt = ptePageProt(pte)
   flags |= pageProt === PAGE_PROT_DEFAULT ? PTE_READ : pageProtFlags(pageProt)
   if (write) {
@@ -311,17 +314,8 @@ function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number
   const swapSlot = pteSwapOffset(pte)
   let page = m.cache.lookup(0, swapSlot)
   if (page === 0) {
-    page = m.allocator.alloc()
-    if (page === 0) return outOfMemory(m)
-    const error = swap.read(swapSlot, page)
-    if (error < 0) {
-      m.allocator.free(page)
-      return busError(m, -error)
-    }
-    frames.flags[page] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED
-    m.cache.add(page, 0, swapSlot)
-    m.lru.add(page)
-    m.vmstat[PSWPIN]++
+    page = swapInAnon(m, swapSlot)
+    if (page <= 0) return pageError(m, page)
     m.vmstat[PGMAJFAULT]++
   }
   if (!frames.pin(page)) return outOfMemory(m)
@@ -333,11 +327,29 @@ function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number
   m.rmap.addRmap(page, mm, vma, vpn)
   m.mms.w[(mm << MM_SHIFT) + MM_SWAPENTS]--
   swap.count[swapSlot]--
-  let flags = PTE_READ | PTE_YOUNG | pteSoftDirty(pte)
+  let flags = PTE_READ | pteSoftDirty(pte)
   const alone = frames.mapcount[page] === 1 && leaveSwapCache(m, page)
   if (alone && access === ACCESS_WRITE) flags |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
   m.tables.set(slot, mkPte(page, flags))
   return alone || access !== ACCESS_WRITE ? FAULT_OK : FAULT_RETRY
+}
+
+/** The page of a swap slot, in the swap cache. → frame, or -errno. */
+export function swapInAnon(m: Machine, swapSlot: number): number {
+  const cached = m.cache.lookup(0, swapSlot)
+  if (cached !== 0) return cached
+  const page = m.allocator.alloc()
+  if (page === 0) return -ENOMEM
+  const error = m.swap.read(swapSlot, page)
+  if (error < 0) {
+    m.allocator.free(page)
+    return error
+  }
+  m.frames.flags[page] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED
+  m.cache.add(page, 0, swapSlot)
+  m.lru.add(page)
+  m.vmstat[PSWPIN]++
+  return page
 }
 
 /** Frees the slot behind an anonymous page if no swap entry needs it; the frame is then the only copy. */
