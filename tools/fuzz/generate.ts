@@ -1,0 +1,254 @@
+/** Makes operations by chance: where something is mapped more often than not, and small more often than large. */
+import * as abi from '../../src/abi/mman.ts'
+import { POLICY_LINUX, POLICY_NONLINEAR } from '../../src/mm/machine.ts'
+import type { Config, Op, StoreKind } from './ops.ts'
+import type { Prng } from './prng.ts'
+import { HIGH_PAGES, LOW_PAGES, MAX_SPACES, NR_FILES, WINDOW_PAGES, type World } from './world.ts'
+
+export interface Choices {
+  readonly stores: readonly StoreKind[]
+  /** Frames, or 0 for any number. */
+  readonly nrFrames: number
+}
+
+export function makeConfig(rng: Prng, choices: Choices): Config {
+  const pageShift = rng.pick([9, 9, 9, 12])
+  const nrFrames = choices.nrFrames > 0 ? choices.nrFrames : rng.pick([16, 20, 24, 32, 32, 48, 64, 1024])
+  return {
+    store: rng.pick(choices.stores),
+    nrFrames,
+    pageShift,
+    nrSlots: rng.pick([0, 16, 400, 400, 400]),
+    policy: rng.oneIn(6) ? POLICY_LINUX : POLICY_NONLINEAR,
+    faultAroundPages: rng.pick([1, 4, 16]),
+    readaheadPages: rng.pick([0, 2, 8]),
+    filePages: rng.pick([6, 24, 40]),
+    faults: rng.oneIn(2)
+  }
+}
+
+const ADVICE = [
+  abi.MADV_NORMAL,
+  abi.MADV_RANDOM,
+  abi.MADV_SEQUENTIAL,
+  abi.MADV_WILLNEED,
+  abi.MADV_DONTNEED,
+  abi.MADV_DONTNEED,
+  abi.MADV_DONTNEED,
+  abi.MADV_FREE,
+  abi.MADV_FREE,
+  abi.MADV_REMOVE,
+  abi.MADV_DONTFORK,
+  abi.MADV_DOFORK,
+  abi.MADV_POPULATE_READ,
+  abi.MADV_POPULATE_WRITE
+]
+
+/** How often each operation is chosen, for `weigh` to vary. */
+const WEIGHTS: readonly (readonly [Op['op'], number])[] = [
+  ['mapread', 60],
+  ['mapwrite', 60],
+  ['remap', 50],
+  ['remapv', 20],
+  ['mmap', 25],
+  ['read', 15],
+  ['write', 25],
+  ['truncate', 12],
+  ['punch', 8],
+  ['zero', 3],
+  ['fsync', 5],
+  ['reopen', 2],
+  ['munmap', 8],
+  ['madvise', 20],
+  ['msync', 5],
+  ['mprotect', 12],
+  ['mremap', 14],
+  ['mlock', 5],
+  ['munlock', 5],
+  ['mlockall', 1],
+  ['munlockall', 3],
+  ['fork', 5],
+  ['exit', 4],
+  ['clearrefs', 2],
+  ['readuser', 6],
+  ['writeuser', 6],
+  ['devread', 12],
+  ['devwrite', 12],
+  ['reclaim', 10],
+  ['nomem', 10],
+  ['ioerror', 6]
+]
+
+export class Generator {
+  readonly #rng: Prng
+  readonly #config: Config
+  readonly #names: Op['op'][] = []
+
+  /** Each run prefers some operations, so that runs differ in more than order. */
+  constructor(rng: Prng, config: Config) {
+    this.#rng = rng
+    this.#config = config
+    for (const [name, weight] of WEIGHTS) {
+      if (!config.faults && (name === 'nomem' || name === 'ioerror')) continue
+      const times = Math.ceil(weight * rng.pick([0.2, 1, 1, 1, 3]))
+      for (let i = 0; i < times; i++) this.#names.push(name)
+    }
+  }
+
+  next(w: World): Op {
+    const rng = this.#rng
+    const name = rng.pick(this.#names)
+    switch (name) {
+      case 'read':
+      case 'write':
+      case 'punch':
+      case 'zero':
+      case 'truncate':
+      case 'fsync':
+      case 'reopen':
+        return this.#file(name)
+      case 'reclaim':
+        return { op: name, n: rng.pick([1, 4, 1000]) }
+      case 'nomem':
+        return { op: name, n: rng.between(1, 6) }
+      case 'ioerror':
+        return { op: name, read: rng.below(3), write: rng.below(3) }
+      default:
+        return this.#memory(w, name)
+    }
+  }
+
+  #file(op: Extract<Op['op'], 'read' | 'write' | 'punch' | 'zero' | 'truncate' | 'fsync' | 'reopen'>): Op {
+    const rng = this.#rng
+    const f = rng.below(NR_FILES)
+    const pageSize = 2 ** this.#config.pageShift
+    const bytes = this.#config.filePages * pageSize
+    if (op === 'fsync' || op === 'reopen') return { op, f }
+    if (op === 'truncate') return { op, f, size: this.#position(bytes) }
+    const pos = this.#position(bytes - 1)
+    const len = Math.min(bytes - pos, rng.oneIn(3) ? rng.between(1, 8) * pageSize : rng.between(1, 3 * pageSize))
+    return op === 'write' ? { op, f, pos, len, fill: rng.below(256) } : { op, f, pos, len }
+  }
+
+  #position(bytes: number): number {
+    const rng = this.#rng
+    const pageSize = 2 ** this.#config.pageShift
+    return rng.oneIn(2) ? rng.below(Math.floor(bytes / pageSize) + 1) * pageSize : rng.below(bytes + 1)
+  }
+
+  #memory(
+    w: World,
+    op: Exclude<
+      Op['op'],
+      'read' | 'write' | 'punch' | 'zero' | 'truncate' | 'fsync' | 'reopen' | 'reclaim' | 'nomem' | 'ioerror'
+    >
+  ): Op {
+    const rng = this.#rng
+    const pageSize = 2 ** this.#config.pageShift
+    const { filePages } = this.#config
+    const s = this.#space(w)
+    const p = this.#place(w, s)
+    const n = this.#count(p)
+    const prot = rng.pick([0, 1, 3, 3, 3, 3])
+    const own = rng.oneIn(3) ? rng.pick([0, 1, 2, 3]) : -1
+    const flags = rng.oneIn(2) ? abi.MAP_NONBLOCK : 0
+    switch (op) {
+      case 'mmap':
+        return this.#mmap(s, rng.below(WINDOW_PAGES))
+      case 'mapread':
+        return { op, s, p, off: this.#offset(), len: rng.between(1, n * pageSize) }
+      case 'mapwrite':
+        return { op, s, p, off: this.#offset(), len: rng.between(1, n * pageSize), fill: rng.below(256) }
+      case 'remap':
+        return { op, s, p, n, pgoff: rng.below(filePages + 2), prot: own, flags }
+      case 'remapv':
+        return { op, s, p, pgoffs: Array.from({ length: n }, () => rng.below(filePages + 2)), prot: own, flags }
+      case 'madvise':
+        return { op, s, p, n, advice: rng.pick(ADVICE) }
+      case 'msync':
+        return { op, s, p, n, flags: rng.pick([abi.MS_SYNC, abi.MS_SYNC, abi.MS_ASYNC]) }
+      case 'mprotect':
+        return { op, s, p, n, prot }
+      case 'mremap':
+        return this.#mremap(s, p, n)
+      case 'readuser':
+      case 'writeuser': {
+        const len = rng.between(1, Math.min(3, n) * pageSize)
+        const pos = Math.min(this.#position(filePages * pageSize), filePages * pageSize - len)
+        return { op, s, p, off: this.#offset(), len, f: rng.below(NR_FILES), pos: Math.max(0, pos) }
+      }
+      case 'devread':
+      case 'devwrite':
+        return { op, s, p, off: this.#offset() }
+      case 'munmap':
+      case 'mlock':
+      case 'munlock':
+        return { op, s, p, n }
+      default:
+        return { op, s }
+    }
+  }
+
+  #offset(): number {
+    return this.#rng.oneIn(2) ? 0 : this.#rng.below(2 ** this.#config.pageShift)
+  }
+
+  #mmap(s: number, p: number): Op {
+    const rng = this.#rng
+    const f = rng.oneIn(4) ? -1 : rng.below(NR_FILES)
+    const room = p < LOW_PAGES ? LOW_PAGES - p : WINDOW_PAGES - p
+    const n = Math.min(room, rng.between(1, 24))
+    let flags: number = rng.oneIn(3) ? abi.MAP_PRIVATE : abi.MAP_SHARED
+    if (rng.oneIn(4)) flags |= abi.MAP_POPULATE
+    if (rng.oneIn(12)) flags |= abi.MAP_LOCKED
+    return {
+      op: 'mmap',
+      s,
+      p,
+      n,
+      f,
+      pgoff: rng.below(this.#config.filePages),
+      prot: rng.pick([0, 1, 3, 3, 3, 3]),
+      flags
+    }
+  }
+
+  #mremap(s: number, p: number, n: number): Op {
+    const rng = this.#rng
+    const flags = rng.pick([
+      0,
+      abi.MREMAP_MAYMOVE,
+      abi.MREMAP_MAYMOVE,
+      abi.MREMAP_MAYMOVE | abi.MREMAP_FIXED,
+      abi.MREMAP_MAYMOVE | abi.MREMAP_FIXED,
+      abi.MREMAP_MAYMOVE | abi.MREMAP_DONTUNMAP,
+      abi.MREMAP_MAYMOVE | abi.MREMAP_FIXED | abi.MREMAP_DONTUNMAP
+    ])
+    const to = rng.below(WINDOW_PAGES)
+    const room = to < LOW_PAGES ? LOW_PAGES - to : WINDOW_PAGES - to
+    const newn = rng.oneIn(3) ? n : rng.between(1, 12)
+    return { op: 'mremap', s, p, n: rng.oneIn(20) ? 0 : n, newn: Math.min(newn, room), flags, to }
+  }
+
+  #space(w: World): number {
+    const alive: number[] = []
+    for (let s = 0; s < MAX_SPACES; s++) if (w.spaces[s] !== undefined) alive.push(s)
+    return this.#rng.pick(alive)
+  }
+
+  /** A position of the window, mostly a mapped one. */
+  #place(w: World, s: number): number {
+    const rng = this.#rng
+    for (let tries = 0; tries < 6; tries++) {
+      const p = rng.below(WINDOW_PAGES)
+      if (w.spaces[s]?.pages.has(w.vpnOf(p)) === true) return p
+    }
+    return rng.below(WINDOW_PAGES)
+  }
+
+  #count(p: number): number {
+    const rng = this.#rng
+    const room = p < LOW_PAGES ? LOW_PAGES - p : LOW_PAGES + HIGH_PAGES - p
+    return Math.min(room, rng.oneIn(2) ? 1 : rng.oneIn(2) ? rng.between(1, 4) : rng.between(1, 20))
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * Looking at what a machine holds without touching it: no fault, no fill, no reclaim, no accessed bit. The bytes are
+ * borrowed until the next call.
+ */
+
+import { PG_ANON } from '../../src/frame/frame-table.ts'
+import type { Machine } from '../../src/mm/machine.ts'
+import { PTE_PRESENT, pteFile, pteFrame, pteSwap, pteSwapOffset, pteToPgoff } from '../../src/pgtable/pte.ts'
+import type { Store } from '../../src/store/store.ts'
+import { FuzzStore } from './fuzz-store.ts'
+
+export class Peeker {
+  readonly m: Machine
+  readonly #page: Uint8Array
+
+  constructor(m: Machine) {
+    this.m = m
+    this.#page = new Uint8Array(m.ram.pageSize)
+  }
+
+  /** A page of a file: in the cache, in swap, or in the store. */
+  filePage(inode: number, index: number): Uint8Array {
+    const { cache, swap, inodes } = this.m
+    const frame = cache.lookup(inode, index)
+    if (frame !== 0) return this.frame(frame)
+    const slot = swap.find(inode, index)
+    if (slot !== 0) return this.#slot(slot)
+    const store = inodes.stores[inode]
+    if (store === undefined) return this.#page.fill(0)
+    return this.#read(store instanceof FuzzStore ? store.inner : store, index * this.m.ram.pageSize)
+  }
+
+  /** What an address shows; the file page past the end of the file reads as the store has it. */
+  userPage(mm: number, vpn: number): Uint8Array {
+    const { tables, vmas, cache } = this.m
+    const pte = tables.get(mm, vpn)
+    if ((pte & PTE_PRESENT) !== 0) return this.frame(pteFrame(pte))
+    if (pteSwap(pte)) {
+      const frame = cache.lookup(0, pteSwapOffset(pte))
+      return frame !== 0 ? this.frame(frame) : this.#slot(pteSwapOffset(pte))
+    }
+    const vma = vmas.at(mm, vpn)
+    if (vmas.inode[vma] === 0) return this.#page.fill(0)
+    return this.filePage(vmas.inode[vma], this.shownPage(mm, vpn))
+  }
+
+  /** The file page that an address shows or would show; -1 for a private copy. */
+  shownPage(mm: number, vpn: number): number {
+    const { tables, vmas } = this.m
+    const pte = tables.get(mm, vpn)
+    if (pte === 0) return vmas.linearIndex(vmas.at(mm, vpn), vpn)
+    if (pteFile(pte)) return pteToPgoff(pte)
+    return this.hasCopy(mm, vpn) ? -1 : this.m.frames.index[pteFrame(pte)]
+  }
+
+  /** Whether the address has a page of its own: anonymous, in memory or swap. */
+  hasCopy(mm: number, vpn: number): boolean {
+    const pte = this.m.tables.get(mm, vpn)
+    if ((pte & PTE_PRESENT) === 0) return pteSwap(pte)
+    return (this.m.frames.flags[pteFrame(pte)] & PG_ANON) !== 0
+  }
+
+  frame(frame: number): Uint8Array {
+    const { u8, pageSize } = this.m.ram
+    return u8.subarray(frame * pageSize, (frame + 1) * pageSize)
+  }
+
+  #slot(slot: number): Uint8Array {
+    const { store } = this.m.swap
+    if (store === undefined) throw new Error(`slot ${slot} of a swap area that has no store`)
+    return this.#read(store, (slot - 1) * this.m.ram.pageSize)
+  }
+
+  #read(store: Store, position: number): Uint8Array {
+    const got = store.read(position, this.#page, 0, this.#page.length)
+    if (got < 0) throw new Error(`the store under test cannot be read: ${got}`)
+    return this.#page.fill(0, got)
+  }
+}

@@ -1,0 +1,271 @@
+/**
+ * One run's machine beside its model, and the comparison of the two.
+ *
+ * The window of an address space: `LOW_PAGES` pages that end one page table and begin the next, and `HIGH_PAGES` far
+ * away, so that trees are deep. A position p of the window is `vpnOf(p)`.
+ */
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { createKernel } from '../../src/kernel.ts'
+import type { Machine } from '../../src/mm/machine.ts'
+import { checkMachine } from '../../src/observe/check.ts'
+import type { Store } from '../../src/store/store.ts'
+import { memoryStore } from '../../src/stores/memory.ts'
+import { nodeFile } from '../../src/stores/node-file.ts'
+import type { Mm } from '../../src/syscall/args.ts'
+import { MEMORY_SHMEM, O_RDWR, sys_close, sys_memory, sys_open } from '../../src/syscall/file.ts'
+import { sys_exit, sys_mm_create, sys_mmu_notifier_register } from '../../src/syscall/process.ts'
+import { MirrorDevice } from '../../test/support/mirror.ts'
+import { FuzzStore } from './fuzz-store.ts'
+import { bytesOf, ModelFile, type ModelPage, type ModelSpace } from './model.ts'
+import type { Config } from './ops.ts'
+import { Peeker } from './peek.ts'
+
+export const NR_FILES = 3
+export const MAX_SPACES = 4
+export const LOW_PAGES = 48
+export const HIGH_PAGES = 16
+export const WINDOW_PAGES: number = LOW_PAGES + HIGH_PAGES
+const HIGH_VPN = 0x30000000
+
+export class Mismatch extends Error {}
+
+export interface FuzzFile {
+  fd: number
+  readonly store: FuzzStore | undefined
+  readonly model: ModelFile
+}
+
+export interface FuzzSpace {
+  readonly mm: Mm
+  readonly pages: ModelSpace
+  readonly device: MirrorDevice
+}
+
+export class World {
+  readonly config: Config
+  readonly m: Machine
+  readonly peeker: Peeker
+  readonly files: FuzzFile[] = []
+  readonly spaces: (FuzzSpace | undefined)[] = []
+  readonly pageSize: number
+  readonly zeros: Uint8Array
+  /** Errors of memory or I/O are to be expected of the operation under way. */
+  armed = false
+  /** A write failed at some time: syncs may report it. */
+  writesFailed = false
+  nrOutOfMemory = 0
+  readonly #swap: FuzzStore | undefined
+  readonly #directory: string | undefined
+  readonly #freeAtStart: number
+
+  constructor(config: Config) {
+    this.config = config
+    this.pageSize = 2 ** config.pageShift
+    this.zeros = new Uint8Array(this.pageSize)
+    this.#swap = config.nrSlots === 0 ? undefined : new FuzzStore(memoryStore(), 'swap')
+    const { machine } = createKernel({
+      nrFrames: config.nrFrames,
+      pageShift: config.pageShift,
+      policy: config.policy,
+      faultAroundPages: config.faultAroundPages,
+      readaheadBytes: config.readaheadPages * this.pageSize,
+      maxVmas: 1024,
+      maxSpaces: MAX_SPACES,
+      maxInodes: 64,
+      maxFiles: 64,
+      poison: true,
+      ...(this.#swap === undefined ? {} : { swap: { store: this.#swap, nrSlots: config.nrSlots } })
+    })
+    this.m = machine
+    this.peeker = new Peeker(machine)
+    this.#freeAtStart = machine.allocator.nrFree
+    if (config.store === 'node') this.#directory = fs.mkdtempSync(path.join(os.tmpdir(), 'fremap-fuzz-'))
+    for (let f = 0; f < NR_FILES; f++) this.files.push(this.#makeFile(f))
+    this.spaces.length = MAX_SPACES
+    this.makeSpace(0)
+  }
+
+  /** Frames so few that a fault may find none. */
+  get isTight(): boolean {
+    return this.config.nrFrames < 512
+  }
+
+  vpnOf(p: number): number {
+    const leafPages = this.pageSize / 4
+    return p < LOW_PAGES ? leafPages - LOW_PAGES / 2 + p : HIGH_VPN + p - LOW_PAGES
+  }
+
+  address(vpn: number): number {
+    return vpn * this.pageSize
+  }
+
+  makeSpace(s: number): void {
+    const mm = sys_mm_create(this.m)
+    if (typeof mm === 'number') throw new Mismatch(`an address space cannot be made: ${mm}`)
+    this.adopt(s, mm, new Map())
+  }
+
+  adopt(s: number, mm: Mm, pages: ModelSpace): void {
+    const device = new MirrorDevice(this.m, mm.id)
+    sys_mmu_notifier_register(mm, device)
+    this.spaces[s] = { mm, pages, device }
+  }
+
+  openStore(f: number): void {
+    const file = this.files[f]
+    if (file.store === undefined) return
+    file.fd = sys_open(this.m, file.store, O_RDWR)
+    if (file.fd < 0) throw new Mismatch(`file ${f} cannot be opened: ${file.fd}`)
+    file.model.inode = this.m.files.inode[this.m.fds[file.fd]]
+  }
+
+  #makeFile(f: number): FuzzFile {
+    const { config, m, pageSize } = this
+    const model = new ModelFile((config.filePages + WINDOW_PAGES) * pageSize, pageSize, config.store === 'shmem')
+    let store: FuzzStore | undefined
+    if (config.store === 'memory') store = new FuzzStore(memoryStore(), `memory ${f}`)
+    if (this.#directory !== undefined) {
+      store = new FuzzStore(nodeFile(path.join(this.#directory, `file${f}`), 'w+'), `file ${f}`)
+    }
+    const file = { fd: -1, store, model }
+    if (store === undefined) {
+      file.fd = sys_memory(m, `shared ${f}`, MEMORY_SHMEM, 0, 0)
+      if (file.fd < 0) throw new Mismatch(`memory ${f} cannot be made: ${file.fd}`)
+      model.inode = m.files.inode[m.fds[file.fd]]
+      return file
+    }
+    file.fd = sys_open(m, store, O_RDWR)
+    if (file.fd < 0) throw new Mismatch(`file ${f} cannot be opened: ${file.fd}`)
+    model.inode = m.files.inode[m.fds[file.fd]]
+    return file
+  }
+
+  /** Compares everything that can be seen, and every structure with every other. Throws Mismatch. */
+  check(): void {
+    const wrong = checkMachine(this.m)
+    if (wrong.length > 0) throw new Mismatch(`the machine is inconsistent:\n  ${wrong.slice(0, 12).join('\n  ')}`)
+    for (let f = 0; f < this.files.length; f++) this.#checkFile(`file ${f}`, this.files[f].model)
+    for (let s = 0; s < this.spaces.length; s++) {
+      const space = this.spaces[s]
+      if (space !== undefined) this.#checkSpace(s, space)
+    }
+  }
+
+  #checkFile(name: string, model: ModelFile): void {
+    const size = this.m.inodes.sizeBytes[model.inode]
+    if (size !== model.size) throw new Mismatch(`${name} has ${size} bytes, not ${model.size}`)
+    for (let index = 0; index < model.nrPages; index++) {
+      const page = this.peeker.filePage(model.inode, index)
+      this.compare(`page ${index} of ${name}`, page, model.page(index), model.knownLength(index))
+    }
+  }
+
+  #checkSpace(s: number, space: FuzzSpace): void {
+    const { vmas } = this.m
+    const mm = space.mm.id
+    let nrMapped = 0
+    for (let vma = vmas.first(mm); vma !== 0; vma = vmas.next[vma]) {
+      for (let vpn = vmas.start[vma]; vpn < vmas.end[vma]; vpn++, nrMapped++) {
+        const page = space.pages.get(vpn)
+        if (page === undefined) throw new Mismatch(`space ${s}: page ${vpn} is mapped, but should not be`)
+        this.#checkPage(s, space, vma, vpn, page)
+      }
+    }
+    if (nrMapped !== space.pages.size) throw new Mismatch(`space ${s} maps ${nrMapped} pages, not ${space.pages.size}`)
+    const stale = space.device.verify()
+    if (stale.length > 0) throw new Mismatch(stale.join('\n'))
+  }
+
+  #checkPage(s: number, space: FuzzSpace, vma: number, vpn: number, page: ModelPage): void {
+    const { vmas } = this.m
+    const mm = space.mm.id
+    const name = `page ${vpn} of space ${s}`
+    if (vmas.inode[vma] !== (page.file?.inode ?? 0)) throw new Mismatch(`${name} maps inode ${vmas.inode[vma]}`)
+    if ((vmas.flags[vma] & 7) !== page.prot) throw new Mismatch(`${name} has protection ${vmas.flags[vma] & 7}`)
+    if (page.file !== null) {
+      const linear = vmas.linearIndex(vma, vpn)
+      if (linear !== page.linear) throw new Mismatch(`${name}: linear place ${linear}, not ${page.linear}`)
+      const shown = this.peeker.shownPage(mm, vpn)
+      if (shown >= 0 && shown !== page.pgoff) throw new Mismatch(`${name} shows file page ${shown}, not ${page.pgoff}`)
+      if (shown < 0 !== (page.copy !== null))
+        throw new Mismatch(`${name}: private copy ${shown < 0}, expected otherwise`)
+    }
+    this.settleLazy(mm, vpn, page)
+    const expected = bytesOf(page, this.zeros)
+    if (expected === undefined) return
+    const known = page.copy === null && page.file !== null ? page.file.knownLength(page.pgoff) : this.pageSize
+    this.compare(name, this.peeker.userPage(mm, vpn), expected, known)
+  }
+
+  /** A page given up by MADV_FREE that reads as zero now will stay so. */
+  settleLazy(mm: number, vpn: number, page: ModelPage): void {
+    if (!page.lazy || page.copy === null) return
+    if (!this.peeker.hasCopy(mm, vpn)) {
+      page.copy = null
+      page.lazy = false
+    }
+  }
+
+  compare(name: string, found: Uint8Array, expected: Uint8Array, length: number): void {
+    if (Buffer.compare(found.subarray(0, length), expected.subarray(0, length)) === 0) return
+    let at = 0
+    while (found[at] === expected[at]) at++
+    throw new Mismatch(`${name}: byte ${at} is ${found[at]}, not ${expected[at]}`)
+  }
+
+  /** Lets I/O work again and disarms planned failures. */
+  heal(): void {
+    this.m.allocator.setFail(undefined)
+    for (const { store } of this.files) {
+      if (store === undefined) continue
+      if (store.nrFailed > 0) this.writesFailed = true
+      store.failRead = 0
+      store.failWrite = 0
+      store.nrFailed = 0
+    }
+    this.armed = false
+  }
+
+  /** Ends everything and looks for what leaked. */
+  finish(): void {
+    this.heal()
+    const { m } = this
+    for (let s = 0; s < this.spaces.length; s++) {
+      const space = this.spaces[s]
+      if (space === undefined) continue
+      const result = sys_exit(space.mm)
+      if (result !== 0 || !space.device.released) throw new Mismatch(`exit of space ${s} gives ${result}`)
+      this.spaces[s] = undefined
+    }
+    this.check()
+    for (const [f, { fd, store, model }] of this.files.entries()) {
+      const result = sys_close(m, fd)
+      if (result !== 0 && !this.writesFailed) throw new Mismatch(`close of file ${f} gives ${result}`)
+      if (store === undefined || result !== 0) continue
+      const stored = new Uint8Array(model.size)
+      if (store.size() !== model.size)
+        throw new Mismatch(`file ${f} was closed with ${store.size()} bytes, not ${model.size}`)
+      store.inner.read(0, stored, 0, model.size)
+      this.compare(`the store of file ${f}`, stored, model.bytes, model.size)
+    }
+    const wrong = checkMachine(m)
+    if (wrong.length > 0) throw new Mismatch(`the machine is inconsistent at the end:\n  ${wrong.join('\n  ')}`)
+    const leaked = this.#freeAtStart - m.allocator.nrFree
+    if (leaked !== 0 || m.swap.nrUsed !== 0) throw new Mismatch(`${leaked} frames and ${m.swap.nrUsed} slots leaked`)
+  }
+
+  /** Removes what the run left in the file system. */
+  dispose(): void {
+    for (const { store } of this.files) store?.inner.close()
+    if (this.#directory !== undefined) fs.rmSync(this.#directory, { recursive: true, force: true })
+  }
+}
+
+/** The inner store's bytes, for a comparison after a sync. */
+export function storedBytes(store: Store, length: number): Uint8Array {
+  const bytes = new Uint8Array(length)
+  store.read(0, bytes, 0, length)
+  return bytes
+}
