@@ -7,7 +7,7 @@
  * Offers lookup, add, remove, and the dirty state of a page. Does no I/O and frees no frame: fill.ts reads,
  * writeback.ts writes, and whoever removes a page asks `FrameTable.isUnused`.
  */
-import { assert } from '../base/assert.ts'
+import { broken } from '../base/assert.ts'
 import { Lists } from '../base/lists.ts'
 import { type ColumnSource, type FrameTable, MAPPING_ANON, PG_CACHED, PG_DIRTY } from '../frame/frame-table.ts'
 import { NR_DIRTY, NR_FILE_PAGES } from '../frame/vmstat.ts'
@@ -75,7 +75,7 @@ export class PageCache {
     if (at === frame) this.#buckets[bucket] = t.cacheNext[frame]
     else {
       while (at !== 0 && t.cacheNext[at] !== frame) at = t.cacheNext[at]
-      assert(at !== 0, `frame ${frame} is not in its hash chain`)
+      if (at === 0) broken(`frame ${frame} is not in its hash chain`)
       t.cacheNext[at] = t.cacheNext[frame]
     }
     t.cacheNext[frame] = 0

@@ -9,7 +9,7 @@
  * With poisoning on, a freed frame is filled with POISON, so that a stale pointer reads nonsense and not yesterday's
  * bytes; frames handed out by `allocZeroed` are zero in any case.
  */
-import { assert } from '../base/assert.ts'
+import { broken } from '../base/assert.ts'
 import { Bitmap } from '../base/bitmap.ts'
 import type { ColumnSource, FrameTable } from './frame-table.ts'
 import type { Ram } from './ram.ts'
@@ -106,7 +106,7 @@ export class FrameAllocator {
   }
 
   free(frame: number): void {
-    assert(frame > 0 && !this.#free.has(frame), `frame ${frame} freed twice`)
+    if (frame <= 0 || this.#free.has(frame)) broken(`frame ${frame} freed twice`)
     const t = this.frames
     t.flags[frame] = 0
     t.mapcount[frame] = 0

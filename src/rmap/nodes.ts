@@ -11,7 +11,7 @@
  *
  * `prepare` must have returned true since the last allocation, before `add`.
  */
-import { assert } from '../base/assert.ts'
+import { assert, broken } from '../base/assert.ts'
 import { Lists } from '../base/lists.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
 import { type ColumnSource, type FrameTable, PG_SLAB } from '../frame/frame-table.ts'
@@ -203,7 +203,7 @@ export class RmapNodes {
       before = node
       node = i32[node + N_HASH]
     }
-    assert(node !== 0, `no reverse-map node for page ${vpn} of address space ${mm}`)
+    if (node === 0) broken(`no reverse-map node for page ${vpn} of address space ${mm}`)
     if (before === 0) this.#buckets[bucket] = i32[node + N_HASH]
     else i32[before + N_HASH] = i32[node + N_HASH]
     return node
@@ -218,8 +218,13 @@ export class RmapNodes {
     this.#state[R_FREE_NODES]++
     this.#state[R_NODES]--
     if (--mapcount[slab] > 0) return
-    // An empty slab goes back if another one has room, or if no node is left at all.
-    if (this.#state[R_NODES] > 0 && this.#state[R_FREE_NODES] < 2 * this.#perSlab) return
+    // An empty slab goes back if another one has room; the rest go with the last node.
+    if (this.#state[R_NODES] === 0)
+      while (this.#partial.head[PARTIAL] !== 0) this.#freeSlab(this.#partial.head[PARTIAL])
+    else if (this.#state[R_FREE_NODES] >= 2 * this.#perSlab) this.#freeSlab(slab)
+  }
+
+  #freeSlab(slab: number): void {
     this.#partial.remove(PARTIAL, slab)
     this.#state[R_FREE_NODES] -= this.#perSlab
     this.#state[R_SLABS]--

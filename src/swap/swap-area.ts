@@ -9,7 +9,7 @@
  * Slots are numbered from 1. An area without a store has no slots: then such pages stay in memory.
  */
 import { EIO } from '../abi/errno.ts'
-import { assert } from '../base/assert.ts'
+import { broken } from '../base/assert.ts'
 import { Bitmap } from '../base/bitmap.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 import type { Ram } from '../frame/ram.ts'
@@ -90,7 +90,7 @@ export class SwapArea {
   }
 
   free(slot: number): void {
-    assert(!this.#free.has(slot) && this.count[slot] === 0, `swap slot ${slot} freed while held`)
+    if (this.#free.has(slot) || this.count[slot] !== 0) broken(`swap slot ${slot} freed while held`)
     if (this.ownerInode[slot] !== 0) this.#forgetOwner(slot)
     this.#free.set(slot)
     this.#state[S_USED]--
@@ -157,7 +157,7 @@ export class SwapArea {
     if (at === slot) this.#buckets[bucket] = this.#hashNext[slot]
     else {
       while (at !== 0 && this.#hashNext[at] !== slot) at = this.#hashNext[at]
-      assert(at !== 0, `swap slot ${slot} is not in its hash chain`)
+      if (at === 0) broken(`swap slot ${slot} is not in its hash chain`)
       this.#hashNext[at] = this.#hashNext[slot]
     }
     this.#hashNext[slot] = 0
