@@ -173,8 +173,8 @@ export class Filler {
       vmstat[READ_ERRORS]++
       return done
     }
-    // Short: right at the end of the file, wrong before it (somebody cut the file behind our back).
-    const expected = Math.min(length, this.inodes.sizeBytes[inode] - position)
+    // Short: right at the end of the store, wrong before it (somebody cut the file behind our back).
+    const expected = Math.min(length, Math.min(this.inodes.sizeBytes[inode], this.inodes.storeBytes[inode]) - position)
     if (done < expected) {
       vmstat[READ_ERRORS]++
       return -EIO

@@ -40,6 +40,8 @@ export class InodeTable {
   readonly wbErrSeq: Int32Array
   readonly wbErrno: Int32Array
   readonly sizeBytes: Float64Array
+  /** Bytes that the store has at least: less than `sizeBytes` while pages written past its end are not written back. */
+  readonly storeBytes: Float64Array
   readonly stores: (Store | undefined)[] = []
   readonly names: string[] = []
 
@@ -54,6 +56,7 @@ export class InodeTable {
     this.wbErrSeq = columns.int32('inodes', n)
     this.wbErrno = columns.int32('inodes', n)
     this.sizeBytes = columns.float64('inodes', n)
+    this.storeBytes = columns.float64('inodes', n)
   }
 
   /** A free row with one reference, or 0. */
@@ -68,6 +71,7 @@ export class InodeTable {
       this.wbErrSeq[i] = 0
       this.wbErrno[i] = 0
       this.sizeBytes[i] = 0
+      this.storeBytes[i] = 0
       this.stores[i] = store
       this.names[i] = name
       return i

@@ -80,11 +80,25 @@ export class Writeback {
   sync(inode: number, first: number, last: number): number {
     const store = this.inodes.stores[inode]
     if (store === undefined || store.readOnly) return 0
-    const written = this.writeRange(inode, first, last)
+    let written = this.writeRange(inode, first, last)
+    const extended = this.extendStore(inode)
+    if (written === 0) written = extended
     this.cache.vmstat[STORE_FLUSHES]++
     const flushed = store.flush()
     if (flushed < 0) this.#noteError(inode, flushed)
     return written < 0 ? written : flushed
+  }
+
+  /** Makes the store as long as the file, where no written page did: its last pages are holes. → 0 or -errno. */
+  extendStore(inode: number): number {
+    const size = this.inodes.sizeBytes[inode]
+    const store = this.inodes.stores[inode]
+    // A page past the store's end that is still dirty could not be written; its write will extend the store.
+    if (store === undefined || this.inodes.storeBytes[inode] >= size || this.cache.nrDirty(inode) > 0) return 0
+    const result = store.truncate(size)
+    if (result < 0) this.#noteError(inode, result)
+    else this.inodes.storeBytes[inode] = size
+    return result
   }
 
   /** `sync` on behalf of an open file: also reports, once, errors recorded since its last sync. → 0 or -errno. */
@@ -140,6 +154,7 @@ export class Writeback {
     this.cache.vmstat[STORE_WRITES]++
     if (done === length) {
       this.cache.vmstat[PGPGOUT] += to - from
+      if (position + length > this.inodes.storeBytes[inode]) this.inodes.storeBytes[inode] = position + length
       return 0
     }
     const error = done < 0 ? done : -EIO

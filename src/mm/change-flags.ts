@@ -8,7 +8,10 @@ export function changeFlags(m: Machine, mm: number, vma: number, start: number, 
   const { vmas } = m
   const pgoff = vmas.linearIndex(vma, start)
   const merged = mergeVma(vmas, mm, start, end, flags, vmas.anon[vma], vmas.file[vma], vmas.inode[vma], pgoff, m.onFile)
-  if (merged !== 0) return merged
+  if (merged !== 0) {
+    vmas.flags[merged] = flags
+    return merged
+  }
   let id = vma
   if (vmas.start[id] !== start) {
     if (m.mms.row(mm, MM_MAP_COUNT) >= m.maxMapCount) return 0

@@ -33,6 +33,7 @@ export function openStore(m: Machine, store: Store, mode: number): number {
     inode = m.inodes.alloc(INODE_STORE, store.name, store)
     if (inode === 0) return -ENFILE
     m.inodes.sizeBytes[inode] = Math.min(size, MAX_FILE_PAGES * m.ram.pageSize)
+    m.inodes.storeBytes[inode] = m.inodes.sizeBytes[inode]
   }
   return install(m, inode, mode)
 }
@@ -95,7 +96,11 @@ function putInode(m: Machine, inode: number): number {
   if (--m.inodes.refs[inode] > 0) return 0
   let result = 0
   const store = m.inodes.stores[inode]
-  if (store !== undefined && !store.readOnly) result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES)
+  if (store !== undefined && !store.readOnly) {
+    result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES)
+    const extended = m.writeback.extendStore(inode)
+    if (result === 0) result = extended
+  }
   const pages = m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)
   for (const frame of pages) {
     m.cache.remove(frame)

@@ -4,7 +4,7 @@
  * On nonlinear mappings: DONTNEED keeps what each address shows; WILLNEED reads ahead at the linear place (as Linux does,
  * and says so); REMOVE is refused with EINVAL.
  */
-import { EACCES, EBADF, EFAULT, EINVAL, ENOMEM } from '../abi/errno.ts'
+import { EACCES, EFAULT, EINVAL, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_ACCERR, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
 import {
   MADV_DODUMP,
@@ -27,12 +27,15 @@ import {
 } from '../abi/mman.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
 import { PG_ANON, PG_CACHED, PG_DIRTY, PG_LRU, PG_SWAPBACKED } from '../frame/frame-table.ts'
-import { PTE_DIRTY, PTE_PRESENT, PTE_WRITE, pteFrame, pteSwap } from '../pgtable/pte.ts'
+import { PTE_DIRTY, PTE_PRESENT, PTE_WRITE, pteFrame, pteSwap, pteSwapOffset } from '../pgtable/pte.ts'
 import {
   VM_DONTCOPY,
   VM_DONTDUMP,
+  VM_DONTEXPAND,
   VM_LOCKED,
+  VM_MAYSHARE,
   VM_MAYWRITE,
+  VM_MERGEABLE,
   VM_NONLINEAR,
   VM_RAND_READ,
   VM_SEQ_READ,
@@ -40,7 +43,7 @@ import {
   VM_WRITE
 } from '../vma/flags.ts'
 import { changeFlags } from './change-flags.ts'
-import { handleMmFault } from './fault.ts'
+import { handleMmFault, swapInAnon } from './fault.ts'
 import { FILL_HOLES, getPage } from './filemap.ts'
 import type { Machine } from './machine.ts'
 import { punchHole } from './truncate.ts'
@@ -79,7 +82,7 @@ export function doMadvise(m: Machine, mm: number, start: number, end: number, ad
 function adviseVma(m: Machine, mm: number, vma: number, start: number, end: number, advice: number): number {
   switch (advice) {
     case MADV_WILLNEED:
-      return willNeed(m, vma, start, end)
+      return willNeed(m, mm, vma, start, end)
     case MADV_DONTNEED:
       return dontNeed(m, mm, vma, start, end)
     case MADV_FREE:
@@ -104,7 +107,10 @@ function setBehaviour(m: Machine, mm: number, vma: number, start: number, end: n
   else if (advice === MADV_DOFORK) flags &= ~VM_DONTCOPY
   else if (advice === MADV_DONTDUMP) flags |= VM_DONTDUMP
   else if (advice === MADV_DODUMP) flags &= ~VM_DONTDUMP
-  else if (advice === MADV_MERGEABLE || advice === MADV_UNMERGEABLE) return 0
+  else if (advice === MADV_MERGEABLE) {
+    // Only a mark here: equal pages are not looked for. Shared mappings do not get it.
+    if ((old & (VM_SHARED | VM_MAYSHARE | VM_DONTEXPAND)) === 0) flags |= VM_MERGEABLE
+  } else if (advice === MADV_UNMERGEABLE) flags &= ~VM_MERGEABLE
   else if (advice === MADV_HUGEPAGE || advice === MADV_NOHUGEPAGE) {
     // There are no huge pages here; 3.19 refuses shared mappings (measured).
     return (old & VM_SHARED) !== 0 ? -EINVAL : 0
@@ -113,9 +119,9 @@ function setBehaviour(m: Machine, mm: number, vma: number, start: number, end: n
   return changeFlags(m, mm, vma, start, end, flags) === 0 ? -ENOMEM : 0
 }
 
-function willNeed(m: Machine, vma: number, start: number, end: number): number {
+function willNeed(m: Machine, mm: number, vma: number, start: number, end: number): number {
   const inode = m.vmas.inode[vma]
-  if (inode === 0) return -EBADF
+  if (inode === 0) return willNeedAnon(m, mm, start, end)
   const first = m.vmas.linearIndex(vma, start)
   const last = Math.min(m.vmas.linearIndex(vma, end) - 1, m.nrFilePages(inode) - 1)
   if (last < first) return 0
@@ -128,6 +134,21 @@ function willNeed(m: Machine, vma: number, start: number, end: number): number {
     const isHole = m.cache.lookup(inode, index) === 0 && m.swap.find(inode, index) === 0
     if (isHole && m.inodes.isShmem(inode)) continue
     if (getPage(m, inode, m.vmas.file[vma], index, 0, FILL_HOLES) < 0) return 0
+  }
+  return 0
+}
+
+/** Swapped-out pages come back into the swap cache, as long as there is memory. */
+function willNeedAnon(m: Machine, mm: number, start: number, end: number): number {
+  const { tables } = m
+  let vpn = tables.nextLeaf(mm, start, end)
+  while (vpn < end) {
+    const stop = tables.leafEnd(vpn, end)
+    for (; vpn < stop; vpn++) {
+      const pte = tables.get(mm, vpn)
+      if (pteSwap(pte) && swapInAnon(m, pteSwapOffset(pte)) <= 0) return 0
+    }
+    if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)
   }
   return 0
 }

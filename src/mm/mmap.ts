@@ -65,7 +65,8 @@ export function doMmap(
   file: number,
   pgoff: number
 ): number {
-  if (pgoff + pages > m.ram.pagesIn64Bits) return -EOVERFLOW
+  // Linux 3.19 looks for a wrap of the page number only, which bytes cannot bring about; later ones refuse this too.
+  if (m.policy !== POLICY_LINUX && pgoff + pages > m.ram.pagesIn64Bits) return -EOVERFLOW
   if (m.mms.row(mm, MM_MAP_COUNT) > m.maxMapCount) return -ENOMEM
   const at = findPlace(m, mm, vpn, pages, flags)
   if (at < 0) return at

@@ -38,8 +38,9 @@ export function doMprotect(m: Machine, mm: number, start: number, end: number, p
     if (error < 0) return error
     at = stop
     if (at >= end) return 0
-    vma = vmas.find(mm, at)
-    if (vma === 0 || vmas.start[vma] !== at) return -ENOMEM
+    // The part may be one with what follows it now: then the rest is found to have its protection already.
+    vma = vmas.at(mm, at)
+    if (vma === 0) return -ENOMEM
   }
 }
 

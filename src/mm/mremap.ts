@@ -11,10 +11,10 @@ import { MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE } from '../abi/mman.ts'
 import { PG_ANON } from '../frame/frame-table.ts'
 import { MM_LOCKED_VM, MM_MAP_COUNT, MM_SHIFT } from '../frame/mm-table.ts'
 import { PTE_PRESENT, pteFrame, pteMkSoftDirty } from '../pgtable/pte.ts'
-import { VM_DONTEXPAND, VM_LOCKED, VM_SOFTDIRTY } from '../vma/flags.ts'
+import { VM_DONTEXPAND, VM_LOCKED } from '../vma/flags.ts'
 import { mergeVma } from '../vma/merge.ts'
 import { getFile } from './files.ts'
-import type { Machine } from './machine.ts'
+import { type Machine, POLICY_LINUX } from './machine.ts'
 import { addTotalVm, findHole, lockedBeyondLimit, mayExpand } from './mmap.ts'
 import { doMunmap } from './munmap.ts'
 
@@ -99,7 +99,9 @@ function checkSource(m: Machine, mm: number, start: number, oldPages: number, ne
   const vma = vmas.at(mm, start)
   if (vma === 0 || oldPages > vmas.end[vma] - start) return -EFAULT
   if (newPages > oldPages) {
-    if (vmas.inode[vma] !== 0 && vmas.linearIndex(vma, start) + newPages > 2 ** (64 - m.ram.pageShift)) return -EINVAL
+    // As for mmap: Linux 3.19 does not see offsets that pass 2^64 bytes.
+    const pastOffsets = vmas.linearIndex(vma, start) + newPages > m.ram.pagesIn64Bits
+    if (m.policy !== POLICY_LINUX && vmas.inode[vma] !== 0 && pastOffsets) return -EINVAL
     if ((vmas.flags[vma] & VM_DONTEXPAND) !== 0) return -EFAULT
   }
   if ((vmas.flags[vma] & VM_LOCKED) !== 0 && lockedBeyondLimit(m, mm, newPages - oldPages)) return -EAGAIN
@@ -166,17 +168,14 @@ function copyVma(m: Machine, mm: number, vma: number, start: number, target: num
   const pgoff = inode === 0 && vmas.anon[vma] === 0 ? target : vmas.linearIndex(vma, start)
   const flags = vmas.flags[vma]
   const merged = mergeVma(vmas, mm, target, target + pages, flags, vmas.anon[vma], file, inode, pgoff, m.onFile)
-  if (merged !== 0) {
-    vmas.flags[merged] |= VM_SOFTDIRTY
-    return merged
-  }
+  if (merged !== 0) return merged
   const created = vmas.alloc()
   if (created === 0) return 0
   vmas.mm[created] = mm
   vmas.start[created] = target
   vmas.end[created] = target + pages
   vmas.pgoff[created] = pgoff
-  vmas.flags[created] = flags | VM_SOFTDIRTY
+  vmas.flags[created] = flags
   vmas.file[created] = file
   vmas.inode[created] = inode
   vmas.anon[created] = vmas.anon[vma]

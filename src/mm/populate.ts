@@ -6,7 +6,8 @@
  * place of the range since the call (`ticket`, from `vmas.clock`).
  *
  * Shared mappings are read-faulted and never dirtied; private writable ones get their copies. Ascending within a vma, up
- * to the first page that fails: the rest of that vma's part is then left alone, and the next vma tried.
+ * to the first page that fails: the rest of that vma's part is then left alone, and the next vma tried (or, for mlock,
+ * which reports it, nothing more).
  */
 import { EFAULT, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
@@ -19,19 +20,26 @@ import { mlockPage } from './mlock-pages.ts'
 /** Pages that one step faults in before the lock is dropped. */
 export const POPULATE_STEP_PAGES = 256 as const
 
+/** What follows a page that cannot be populated. */
+export const ERROR_SKIPS_VMA = 0 as const
+export const ERROR_ENDS = 1 as const
+export type OnError = typeof ERROR_SKIPS_VMA | typeof ERROR_ENDS
+
 export class PopulateCursor {
   vpn: number
   readonly end: number
   readonly ticket: number
+  readonly onError: OnError
   /** First error, -EFAULT or -ENOMEM; 0 while there is none. */
   error = 0
   /** Pages made present, or found so. */
   populated = 0
 
-  constructor(vpn: number, end: number, ticket: number) {
+  constructor(vpn: number, end: number, ticket: number, onError: OnError = ERROR_SKIPS_VMA) {
     this.vpn = vpn
     this.end = end
     this.ticket = ticket
+    this.onError = onError
   }
 
   get done(): boolean {
@@ -61,7 +69,7 @@ export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, max
       const code = faultIn(m, mm, cursor.vpn, access, flags)
       if (code !== FAULT_OK) {
         if (cursor.error === 0) cursor.error = code === FAULT_OOM ? -ENOMEM : -EFAULT
-        cursor.vpn = stop
+        cursor.vpn = cursor.onError === ERROR_ENDS ? cursor.end : stop
         break
       }
       cursor.vpn++
@@ -72,8 +80,15 @@ export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, max
 }
 
 /** The whole range, step by step. → 0, or the first error (which most callers ignore, as Linux does). */
-export function mmPopulate(m: Machine, mm: number, start: number, end: number, ticket: number): number {
-  const cursor = new PopulateCursor(start, end, ticket)
+export function mmPopulate(
+  m: Machine,
+  mm: number,
+  start: number,
+  end: number,
+  ticket: number,
+  onError: OnError = ERROR_SKIPS_VMA
+): number {
+  const cursor = new PopulateCursor(start, end, ticket, onError)
   while (!cursor.done) populateStep(m, mm, cursor, POPULATE_STEP_PAGES)
   return cursor.error
 }

@@ -122,6 +122,7 @@ export function truncateInode(m: Machine, inode: number, sizeBytes: number): num
   if (tailPage !== 0) m.frames.unpin(tailPage)
   if (result < 0) return result
   m.inodes.sizeBytes[inode] = sizeBytes
+  m.inodes.storeBytes[inode] = sizeBytes
   if (sizeBytes >= before) return 0
   const first = Math.ceil(sizeBytes / pageSize)
   unmapMappingRange(m, inode, first, MAX_FILE_PAGES, EVEN_COWS)

@@ -4,17 +4,17 @@
  * Buffers are the caller's own (kernel side); `sys_read_user` and `sys_write_user` move bytes between a file and an
  * address space.
  */
-import { EBADF, EDEADLK, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/errno.ts'
-import { ACCESS_WRITE } from '../abi/fault.ts'
-import { MAX_FILE_PAGES } from '../abi/limits.ts'
+import { EBADF, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/errno.ts'
+import { MAX_FILE_PAGES, TASK_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../abi/mman.ts'
 import { FILE_READ, FILE_WRITE, INODE_NOREMAP, INODE_RAMFS, INODE_SHMEM } from '../cache/inodes.ts'
-import { copyFromUser, copyToUser, translate } from '../mm/access.ts'
+import { copyFromUser, copyToUser } from '../mm/access.ts'
 import { closeFd, fileOf, newQuota, openMemory, openStore, reopen } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { fileSync } from '../mm/msync.ts'
 import { fileRead, fileWrite } from '../mm/rw.ts'
 import { punchHole, truncateInode } from '../mm/truncate.ts'
+import { readToUser, writeFromUser } from '../mm/user-rw.ts'
 import type { Store } from '../store/store.ts'
 import { BAD, bytesOf, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
 
@@ -160,61 +160,25 @@ export function lastCopyFault(): number {
 
 /** pread(2) into an address space. → bytes, or EBADF, EINVAL, EFAULT, the store's error. */
 export function sys_read_user(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Quantity): number {
-  const m = machineOf(mm)
-  if (m === undefined) return -ESRCH
-  const file = fileOf(m, fd)
-  if (file === 0 || (m.files.mode[file] & FILE_READ) === 0) return -EBADF
-  const at = bytesOf(position)
-  const length = bytesOf(len)
-  const vpn = pageOf(m, addr)
-  if (at === BAD || length === BAD || vpn === BAD) return -EINVAL
-  return eachPage(m, addr, length, (page, off, done, n) => {
-    const frame = translate(m, mm.id, page, ACCESS_WRITE)
-    if (frame < 0) return -EFAULT
-    if (!m.frames.pin(frame)) return -EDEADLK
-    const got = fileRead(m, file, at + done, m.ram.u8, frame * m.ram.pageSize + off, n)
-    m.frames.unpin(frame)
-    m.putFrame(frame)
-    return got
-  })
+  return transfer(mm, addr, len, fd, position, FILE_READ)
 }
 
 /** pwrite(2) from an address space. → bytes, or EBADF, EINVAL, EFAULT, the store's error. */
 export function sys_write_user(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Quantity): number {
+  return transfer(mm, addr, len, fd, position, FILE_WRITE)
+}
+
+function transfer(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Quantity, mode: number): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   const file = fileOf(m, fd)
-  if (file === 0 || (m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
+  if (file === 0 || (m.files.mode[file] & mode) === 0) return -EBADF
   const at = bytesOf(position)
   const length = bytesOf(len)
-  if (at === BAD || length === BAD || pageOf(m, addr) === BAD) return -EINVAL
-  const bounce = new Uint8Array(m.ram.pageSize)
-  return eachPage(m, addr, length, (page, off, done, n) => {
-    const part = bounce.subarray(0, n)
-    if (copyFromUser(m, mm.id, page, off, part, 0, n, result) < n) return -EFAULT
-    return fileWrite(m, file, at + done, part, 0, n)
-  })
-}
-
-/** Calls `move` for each page's part of a user range; stops at a short count. → bytes, or the first page's -errno. */
-function eachPage(
-  m: Machine,
-  addr: Quantity,
-  length: number,
-  move: (page: number, off: number, done: number, n: number) => number
-): number {
-  let page = pageOf(m, addr)
-  let off = offOf(m, addr)
-  let done = 0
-  while (done < length) {
-    if (page > 0x7fffffff) return done > 0 ? done : -EFAULT
-    const n = Math.min(length - done, m.ram.pageSize - off)
-    const got = move(page, off, done, n)
-    if (got < 0) return done > 0 ? done : got
-    done += got
-    if (got < n) break
-    page++
-    off = 0
-  }
-  return done
+  const vpn = pageOf(m, addr)
+  if (at === BAD || length === BAD || vpn === BAD) return -EINVAL
+  const off = offOf(m, addr)
+  if (vpn + Math.ceil((off + length) / m.ram.pageSize) > TASK_PAGES) return -EFAULT
+  const move = mode === FILE_READ ? readToUser : writeFromUser
+  return move(m, mm.id, vpn, off, length, file, at)
 }

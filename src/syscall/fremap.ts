@@ -6,7 +6,7 @@
 import { EDEADLK, EINVAL, ESRCH } from '../abi/errno.ts'
 import { MAP_NONBLOCK, MAP_PAGE_PROT, PROT_NONE, PROT_READ, PROT_WRITE } from '../abi/mman.ts'
 import { doRemap, remapVector } from '../mm/fremap.ts'
-import type { Machine } from '../mm/machine.ts'
+import { type Machine, POLICY_LINUX } from '../mm/machine.ts'
 import { mmPopulate } from '../mm/populate.ts'
 import { PAGE_PROT_DEFAULT, PAGE_PROT_NONE, PAGE_PROT_READ, PAGE_PROT_WRITE } from '../pgtable/pte.ts'
 import { VM_LOCKED } from '../vma/flags.ts'
@@ -17,7 +17,7 @@ import { BAD, countOf, intOf, type Mm, machineOf, offOf, pageOf, pagesIn64Bits, 
  *
  * `prot` must be 0, unless `flags` has MAP_PAGE_PROT (ours): then it is the protection of these pages. MAP_NONBLOCK
  * leaves them to be faulted when touched; without it, or in a locked mapping, they are populated, errors ignored.
- * All other flags are ignored.
+ * All other flags are ignored, with POLICY_LINUX that one too.
  *
  * → 0, or -EINVAL (prot, an empty or wrapping range, pgoff beyond PTE_FILE_MAX_BITS, not within one shared mapping,
  * a mapping without remap_pages), -ENOMEM (page tables; what was remapped before stays so), -EACCES (MAP_PAGE_PROT
@@ -35,7 +35,7 @@ export function sys_remap_file_pages(
   if (m === undefined) return -ESRCH
   const f = intOf(flags)
   if (Number.isNaN(f)) return -EINVAL
-  const pageProt = (f & MAP_PAGE_PROT) === 0 ? (prot === 0 || prot === 0n ? PAGE_PROT_DEFAULT : BAD) : pageProtOf(prot)
+  const pageProt = hasPageProt(m, f) ? pageProtOf(prot) : prot === 0 || prot === 0n ? PAGE_PROT_DEFAULT : BAD
   if (pageProt === BAD) return -EINVAL
   const vpn = pageOf(m, start)
   const pages = pageOf(m, size)
@@ -67,7 +67,7 @@ export function sys_remap_file_pages_vec(
   if (m === undefined) return -ESRCH
   const f = intOf(flags)
   if (Number.isNaN(f) || !(pgoffs instanceof Int32Array)) return -EINVAL
-  const pageProt = (f & MAP_PAGE_PROT) === 0 ? (prot === 0 || prot === 0n ? PAGE_PROT_DEFAULT : BAD) : pageProtOf(prot)
+  const pageProt = hasPageProt(m, f) ? pageProtOf(prot) : prot === 0 || prot === 0n ? PAGE_PROT_DEFAULT : BAD
   const vpn = pageOf(m, start)
   if (pageProt === BAD || vpn === BAD || offOf(m, start) !== 0) return -EINVAL
   const pages = pgoffs.length
@@ -83,6 +83,11 @@ export function sys_remap_file_pages_vec(
 function isLocked(m: Machine, mm: number, vpn: number): boolean {
   const vma = m.vmas.at(mm, vpn)
   return vma !== 0 && (m.vmas.flags[vma] & VM_LOCKED) !== 0
+}
+
+/** Linux ignores all flags but MAP_NONBLOCK, so with its policy this one is none. */
+function hasPageProt(m: Machine, flags: number): boolean {
+  return (flags & MAP_PAGE_PROT) !== 0 && m.policy !== POLICY_LINUX
 }
 
 function pageProtOf(prot: Quantity): number {

@@ -6,7 +6,7 @@ import { MM_RLIMIT_MEMLOCK, MM_TOTAL_VM } from '../frame/mm-table.ts'
 import type { Machine } from '../mm/machine.ts'
 import { applyLock, applyLockAll } from '../mm/mlock.ts'
 import { lockedBeyondLimit } from '../mm/mmap.ts'
-import { mmPopulate } from '../mm/populate.ts'
+import { ERROR_ENDS, mmPopulate } from '../mm/populate.ts'
 import { VM_LOCKED, VM_LOCKONFAULT } from '../vma/flags.ts'
 import { BAD, intOf, type Mm, machineOf, offOf, pageOf, pagesIn64Bits, type Quantity } from './args.ts'
 
@@ -43,7 +43,7 @@ function lock(mm: Mm, addr: Quantity, len: Quantity, lockFlags: number): number 
   const result = applyLock(m, mm.id, vpn, vpn + pages, lockFlags)
   m.unlock(mm.id)
   if (result < 0 || lockFlags === 0) return result
-  const error = mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock)
+  const error = mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock, ERROR_ENDS)
   // POSIX wants other numbers for these than a page fault gives.
   return error === 0 ? 0 : error === -ENOMEM ? -EAGAIN : -ENOMEM
 }

@@ -74,14 +74,12 @@ export function mergeVma(
     if (withRight && (t.anon[left] === 0 || t.anon[right] === 0 || t.anon[left] === t.anon[right])) {
       const newEnd = t.end[right]
       inherit(t, left, anon === 0 ? right : area)
-      t.flags[left] |= (t.flags[right] | flags) & VM_SOFTDIRTY
       drop(t, right, onFile)
       if (area !== 0) drop(t, area, onFile)
       t.adjust(left, t.start[left], newEnd, t.pgoff[left])
       return left
     }
     inherit(t, left, area)
-    t.flags[left] |= flags & VM_SOFTDIRTY
     if (area !== 0) {
       if (t.end[area] === end) drop(t, area, onFile)
       else t.adjust(area, end, t.end[area], t.pgoff[area] + (end - t.start[area]))
@@ -91,7 +89,6 @@ export function mergeVma(
   }
   if (withRight) {
     inherit(t, right, area)
-    t.flags[right] |= flags & VM_SOFTDIRTY
     if (area !== 0) {
       if (t.start[area] === start) drop(t, area, onFile)
       else t.adjust(area, t.start[area], start, t.pgoff[area])

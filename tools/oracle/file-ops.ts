@@ -45,14 +45,16 @@ function fdOf(s: Session, a: Args): number {
   return s.file(a.file as number).fd
 }
 
-/** Page i gets u32 (id << 24) | i at its first and last word. */
+/** Page i gets u32 (id << 24) | i at its first and last word. Huge pages cannot be written by write(). */
 function createFile(s: Session, a: Args): Readonly<Record<string, unknown>> {
   const id = a.id as number
   const pages = a.pages as number
   const fd = s.create(id, a.kind as FileKind)
   if (fd < 0) return failed(fd)
   let error = sys_ftruncate(s.machine, fd, pages * PAGE_SIZE)
-  const data = (a.data as number[] | undefined) ?? (a.holes === true ? [] : Array.from({ length: pages }, (_, i) => i))
+  const data =
+    (a.data as number[] | undefined) ??
+    (a.holes === true || a.kind === 'huge' ? [] : Array.from({ length: pages }, (_, i) => i))
   const bytes = new Uint8Array(PAGE_SIZE)
   const view = new DataView(bytes.buffer)
   for (const i of data) {

@@ -1,0 +1,97 @@
+/**
+ * read() and write() between a file and an address space (Linux: generic_file_read_iter, generic_perform_write, 3.19).
+ *
+ * The file is walked page by page. A read goes as far as its destination can be stored to; a write takes of each file
+ * page all or nothing, so it stops before the first one whose bytes cannot all be loaded.
+ */
+import { EFAULT } from '../abi/errno.ts'
+import { FAULT_OK } from '../abi/fault.ts'
+import { RA_NORMAL } from '../cache/fill.ts'
+import { type BulkResult, copyFromUser, copyToUser, fillUser } from './access.ts'
+import { getPage, KEEP_HOLES } from './filemap.ts'
+import { type Machine, POLICY_LINUX } from './machine.ts'
+import { fileWrite } from './rw.ts'
+
+const bulk: BulkResult = { fault: FAULT_OK }
+
+/** Reads the file from byte `position` to page `vpn`, byte `off` on. → bytes, or -errno when there are none. */
+export function readToUser(
+  m: Machine,
+  mm: number,
+  vpn: number,
+  off: number,
+  length: number,
+  file: number,
+  position: number
+): number {
+  const { pageSize } = m.ram
+  const inode = m.files.inode[file]
+  let done = 0
+  while (done < length) {
+    const at = position + done
+    const n = Math.min(length - done, pageSize - (at % pageSize), m.inodes.sizeBytes[inode] - at)
+    if (n <= 0) return done
+    const to = off + done
+    const got = readPart(m, mm, vpn + Math.floor(to / pageSize), to % pageSize, n, file, at)
+    if (got < 0) return done > 0 ? done : got
+    done += got
+    if (got < n) return done > 0 ? done : -EFAULT
+  }
+  return done
+}
+
+/** Part of one file page. → bytes stored, or -errno of the file. */
+function readPart(m: Machine, mm: number, vpn: number, off: number, n: number, file: number, at: number): number {
+  const { pageSize, u8 } = m.ram
+  const frame = getPage(m, m.files.inode[file], file, Math.floor(at / pageSize), RA_NORMAL, KEEP_HOLES)
+  if (frame < 0) return frame
+  if (frame !== 0 && !m.frames.pin(frame)) return -EFAULT
+  if (m.policy === POLICY_LINUX) touchEnds(m, mm, vpn, off, n)
+  let done: number
+  if (frame === 0) done = fillUser(m, mm, vpn, off, 0, n, bulk)
+  else {
+    done = copyToUser(m, mm, vpn, off, u8, frame * pageSize + (at % pageSize), n, bulk)
+    m.lru.markAccessed(frame)
+    m.frames.unpin(frame)
+    m.putFrame(frame)
+  }
+  return done
+}
+
+/**
+ * Linux makes sure that the destination can be stored to by storing 0 to its first byte, and to the last one if that is
+ * in another page. It shows when the destination is the very page that is read (measured on 3.19).
+ */
+function touchEnds(m: Machine, mm: number, vpn: number, off: number, n: number): void {
+  const { pageSize } = m.ram
+  const last = off + n - 1
+  if (fillUser(m, mm, vpn, off, 0, 1, bulk) === 1 && last >= pageSize) {
+    fillUser(m, mm, vpn + 1, last - pageSize, 0, 1, bulk)
+  }
+}
+
+/** Writes bytes from page `vpn`, byte `off` on to the file at byte `position`. → bytes, or -errno when there are none. */
+export function writeFromUser(
+  m: Machine,
+  mm: number,
+  vpn: number,
+  off: number,
+  length: number,
+  file: number,
+  position: number
+): number {
+  const { pageSize } = m.ram
+  const bounce = new Uint8Array(pageSize)
+  let done = 0
+  while (done < length) {
+    const at = position + done
+    const n = Math.min(length - done, pageSize - (at % pageSize))
+    const from = off + done
+    const loaded = copyFromUser(m, mm, vpn + Math.floor(from / pageSize), from % pageSize, bounce, 0, n, bulk)
+    const put = loaded < n ? -EFAULT : fileWrite(m, file, at, bounce, 0, n)
+    if (put < 0) return done > 0 ? done : put
+    done += put
+    if (put < n) return done
+  }
+  return done
+}
