@@ -4,6 +4,7 @@
  *   frame allocator ── reclaim      needs frames freed
  *   writeback       ── rmap         needs a page's entries made clean and read-only
  *   rmap            ── page cache   an entry that was stored to goes away
+ *   reclaim         ── mm           a page of shared memory is held no longer
  *
  * All state lies in two SharedArrayBuffers: RAM (the frames; page tables and reverse-map nodes live in frames too) and
  * the arena (columns). `layout` reports both by name.
@@ -20,7 +21,9 @@ import { FrameTable, PG_RESERVED } from './frame/frame-table.ts'
 import { Lru } from './frame/lru.ts'
 import { MmTable } from './frame/mm-table.ts'
 import { Ram } from './frame/ram.ts'
+import { Trace } from './frame/trace.ts'
 import { vmstatColumn } from './frame/vmstat.ts'
+import { uncharge } from './mm/filemap.ts'
 import { Machine, POLICY_NONLINEAR } from './mm/machine.ts'
 import { Notifiers } from './notify/notifier.ts'
 import { PageTables } from './pgtable/page-tables.ts'
@@ -52,6 +55,8 @@ export interface MachineOptions {
   readonly readaheadBytes?: number
   /** Where anonymous and shared-memory pages go under pressure, and how many pages fit. Default: nowhere. */
   readonly swap?: { readonly store: Store; readonly nrSlots: number }
+  /** Events that the trace ring holds, 0 = off. Default 0. */
+  readonly traceEntries?: number
   /** Fill freed frames with a pattern, to see stale reads. Default off. */
   readonly poison?: boolean
 }
@@ -126,6 +131,7 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
   const readaheadPages = Math.max(1, Math.min(readaheadBytes >>> pageShift, ram.nrFrames >>> 3))
 
   const vmstat = vmstatColumn(arena)
+  const trace = new Trace(arena, checked('traceEntries', options.traceEntries ?? 0, 0, 1 << 24))
   const frames = new FrameTable(arena, ram.nrFrames)
   const allocator = new FrameAllocator(arena, ram, frames, options.poison === true ? 'poison' : 'plain')
   const lru = new Lru(arena, frames)
@@ -136,13 +142,13 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
   const inodes = new InodeTable(arena, maxInodes)
   const files = new FileTable(arena, maxFiles)
   const cache = new PageCache(arena, frames, inodes, vmstat, bucketsFor(ram.nrFrames, 0.68))
-  const filler = new Filler(cache, files, allocator, lru, readaheadPages)
-  const writeback = new Writeback(cache, files, ram, filler.bounce)
+  const filler = new Filler(cache, files, allocator, lru, readaheadPages, trace)
+  const writeback = new Writeback(cache, files, ram, filler.bounce, trace)
   const nrSlots = options.swap === undefined ? 0 : checked('swap.nrSlots', options.swap.nrSlots, 1, MAX_FRAMES)
   const swap = new SwapArea(arena, ram, options.swap?.store, nrSlots)
   const nodes = new RmapNodes(arena, frames, allocator, bucketsFor(ram.nrFrames, 0.25))
   const rmap = new Rmap(frames, mms, tables, vmas, nodes, swap, notifiers, vmstat, frame => cache.setDirty(frame))
-  const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap)
+  const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap, trace)
   const fds = arena.int32('files', maxFiles + 3)
   const quotas = arena.int32('files', 128)
   fds.fill(0)
@@ -151,7 +157,7 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
   writeback.setClean(frame => {
     rmap.pageMkclean(frame)
   })
-  return new Machine({
+  const machine = new Machine({
     ram,
     frames,
     allocator,
@@ -170,12 +176,15 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
     nodes,
     rmap,
     reclaim,
+    trace,
     fds,
     quotas,
     policy: options.policy ?? POLICY_NONLINEAR,
     maxMapCount,
     faultAroundPages
   })
+  reclaim.setUncharge(inode => uncharge(machine, inode, 1))
+  return machine
 }
 
 function mergeParts(parts: readonly ArenaPart[]): ArenaPart[] {

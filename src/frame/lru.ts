@@ -91,6 +91,14 @@ export class Lru {
     this.add(frame)
   }
 
+  /** The page must not be dropped but swapped out from now on. */
+  setSwapBacked(frame: number): void {
+    const listed = (this.#flags[frame] & PG_LRU) !== 0
+    if (listed) this.remove(frame)
+    this.#flags[frame] |= PG_SWAPBACKED
+    if (listed) this.add(frame)
+  }
+
   /** A use that no page-table entry records, such as read(): twice makes the page active. */
   markAccessed(frame: number): void {
     const flags = this.#flags[frame]

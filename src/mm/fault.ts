@@ -21,6 +21,7 @@ import { RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
 import { MAPPING_ANON, PG_ANON, PG_CACHED, PG_DIRTY, PG_SWAPBACKED, PG_UPTODATE } from '../frame/frame-table.ts'
 import { MM_MAJ_FLT, MM_MIN_FLT, MM_SHIFT, MM_SWAPENTS } from '../frame/mm-table.ts'
+import { TRACE_FAULT } from '../frame/trace.ts'
 import { COW_COPIES, PGFAULT, PGMAJFAULT, PSWPIN } from '../frame/vmstat.ts'
 import {
   mkPte,
@@ -50,9 +51,9 @@ import {
   VM_SOFTDIRTY,
   VM_WRITE
 } from '../vma/flags.ts'
-import { faultAround } from './fault-around.ts'
+import { faultAround, faultAroundFirst } from './fault-around.ts'
 import { bringPage, FILL_HOLES } from './filemap.ts'
-import type { Machine } from './machine.ts'
+import { type Machine, POLICY_LINUX } from './machine.ts'
 
 const MAX_ROUNDS = 4
 
@@ -66,6 +67,7 @@ export function handleMmFault(m: Machine, mm: number, vpn: number, access: numbe
   const majorBefore = m.vmstat[PGMAJFAULT]
   let code: number = FAULT_RETRY
   while (code === FAULT_RETRY) code = faultOnce(m, mm, vpn, access)
+  m.trace.add(TRACE_FAULT, mm, vpn, access, code)
   m.mms.w[(mm << MM_SHIFT) + (m.vmstat[PGMAJFAULT] > majorBefore ? MM_MAJ_FLT : MM_MIN_FLT)]++
   return code
 }
@@ -156,7 +158,9 @@ function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: num
   prepareAnon(m, vma)
   if (old !== 0 && (frames.flags[old] & PG_ANON) !== 0 && frames.mapcount[old] === 1 && leaveSwapCache(m, old)) {
     m.ram.i32[slot] = pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY
-    frames.flags[old] |= PG_DIRTY | PG_SWAPBACKED
+    frames.flags[old] |= PG_DIRTY
+    // After MADV_FREE: an ordinary page again, and so on another list.
+    if ((frames.flags[old] & PG_SWAPBACKED) === 0) m.lru.setSwapBacked(old)
     return FAULT_OK
   }
   if (old !== 0 && !frames.pin(old)) return outOfMemory(m)
@@ -239,12 +243,17 @@ function anonFault(m: Machine, mm: number, vma: number, vpn: number, access: num
  * may reclaim, and so take back what the other made: a table without entries, or an empty slab.
  */
 export function prepareEntry(m: Machine, mm: number, vpn: number, node: typeof NO_NODE | typeof NEEDS_NODE): number {
+  let slot = 0
   for (let round = 0; round < MAX_ROUNDS; round++) {
-    if (node === NEEDS_NODE && !m.nodes.prepare()) return 0
-    const slot = m.tables.ensure(mm, vpn)
-    if (slot === 0) return 0
+    if (node === NEEDS_NODE && !m.nodes.prepare()) break
+    slot = m.tables.ensure(mm, vpn)
+    if (slot === 0) break
     if (node === NO_NODE || m.nodes.isPrepared) return slot
   }
+  // What was made for nothing goes back. Reclaim may have freed the table of an earlier round, so it is looked up.
+  slot = m.tables.find(mm, vpn)
+  if (slot !== 0) m.tables.releaseIfEmpty(slot)
+  m.nodes.trim()
   return 0
 }
 
@@ -264,6 +273,9 @@ function fileFault(
   const write = access === ACCESS_WRITE
   const copies = write && (vmFlags & VM_SHARED) === 0
   if (copies) prepareAnon(m, vma)
+  // After the page itself, so that what was read ahead is mapped with it; Linux's policy keeps Linux's order.
+  const around = !write && pte === 0 && m.faultAroundPages > 1
+  if (around && m.policy === POLICY_LINUX && faultAroundFirst(m, mm, vma, vpn)) return FAULT_OK
   if (pgoff >= m.nrFilePages(inode)) return busError(m, 0)
 
   const advice = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
@@ -304,7 +316,7 @@ function fileFault(
   }
   m.rmap.addRmap(page, mm, vma, vpn)
   m.tables.set(slot, mkPte(page, flags))
-  if (!write && pte === 0 && m.faultAroundPages > 1) faultAround(m, mm, vma, vpn)
+  if (around && m.policy !== POLICY_LINUX) faultAround(m, mm, vma, vpn)
   return FAULT_OK
 }
 

@@ -15,8 +15,7 @@ import type { Machine } from './machine.ts'
 /** Opens a store. → file descriptor, or -errno (the store's own from size()). The machine closes the store. */
 export function openStore(m: Machine, store: Store, mode: number): number {
   if ((mode & FILE_WRITE) !== 0 && store.readOnly) return -EBADF
-  let inode = 0
-  if (store.identity !== undefined) inode = findIdentity(m, store.identity)
+  let inode = findInode(m, store)
   if (inode !== 0) {
     m.inodes.refs[inode]++
     const known = m.inodes.stores[inode]
@@ -52,6 +51,7 @@ export function reopen(m: Machine, fd: number, mode: number): number {
   const file = fileOf(m, fd)
   if (file === 0) return -EBADF
   const inode = m.files.inode[file]
+  if ((mode & FILE_WRITE) !== 0 && m.inodes.stores[inode]?.readOnly === true) return -EBADF
   m.inodes.refs[inode]++
   return install(m, inode, mode)
 }
@@ -118,9 +118,12 @@ function putInode(m: Machine, inode: number): number {
   return result
 }
 
-function findIdentity(m: Machine, identity: string): number {
+/** The inode that has this store, or one over the same bytes; 0 for none. */
+function findInode(m: Machine, store: Store): number {
   for (let i = 1; i <= m.inodes.capacity; i++) {
-    if (m.inodes.kind[i] === INODE_STORE && m.inodes.stores[i]?.identity === identity) return i
+    if (m.inodes.kind[i] !== INODE_STORE) continue
+    const known = m.inodes.stores[i]
+    if (known === store || (store.identity !== undefined && known?.identity === store.identity)) return i
   }
   return 0
 }

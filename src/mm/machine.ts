@@ -6,7 +6,7 @@
  */
 
 import type { Filler } from '../cache/fill.ts'
-import type { FileTable, InodeTable } from '../cache/inodes.ts'
+import { type FileTable, INODE_RAMFS, type InodeTable } from '../cache/inodes.ts'
 import type { PageCache } from '../cache/page-cache.ts'
 import type { Writeback } from '../cache/writeback.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
@@ -14,6 +14,7 @@ import { type FrameTable, PG_ANON, PG_CACHED, PG_LRU, PG_MLOCKED } from '../fram
 import type { Lru } from '../frame/lru.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, type MmTable } from '../frame/mm-table.ts'
 import type { Ram } from '../frame/ram.ts'
+import type { Trace } from '../frame/trace.ts'
 import { NR_MLOCK } from '../frame/vmstat.ts'
 import type { Notifiers } from '../notify/notifier.ts'
 import type { PageTables } from '../pgtable/page-tables.ts'
@@ -47,6 +48,7 @@ export interface MachineParts {
   readonly nodes: RmapNodes
   readonly rmap: Rmap
   readonly reclaim: Reclaim
+  readonly trace: Trace
   /** File descriptors: file row by number, 0 for a closed one. */
   readonly fds: Int32Array
   /** Page limits and use of accounting groups, two words each. */
@@ -76,6 +78,7 @@ export class Machine implements MachineParts {
   readonly nodes: RmapNodes
   readonly rmap: Rmap
   readonly reclaim: Reclaim
+  readonly trace: Trace
   readonly fds: Int32Array
   readonly quotas: Int32Array
   readonly policy: number
@@ -107,6 +110,7 @@ export class Machine implements MachineParts {
     this.nodes = parts.nodes
     this.rmap = parts.rmap
     this.reclaim = parts.reclaim
+    this.trace = parts.trace
     this.fds = parts.fds
     this.quotas = parts.quotas
     this.policy = parts.policy
@@ -145,7 +149,9 @@ export class Machine implements MachineParts {
   clearMlocked(frame: number): void {
     this.frames.flags[frame] &= ~PG_MLOCKED
     this.vmstat[NR_MLOCK]--
-    if ((this.frames.flags[frame] & PG_LRU) !== 0) this.lru.setEvictable(frame)
+    const { flags, mapping } = this.frames
+    const stays = (flags[frame] & PG_ANON) === 0 && this.inodes.kind[mapping[frame]] === INODE_RAMFS
+    if (!stays && (flags[frame] & PG_LRU) !== 0) this.lru.setEvictable(frame)
   }
 
   /** Takes the mmap lock for writing. False when this thread is inside a verb already (a notifier or store called back). */

@@ -163,7 +163,7 @@ function dontNeed(m: Machine, mm: number, vma: number, start: number, end: numbe
 
 /** Private anonymous pages may be dropped by reclaim, until something is stored to them again. */
 function free(m: Machine, mm: number, vma: number, start: number, end: number): number {
-  if (m.vmas.inode[vma] !== 0) return -EINVAL
+  if (m.vmas.inode[vma] !== 0 || (m.vmas.flags[vma] & VM_LOCKED) !== 0) return -EINVAL
   const { tables, frames, ram } = m
   m.notifiers.rangeStart(mm, start, end)
   let vpn = tables.nextLeaf(mm, start, end)

@@ -53,7 +53,8 @@ export class PageTables {
   readonly #i32: Int32Array
   /** Leaf directories to keep right, by address space. */
   readonly #windows: (LeafDirectory[] | undefined)[] = []
-  readonly #stock: Int32Array = new Int32Array(MAX_LEVELS + 1)
+  /** Tables in hand while a path is made: new roots above the old one, and everything below the newest. */
+  readonly #stock: Int32Array = new Int32Array(2 * MAX_LEVELS)
 
   constructor(columns: ColumnSource, ram: Ram, frames: FrameTable, allocator: FrameAllocator, mms: MmTable) {
     this.ram = ram

@@ -29,6 +29,7 @@ import {
   PIN_SHIFT
 } from '../frame/frame-table.ts'
 import { LRU_ACTIVE_ANON, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, type Lru } from '../frame/lru.ts'
+import { TRACE_EVICT, type Trace } from '../frame/trace.ts'
 import { NR_MLOCK, NR_SHMEM, PGACTIVATE, PGSCAN, PGSTEAL, PSWPOUT } from '../frame/vmstat.ts'
 import type { Rmap } from '../rmap/rmap.ts'
 import type { SwapArea } from '../swap/swap-area.ts'
@@ -40,6 +41,9 @@ const BATCH = 32
 const HONOUR_REFERENCED = 0
 const IGNORE_REFERENCED = 1
 
+/** A page of shared memory is held no longer, in RAM or swap: its inode and its quota have one less. */
+export type UnchargeHook = (inode: number) => void
+
 export class Reclaim {
   readonly frames: FrameTable
   readonly allocator: FrameAllocator
@@ -49,7 +53,9 @@ export class Reclaim {
   readonly rmap: Rmap
   readonly swap: SwapArea
   readonly vmstat: Float64Array
+  readonly #trace: Trace
   #running = false
+  #uncharge: UnchargeHook = () => {}
 
   constructor(allocator: FrameAllocator, lru: Lru, cache: PageCache, writeback: Writeback, rmap: Rmap, swap: SwapArea) {
     this.frames = cache.frames
@@ -60,6 +66,11 @@ export class Reclaim {
     this.rmap = rmap
     this.swap = swap
     this.vmstat = cache.vmstat
+    this.#trace = trace
+  }
+
+  setUncharge(hook: UnchargeHook): void {
+    this.#uncharge = hook
   }
 
   /** Tries to free at least `wanted` frames. → how many it freed. */
@@ -194,6 +205,7 @@ export class Reclaim {
       this.vmstat[PSWPOUT]++
       frames.flags[frame] &= ~PG_DIRTY
     }
+    this.#trace.add(TRACE_EVICT, 0, slot, frame, 0)
     cache.remove(frame)
     this.allocator.free(frame)
     return true
@@ -221,13 +233,14 @@ export class Reclaim {
       if (dirty) {
         if (!this.#swapOutShared(frame, inode)) return false
       } else {
-        cache.inodes.nrHeld[inode]--
+        this.#uncharge(inode)
         this.vmstat[NR_SHMEM]--
       }
     } else if (dirty) {
       this.writeback.writeAround(frame)
       if ((frames.flags[frame] & PG_DIRTY) !== 0) return false
     }
+    this.#trace.add(TRACE_EVICT, inode, frames.index[frame], frame, 0)
     cache.remove(frame)
     this.allocator.free(frame)
     return true

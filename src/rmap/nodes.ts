@@ -124,6 +124,12 @@ export class RmapNodes {
     return true
   }
 
+  /** Gives back the slab that was prepared for an entry that did not come, if nothing else is in it. */
+  trim(): void {
+    const slab = this.#partial.head[PARTIAL]
+    if (slab !== 0 && this.frames.mapcount[slab] === 0) this.#freeSlab(slab)
+  }
+
   /** Adds a node for (mm, vpn) to the frame's list. */
   add(frame: number, mm: number, vpn: number): void {
     const { index, mapcount, rmapHead } = this.frames
