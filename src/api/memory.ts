@@ -11,6 +11,8 @@ import { VMSTAT_NAMES } from '../frame/vmstat.ts'
 import { createKernel, FRAME_OVERHEAD_BYTES, type Kernel, MAX_RAM_BYTES, type MachineOptions } from '../kernel.ts'
 import { type Machine, POLICY_LINUX, POLICY_NONLINEAR } from '../mm/machine.ts'
 import { endMm } from '../mm/space.ts'
+import { checkMachine } from '../observe/check.ts'
+import { formatTraceRow, traceRows } from '../observe/trace.ts'
 import type { Store } from '../store/store.ts'
 import { MEMORY_SHMEM, O_RDONLY, O_RDWR, sys_close, sys_memory, sys_open } from '../syscall/file.ts'
 import { sys_mm_create } from '../syscall/process.ts'
@@ -43,6 +45,8 @@ export interface MemoryOptions {
   readonly maxMapCount?: number
   /** Fill freed frames with a pattern, to find uses of stale views. Default false. */
   readonly debug?: boolean
+  /** Events that the trace ring keeps (`memory.trace()`). Default 0: none. */
+  readonly traceEntries?: number
 }
 
 /** The arena's parts that grow with the number of frames. */
@@ -53,6 +57,8 @@ export interface MemoryStats {
   readonly pageSize: number
   readonly frames: number
   readonly freeFrames: number
+  /** Most frames in use at any time. */
+  readonly peakFrames: number
   readonly pageTables: number
   readonly pageTableBytes: number
   readonly reverseMapSlabs: number
@@ -108,6 +114,7 @@ export class Memory {
     }
     if (options.faultAroundPages !== undefined) machineOptions.faultAroundPages = options.faultAroundPages
     if (options.readahead !== undefined) machineOptions.readaheadBytes = parseSize(options.readahead)
+    if (options.traceEntries !== undefined) machineOptions.traceEntries = options.traceEntries
     if (options.maxMapCount !== undefined) machineOptions.maxMapCount = options.maxMapCount
     this.#kernel = createKernel(machineOptions)
     this.machine = this.#kernel.machine
@@ -142,6 +149,19 @@ export class Memory {
     return this.machine.reclaim.shrinkAll()
   }
 
+  /** The last events, oldest first, as lines. Empty without `traceEntries`. */
+  trace(most?: number): string[] {
+    return traceRows(this.machine, most).map(row => formatTraceRow(this.machine, row))
+  }
+
+  /**
+   * Walks the whole machine and verifies every invariant: for tests, and for reports of bugs. Takes time in proportion
+   * to the memory. → what is wrong, as lines; empty when all is well.
+   */
+  check(): string[] {
+    return checkMachine(this.machine)
+  }
+
   /** What the machine counts and holds, now. */
   stats(): MemoryStats {
     const m = this.machine
@@ -158,6 +178,7 @@ export class Memory {
       pageSize: this.pageSize,
       frames: m.ram.nrFrames,
       freeFrames: m.allocator.nrFree,
+      peakFrames: m.allocator.peakUsed,
       pageTables,
       pageTableBytes: pageTables * this.pageSize,
       reverseMapSlabs: slabs,

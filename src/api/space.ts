@@ -11,6 +11,8 @@ import {
   PROT_WRITE
 } from '../abi/mman.ts'
 import type { Machine } from '../mm/machine.ts'
+import { formatMaps, maps } from '../observe/maps.ts'
+import { formatSmaps, smaps } from '../observe/smaps.ts'
 import type { Mm } from '../syscall/args.ts'
 import { sys_mmap } from '../syscall/memory.ts'
 import { sys_exit, sys_fork } from '../syscall/process.ts'
@@ -90,6 +92,16 @@ export class AddressSpace {
     const child = sys_fork(this.mm)
     if (typeof child === 'number') throw systemError(child, 'fork')
     return new AddressSpace(child)
+  }
+
+  /** The mappings, a line each, as in /proc/PID/maps. */
+  maps(): string {
+    return formatMaps(this.machine, maps(this.machine, this.mm.id))
+  }
+
+  /** The mappings in detail, as in /proc/PID/smaps, with `Nonlinear:`. */
+  smaps(): string {
+    return formatSmaps(this.machine, smaps(this.machine, this.mm.id))
   }
 
   /** Unmaps everything. The space cannot be used any more. */

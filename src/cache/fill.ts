@@ -12,6 +12,7 @@ import { EIO } from '../abi/errno.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
 import { PG_READAHEAD, PG_UPTODATE } from '../frame/frame-table.ts'
 import type { Lru } from '../frame/lru.ts'
+import { TRACE_READ, type Trace } from '../frame/trace.ts'
 import { PGPGIN, READ_ERRORS, READAHEAD_HITS, READAHEAD_PAGES, STORE_READS } from '../frame/vmstat.ts'
 import type { FileTable, InodeTable } from './inodes.ts'
 import type { PageCache } from './page-cache.ts'
@@ -33,15 +34,24 @@ export class Filler {
   readonly lru: Lru
   readonly maxWindowPages: number
   readonly bounce: Uint8Array
+  readonly #trace: Trace
   readonly #run: Int32Array
 
-  constructor(cache: PageCache, files: FileTable, allocator: FrameAllocator, lru: Lru, maxWindowPages: number) {
+  constructor(
+    cache: PageCache,
+    files: FileTable,
+    allocator: FrameAllocator,
+    lru: Lru,
+    maxWindowPages: number,
+    trace: Trace
+  ) {
     this.cache = cache
     this.inodes = cache.inodes
     this.files = files
     this.allocator = allocator
     this.lru = lru
     this.maxWindowPages = maxWindowPages
+    this.#trace = trace
     this.bounce = new Uint8Array(Math.max(1, maxWindowPages) * allocator.ram.pageSize)
     this.#run = new Int32Array(Math.max(1, maxWindowPages))
   }
@@ -167,6 +177,7 @@ export class Filler {
     const length = pages * pageSize
     const done = store.read(position, buffer, offset, length)
     vmstat[STORE_READS]++
+    this.#trace.add(TRACE_READ, inode, index, pages, done < 0 ? done : 0)
     vmstat[PGPGIN] += pages
     if (done === length) return 0
     if (done < 0) {

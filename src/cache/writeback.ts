@@ -17,6 +17,7 @@
 import { EIO } from '../abi/errno.ts'
 import { type FrameTable, PG_DIRTY } from '../frame/frame-table.ts'
 import type { Ram } from '../frame/ram.ts'
+import { TRACE_WRITEBACK, type Trace } from '../frame/trace.ts'
 import { PGPGOUT, STORE_FLUSHES, STORE_WRITES, WRITE_ERRORS } from '../frame/vmstat.ts'
 import { DIRTY, type FileTable, type InodeTable } from './inodes.ts'
 import type { PageCache } from './page-cache.ts'
@@ -31,16 +32,18 @@ export class Writeback {
   readonly ram: Ram
   readonly #frames: FrameTable
   readonly #bounce: Uint8Array
+  readonly #trace: Trace
   readonly #maxRunPages: number
   #clean: CleanHook = () => {}
 
-  constructor(cache: PageCache, files: FileTable, ram: Ram, bounce: Uint8Array) {
+  constructor(cache: PageCache, files: FileTable, ram: Ram, bounce: Uint8Array, trace: Trace) {
     this.cache = cache
     this.inodes = cache.inodes
     this.files = files
     this.ram = ram
     this.#frames = cache.frames
     this.#bounce = bounce
+    this.#trace = trace
     this.#maxRunPages = bounce.length / ram.pageSize
   }
 
@@ -152,6 +155,7 @@ export class Writeback {
     const store = this.inodes.stores[inode]
     const done = store === undefined ? -EIO : store.write(position, buffer, offset, length)
     this.cache.vmstat[STORE_WRITES]++
+    this.#trace.add(TRACE_WRITEBACK, inode, firstIndex, to - from, done < 0 ? done : 0)
     if (done === length) {
       this.cache.vmstat[PGPGOUT] += to - from
       if (position + length > this.inodes.storeBytes[inode]) this.inodes.storeBytes[inode] = position + length

@@ -21,6 +21,8 @@ const A_FREE = 0
 const A_CURSOR = 1
 /** Frames from here on were never handed out: still zero. */
 const A_VIRGIN = 2
+/** Least free frames so far. */
+const A_LEAST = 3
 
 export type ReclaimHook = (wanted: number) => number
 /** Called before each allocation when a test injects failures: true makes it fail. */
@@ -54,6 +56,7 @@ export class FrameAllocator {
     this.#state[A_FREE] = this.ram.nrFrames - 1
     this.#state[A_CURSOR] = 1
     this.#state[A_VIRGIN] = 1
+    this.#state[A_LEAST] = this.ram.nrFrames - 1
   }
 
   setReclaim(hook: ReclaimHook): void {
@@ -71,6 +74,11 @@ export class FrameAllocator {
   /** The free bitmap, for checks and reports: read only. */
   get freeMap(): Bitmap {
     return this.#free
+  }
+
+  /** Most frames in use at any time, the zero page included. */
+  get peakUsed(): number {
+    return this.ram.nrFrames - this.#state[A_LEAST]
   }
 
   isFree(frame: number): boolean {
@@ -123,7 +131,8 @@ export class FrameAllocator {
     const state = this.#state
     const frame = this.#free.next(state[A_CURSOR])
     this.#free.clear(frame)
-    state[A_FREE]--
+    const left = --state[A_FREE]
+    if (left < state[A_LEAST]) state[A_LEAST] = left
     state[A_CURSOR] = frame + 1
     if (frame >= state[A_VIRGIN]) state[A_VIRGIN] = frame + 1
     return frame

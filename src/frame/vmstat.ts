@@ -29,11 +29,9 @@ export const NR_MLOCK = 19 as const
 export const NR_FILE_PAGES = 20 as const
 export const NR_ANON_PAGES = 21 as const
 export const NR_SHMEM = 22 as const
-export const NR_TABLES = 23 as const
-export const READ_ERRORS = 24 as const
-export const WRITE_ERRORS = 25 as const
-export const PEAK_USED = 26 as const
-export const NR_VMSTAT = 27 as const
+export const READ_ERRORS = 23 as const
+export const WRITE_ERRORS = 24 as const
+export const NR_VMSTAT = 25 as const
 
 export const VMSTAT_NAMES: readonly string[] = [
   'pgfault',
@@ -59,10 +57,8 @@ export const VMSTAT_NAMES: readonly string[] = [
   'nr_file_pages',
   'nr_anon_pages',
   'nr_shmem',
-  'nr_tables',
   'read_errors',
-  'write_errors',
-  'peak_used'
+  'write_errors'
 ]
 
 export function vmstatColumn(columns: ColumnSource): Float64Array {

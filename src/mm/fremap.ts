@@ -19,6 +19,7 @@
 import { EACCES, EINVAL, ENOMEM } from '../abi/errno.ts'
 import { PTE_FILE_MAX_PAGES } from '../abi/limits.ts'
 import { INODE_NOREMAP, INODE_STORE } from '../cache/inodes.ts'
+import { TRACE_REMAP } from '../frame/trace.ts'
 import { REMAP_CALLS, REMAP_PAGES } from '../frame/vmstat.ts'
 import { PAGE_PROT_DEFAULT, PAGE_PROT_WRITE, pgoffToPte } from '../pgtable/pte.ts'
 import { VM_LOCKED, VM_MAYWRITE, VM_NONLINEAR, VM_PAGE_PROT, VM_SHARED } from '../vma/flags.ts'
@@ -57,6 +58,7 @@ export function doRemap(m: Machine, mm: number, start: number, pages: number, pg
   const flags = vmas.flags[vma]
   if (pageProt === PAGE_PROT_WRITE && (flags & VM_MAYWRITE) === 0) return -EACCES
   m.vmstat[REMAP_CALLS]++
+  m.trace.add(TRACE_REMAP, mm, start, pages, pgoff)
   if ((flags & VM_NONLINEAR) === 0) {
     const linear = vmas.linearIndex(vma, start) === pgoff
     if (linear && pageProt === PAGE_PROT_DEFAULT) return 0
@@ -89,6 +91,7 @@ export function remapVector(m: Machine, mm: number, start: number, pgoffs: Int32
   if (pageProt === PAGE_PROT_WRITE && (m.vmas.flags[vma] & VM_MAYWRITE) === 0) return -EACCES
   m.vmstat[REMAP_CALLS]++
   m.vmstat[REMAP_PAGES] += pages
+  m.trace.add(TRACE_REMAP, mm, start, pages, -1)
   if (isEmulated(m, vma)) {
     for (let i = 0; i < pages; i++) {
       const error = doRemap(m, mm, start + i, 1, pgoffs[i], pageProt)

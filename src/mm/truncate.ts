@@ -11,6 +11,7 @@ import { EFBIG, EINVAL, EOPNOTSUPP } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { CLEAN, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { PG_ANON } from '../frame/frame-table.ts'
+import { TRACE_TRUNCATE } from '../frame/trace.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { PTE_PRESENT, pteFile, pteFrame } from '../pgtable/pte.ts'
 import { FILL_HOLES, getPage, KEEP_HOLES, uncharge } from './filemap.ts'
@@ -123,6 +124,7 @@ export function truncateInode(m: Machine, inode: number, sizeBytes: number): num
   if (result < 0) return result
   m.inodes.sizeBytes[inode] = sizeBytes
   m.inodes.storeBytes[inode] = sizeBytes
+  m.trace.add(TRACE_TRUNCATE, inode, Math.ceil(before / pageSize), Math.ceil(sizeBytes / pageSize), 0)
   if (sizeBytes >= before) return 0
   const first = Math.ceil(sizeBytes / pageSize)
   unmapMappingRange(m, inode, first, MAX_FILE_PAGES, EVEN_COWS)

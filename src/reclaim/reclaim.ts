@@ -57,7 +57,15 @@ export class Reclaim {
   #running = false
   #uncharge: UnchargeHook = () => {}
 
-  constructor(allocator: FrameAllocator, lru: Lru, cache: PageCache, writeback: Writeback, rmap: Rmap, swap: SwapArea) {
+  constructor(
+    allocator: FrameAllocator,
+    lru: Lru,
+    cache: PageCache,
+    writeback: Writeback,
+    rmap: Rmap,
+    swap: SwapArea,
+    trace: Trace
+  ) {
     this.frames = cache.frames
     this.allocator = allocator
     this.lru = lru
