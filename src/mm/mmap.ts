@@ -107,9 +107,11 @@ function typeFlags(m: Machine, flags: number, prot: number, vmFlags: number, fil
   if (shared && (prot & PROT_WRITE) !== 0 && (mode & FILE_WRITE) === 0) return -EACCES
   if ((mode & FILE_READ) === 0) return -EACCES
   if (!shared) return vmFlags
-  // A shared mapping that can never be written is treated as private but for its name (VM_MAYSHARE).
-  if ((mode & FILE_WRITE) === 0) return (vmFlags | VM_MAYSHARE) & ~(VM_MAYWRITE | VM_SHARED)
-  return vmFlags | VM_SHARED | VM_MAYSHARE
+  const asShared = vmFlags | VM_SHARED | VM_MAYSHARE
+  if ((mode & FILE_WRITE) !== 0) return asShared
+  // Linux treats a shared mapping that can never be written as private but for its name (VM_MAYSHARE), and so refuses to
+  // remap it. Ours stays shared: files that may only be read can be shown in any order.
+  return asShared & ~(m.policy === POLICY_LINUX ? VM_MAYWRITE | VM_SHARED : VM_MAYWRITE)
 }
 
 function newSharedAnonymous(m: Machine, pages: number): number {
