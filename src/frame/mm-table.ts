@@ -38,10 +38,10 @@ export const MM_DEF_FLAGS = 16 as const
 export const MM_START_BRK = 17 as const
 export const MM_BRK_PAGE = 18 as const
 export const MM_BRK_OFF = 19 as const
-/** Ranges being invalidated now, and how many ever were (odd steps never seen from outside). */
+/** Ranges being invalidated now; and a number that grows with each that ends and each page invalidated alone. */
 export const MM_NOTIFY_COUNT = 20 as const
 export const MM_NOTIFY_SEQ = 21 as const
-/** The mmap lock: -1 written, n > 0 read by n. */
+/** The mmap lock: 0 free, -1 taken. There are no readers yet (docs/locking.md). */
 export const MM_MMAP_LOCK = 22 as const
 /** Where the search for free address space begins. */
 export const MM_FREE_HINT = 23 as const

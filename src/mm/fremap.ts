@@ -64,7 +64,7 @@ export function doRemap(m: Machine, mm: number, start: number, pages: number, pg
     if (linear && pageProt === PAGE_PROT_DEFAULT) return 0
     if (isEmulated(m, vma)) return emulate(m, mm, vma, start, pages, pgoff, pageProt)
   }
-  const installed = beginRemap(m, mm, vma, start, end, pageProt)
+  beginRemap(m, mm, vma, start, end, pageProt)
   let error = 0
   for (let i = 0; i < pages; i++) {
     error = installFilePte(m, mm, vma, start + i, pgoff + i, pageProt)
@@ -72,7 +72,7 @@ export function doRemap(m: Machine, mm: number, start: number, pages: number, pg
   }
   m.notifiers.rangeEnd(mm, start, end)
   m.vmstat[REMAP_PAGES] += pages
-  return error < 0 ? error : installed
+  return error
 }
 
 /**
@@ -123,7 +123,7 @@ export function remapVector(m: Machine, mm: number, start: number, pgoffs: Int32
 }
 
 /** What every true remap does before its entries: flags, munlock, notifiers. */
-function beginRemap(m: Machine, mm: number, vma: number, start: number, end: number, pageProt: number): number {
+function beginRemap(m: Machine, mm: number, vma: number, start: number, end: number, pageProt: number): void {
   const { vmas } = m
   vmas.flags[vma] |= VM_NONLINEAR
   if (pageProt !== PAGE_PROT_DEFAULT) vmas.flags[vma] |= VM_PAGE_PROT
@@ -134,7 +134,6 @@ function beginRemap(m: Machine, mm: number, vma: number, start: number, end: num
     vmas.flags[vma] |= VM_LOCKED
   }
   m.notifiers.rangeStart(mm, start, end)
-  return 0
 }
 
 /** One entry. → 0 or -ENOMEM. */

@@ -1,9 +1,9 @@
 /**
  * mm_populate: faults a range in, after the call that asked for it has dropped the mmap lock (Linux 3.9+).
  *
- * It works in bounded steps and holds the lock only within one, so whoever wants to change the mappings waits for one
- * step at most. It populates what is mapped when it gets there: holes are skipped, and so is what was mapped in the
- * place of the range since the call (`ticket`, from `vmas.clock`).
+ * It works in bounded steps and takes no lock: between two steps, mappings may change. It populates what is mapped when
+ * it gets there: holes are skipped, and so is what was mapped in the place of the range since the call (`ticket`, from
+ * `vmas.clock`).
  *
  * Shared mappings are read-faulted and never dirtied; private writable ones get their copies. Ascending within a vma, up
  * to the first page that fails: the rest of that vma's part is then left alone, and the next vma tried (or, for mlock,
@@ -17,7 +17,7 @@ import { handleMmFault } from './fault.ts'
 import type { Machine } from './machine.ts'
 import { mlockPage } from './mlock-pages.ts'
 
-/** Pages that one step faults in before the lock is dropped. */
+/** Pages that one step faults in. */
 export const POPULATE_STEP_PAGES = 256 as const
 
 /** What follows a page that cannot be populated. */

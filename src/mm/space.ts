@@ -1,7 +1,7 @@
 /** Address spaces: made, ended, and their heap (Linux: mm_alloc, mmput, brk). */
 import { ENOMEM } from '../abi/errno.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
-import { MM_BRK_OFF, MM_BRK_PAGE, MM_DEF_FLAGS, MM_LOCKED_VM, MM_SHIFT, MM_START_BRK } from '../frame/mm-table.ts'
+import { MM_BRK_OFF, MM_BRK_PAGE, MM_DEF_FLAGS, MM_SHIFT, MM_START_BRK } from '../frame/mm-table.ts'
 import { VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_WRITE } from '../vma/flags.ts'
 import type { Machine } from './machine.ts'
 import { lockedBeyondLimit, mayExpand, mmapRegion } from './mmap.ts'
@@ -49,8 +49,4 @@ export function doBrk(m: Machine, mm: number, page: number, off: number): number
   w[row + MM_BRK_PAGE] = page
   w[row + MM_BRK_OFF] = off
   return newEnd > oldEnd && (w[row + MM_DEF_FLAGS] & VM_LOCKED) !== 0 ? newEnd - oldEnd : 0
-}
-
-export function lockedPages(m: Machine, mm: number): number {
-  return m.mms.row(mm, MM_LOCKED_VM)
 }

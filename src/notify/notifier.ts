@@ -15,8 +15,8 @@
  *     else establish the translation
  *
  * `count` is the number of ranges being invalidated; `seq` grows at each invalidateRangeEnd and invalidatePage,
- * before `count` falls. Operations run with the mmap lock held: calls back into the machine that take it give
- * EDEADLK.
+ * before `count` falls. Operations must not throw, and must not call back into the machine: where the mmap lock is held
+ * such a call gives EDEADLK, but it is not held in a fault, reclaim, truncation or writeback (docs/locking.md).
  *
  * Ranges are virtual page numbers, [start, end).
  */

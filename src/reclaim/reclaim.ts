@@ -267,11 +267,3 @@ export class Reclaim {
     return true
   }
 }
-
-/** Lists whose pages reclaim may take, for reports. */
-export const EVICTABLE_LISTS: readonly number[] = [
-  LRU_INACTIVE_ANON,
-  LRU_ACTIVE_ANON,
-  LRU_INACTIVE_FILE,
-  LRU_ACTIVE_FILE
-]
