@@ -143,6 +143,9 @@ export function sys_mremap(
   if (Number.isNaN(f) || vpn === BAD || oldPages === BAD || newPages === BAD || target === BAD) return -EINVAL
   if ((f & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP)) !== 0) return -EINVAL
   if ((f & (MREMAP_FIXED | MREMAP_DONTUNMAP)) !== 0 && (f & MREMAP_MAYMOVE) === 0) return -EINVAL
+  // Always a move, never a change of size (5.7).
+  const resizes = pageOf(m, oldLen) !== pageOf(m, newLen) || offOf(m, oldLen) !== offOf(m, newLen)
+  if ((f & MREMAP_DONTUNMAP) !== 0 && resizes) return -EINVAL
   if (offOf(m, addr) !== 0 || newPages === 0) return -EINVAL
   if ((f & MREMAP_FIXED) !== 0 && offOf(m, newAddr) !== 0) return -EINVAL
   if (!m.tryLock(mm.id)) return -EDEADLK

@@ -14,7 +14,7 @@ import type { Machine } from '../../src/mm/machine.ts'
 import type { MmuNotifier } from '../../src/notify/notifier.ts'
 import { PTE_PRESENT, PTE_READ, PTE_WRITE, pteFrame } from '../../src/pgtable/pte.ts'
 
-interface Translation {
+export interface Translation {
   readonly frame: number
   readonly writable: boolean
   young: boolean
@@ -26,7 +26,7 @@ const MAX_TRIES = 100
 export class MirrorDevice implements MmuNotifier {
   readonly machine: Machine
   readonly mm: number
-  readonly translations = new Map<number, Translation>()
+  readonly translations: Map<number, Translation> = new Map()
   readonly #active: { readonly start: number; readonly end: number }[] = []
   nrFaults = 0
   nrRetries = 0

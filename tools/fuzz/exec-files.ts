@@ -153,7 +153,7 @@ function reopen(w: World, f: number): void {
     return
   }
   const before = file.model.inode
-  const held = w.m.inodes.refs[before] > 1
+  const held = w.m.inodes.refs[before] > 1 || w.m.files.refs[w.m.fds[file.fd]] > 1
   const result = sys_close(w.m, file.fd)
   if (result !== 0) throw new Mismatch(`close gives ${result}`)
   if (!held) compareStore(w, file.store.inner.size(), storedBytes(file.store.inner, file.model.size), file.model)

@@ -15,7 +15,7 @@ import { sys_remap_file_pages, sys_remap_file_pages_vec } from '../../src/syscal
 import * as mem from '../../src/syscall/memory.ts'
 import { VM_LOCKED, VM_NONLINEAR, VM_SHARED } from '../../src/vma/flags.ts'
 import { excused, noteOutOfMemory, pattern } from './exec-files.ts'
-import { bytesOf, isPastEnd, ModelFile, type ModelPage, mayRead, mayWrite } from './model.ts'
+import { bytesOf, isPastEnd, knownBytes, ModelFile, type ModelPage, mayRead, mayWrite } from './model.ts'
 import type { Op } from './ops.ts'
 import { type FuzzSpace, Mismatch, type World } from './world.ts'
 
@@ -53,6 +53,7 @@ function storeToPage(w: World, page: ModelPage, off: number, data: Uint8Array): 
 /** The page gets a copy of its own, as by the first store to a private one. */
 function makeCopy(w: World, page: ModelPage): void {
   if (page.copy !== null || page.shared) return
+  page.known = knownBytes(page, w.pageSize)
   page.copy = (bytesOf(page, w.zeros) ?? w.zeros).slice()
 }
 
@@ -111,6 +112,7 @@ export function mmap(w: World, space: FuzzSpace, op: OpOf<'mmap'>): void {
       prot: op.prot,
       own: -1,
       copy: null,
+      known: 0,
       lazy: false
     })
   }
@@ -158,8 +160,7 @@ export function mapRead(w: World, space: FuzzSpace, op: OpOf<'mapread'>): void {
     const page = space.pages.get(pageVpn) as ModelPage
     w.settleLazy(space.mm.id, pageVpn, page)
     const bytes = bytesOf(page, w.zeros) ?? w.zeros
-    const known = page.copy === null && page.file !== null ? page.file.knownLength(page.pgoff) : w.pageSize
-    const length = Math.min(n, known - from)
+    const length = Math.min(n, knownBytes(page, w.pageSize) - from)
     if (length > 0)
       w.compare(`page ${pageVpn} from byte ${from}`, buffer.subarray(at, at + n), bytes.subarray(from), length)
     at += n
@@ -248,7 +249,8 @@ function touchesUnknown(w: World, space: FuzzSpace, vpn: number, off: number, le
   for (let i = 0; i * w.pageSize < off + len; i++) {
     const page = space.pages.get(vpn + i)
     if (page === undefined || page.file === null) continue
-    if (page.file.tailUnknown || (page.file === target && isPastEnd(page))) return true
+    if (page.file.tailUnknown || knownBytes(page, w.pageSize) < w.pageSize) return true
+    if (page.file === target && isPastEnd(page)) return true
   }
   return false
 }
@@ -262,24 +264,34 @@ function checkMoved(w: World, name: string, got: number, expected: number, fault
 }
 
 export function remap(w: World, space: FuzzSpace, op: OpOf<'remap'>): void {
-  const vpn = w.vpnOf(op.p)
-  const expected = expectedRemap(w, space, vpn, op.n, op.prot)
-  const emulated = isEmulated(w, space, vpn)
-  const flags = op.flags | (op.prot < 0 ? 0 : abi.MAP_PAGE_PROT)
-  const prot = op.prot < 0 ? 0 : op.prot
-  const result = sys_remap_file_pages(space.mm, w.address(vpn), w.address(op.n), prot, op.pgoff, flags)
   const pgoffs = Array.from({ length: op.n }, (_, i) => op.pgoff + i)
-  afterRemap(w, space, vpn, pgoffs, op.prot, result, expected, emulated)
+  remapTo(w, space, w.vpnOf(op.p), pgoffs, op.prot, (address, prot, flags) =>
+    sys_remap_file_pages(space.mm, address, w.address(op.n), prot, op.pgoff, flags | op.flags)
+  )
 }
 
 export function remapVector(w: World, space: FuzzSpace, op: OpOf<'remapv'>): void {
-  const vpn = w.vpnOf(op.p)
+  remapTo(w, space, w.vpnOf(op.p), op.pgoffs, op.prot, (address, prot, flags) =>
+    sys_remap_file_pages_vec(space.mm, address, Int32Array.from(op.pgoffs), prot, flags | op.flags)
+  )
+}
+
+function remapTo(
+  w: World,
+  space: FuzzSpace,
+  vpn: number,
+  pgoffs: readonly number[],
+  prot: number,
+  call: (address: number, prot: number, flags: number) => number
+): void {
+  // Linux knows no protection of a page's own, and no flag that would allow it.
+  const knows = w.config.policy !== POLICY_LINUX
+  const own = knows ? prot : -1
+  let expected = expectedRemap(w, space, vpn, pgoffs.length)
+  if (!knows && prot > 0) expected = -EINVAL
   const emulated = isEmulated(w, space, vpn)
-  const expected = op.pgoffs.length === 0 ? 0 : expectedRemap(w, space, vpn, op.pgoffs.length, op.prot)
-  const flags = op.flags | (op.prot < 0 ? 0 : abi.MAP_PAGE_PROT)
-  const prot = op.prot < 0 ? 0 : op.prot
-  const result = sys_remap_file_pages_vec(space.mm, w.address(vpn), Int32Array.from(op.pgoffs), prot, flags)
-  afterRemap(w, space, vpn, op.pgoffs, op.prot, result, expected, emulated)
+  const result = call(w.address(vpn), Math.max(0, prot), prot < 0 ? 0 : abi.MAP_PAGE_PROT)
+  afterRemap(w, space, vpn, pgoffs, own, result, expected, emulated)
 }
 
 /** Linux's emulation moves the linear place; ours never does. */
@@ -289,11 +301,10 @@ function isEmulated(w: World, space: FuzzSpace, vpn: number): boolean {
   return w.m.inodes.kind[w.m.vmas.inode[vma]] === INODE_STORE
 }
 
-function expectedRemap(w: World, space: FuzzSpace, vpn: number, n: number, prot: number): number {
+function expectedRemap(w: World, space: FuzzSpace, vpn: number, n: number): number {
   const { vmas } = w.m
   const vma = vmas.at(space.mm.id, vpn)
-  if (vma === 0 || (vmas.flags[vma] & VM_SHARED) === 0 || vpn + n > vmas.end[vma]) return -EINVAL
-  return prot >= 0 && isEmulated(w, space, vpn) ? -EINVAL : 0
+  return vma === 0 || (vmas.flags[vma] & VM_SHARED) === 0 || vpn + n > vmas.end[vma] ? -EINVAL : 0
 }
 
 function afterRemap(
@@ -420,7 +431,7 @@ export function afterLock(w: World, space: FuzzSpace, name: string, result: numb
 }
 
 export function checkByte(w: World, vpn: number, page: ModelPage, off: number, got: number): void {
-  if (page.copy === null && page.file !== null && off >= page.file.knownLength(page.pgoff)) return
+  if (off >= knownBytes(page, w.pageSize)) return
   const expected = (bytesOf(page, w.zeros) ?? w.zeros)[off]
   if (got !== expected) throw new Mismatch(`the device reads ${got} from page ${vpn}, not ${expected}`)
 }

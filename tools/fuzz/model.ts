@@ -96,6 +96,8 @@ export interface ModelPage {
   own: number
   /** The private copy, or null: zeros, or the file's page. */
   copy: Uint8Array | null
+  /** Bytes of the copy that are known: it may have been made of a file's last page with who knows what past the end. */
+  known: number
   /** After MADV_FREE: the copy may turn into zeros at any moment. */
   lazy: boolean
 }
@@ -118,6 +120,12 @@ export function mayWrite(page: ModelPage): boolean {
 /** Beyond the end of its file. */
 export function isPastEnd(page: ModelPage): boolean {
   return page.file !== null && page.copy === null && page.pgoff >= page.file.nrPages
+}
+
+/** How many bytes of a page must read as `bytesOf` says. */
+export function knownBytes(page: ModelPage, pageSize: number): number {
+  if (page.copy !== null) return page.known
+  return page.file === null ? pageSize : page.file.knownLength(page.pgoff)
 }
 
 /** The page's bytes, to compare or copy; undefined past the end. */

@@ -18,7 +18,7 @@ import { MEMORY_SHMEM, O_RDWR, sys_close, sys_memory, sys_open } from '../../src
 import { sys_exit, sys_mm_create, sys_mmu_notifier_register } from '../../src/syscall/process.ts'
 import { MirrorDevice } from '../../test/support/mirror.ts'
 import { FuzzStore } from './fuzz-store.ts'
-import { bytesOf, ModelFile, type ModelPage, type ModelSpace } from './model.ts'
+import { bytesOf, knownBytes, ModelFile, type ModelPage, type ModelSpace } from './model.ts'
 import type { Config } from './ops.ts'
 import { Peeker } from './peek.ts'
 
@@ -195,8 +195,7 @@ export class World {
     this.settleLazy(mm, vpn, page)
     const expected = bytesOf(page, this.zeros)
     if (expected === undefined) return
-    const known = page.copy === null && page.file !== null ? page.file.knownLength(page.pgoff) : this.pageSize
-    this.compare(name, this.peeker.userPage(mm, vpn), expected, known)
+    this.compare(name, this.peeker.userPage(mm, vpn), expected, knownBytes(page, this.pageSize))
   }
 
   /** A page given up by MADV_FREE that reads as zero now will stay so. */
