@@ -6,10 +6,27 @@
  * and of the file. Only empty entries are filled, only with pages that need no I/O; entries that remember a page stay.
  */
 import { FAULT_AROUND_PAGES } from '../frame/vmstat.ts'
-import { mkPte, PTE_READ } from '../pgtable/pte.ts'
+import { mkPte, PTE_READ, PTE_YOUNG } from '../pgtable/pte.ts'
 import { VM_PROT_MASK } from '../vma/flags.ts'
 import type { Machine } from './machine.ts'
 
+/**
+ * Fault-around before the page itself is looked for, as Linux does it: the neighbours are mapped even if the page turns
+ * out to lie past the end of the file. → whether the page was mapped with them.
+ */
+export function faultAroundFirst(m: Machine, mm: number, vma: number, vpn: number): boolean {
+  const slot = m.tables.ensure(mm, vpn)
+  if (slot === 0) return false
+  faultAround(m, mm, vma, vpn)
+  if (m.ram.i32[slot] === 0) {
+    m.tables.releaseIfEmpty(slot)
+    return false
+  }
+  m.ram.i32[slot] |= PTE_YOUNG
+  return true
+}
+
+/** The table of the page is there. */
 export function faultAround(m: Machine, mm: number, vma: number, vpn: number): void {
   const { vmas, tables, cache, ram } = m
   const pages = m.faultAroundPages

@@ -144,11 +144,20 @@ function presentFault(
   }
   if ((m.vmas.flags[vma] & VM_SHARED) !== 0) {
     // Linux: wp_page_shared with page_mkwrite. From here on the page counts as dirty.
-    m.cache.setDirty(pteFrame(pte))
+    if (!storesUnseen(m, vma)) m.cache.setDirty(pteFrame(pte))
     m.ram.i32[slot] = pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY
     return FAULT_OK
   }
   return copyOnWrite(m, mm, vma, vpn, slot, pte)
+}
+
+/**
+ * Whether Linux would not have faulted: its loads make the entries of shared memory writable at once, unless soft-dirty
+ * wants to see the first store. Only the entry is dirty then; the page becomes it when the entry goes (measured on 3.19).
+ */
+function storesUnseen(m: Machine, vma: number): boolean {
+  if (m.policy !== POLICY_LINUX || (m.vmas.flags[vma] & VM_SOFTDIRTY) === 0) return false
+  return m.inodes.isShmem(m.vmas.inode[vma])
 }
 
 /** A store to a private page: it becomes ours alone, by a copy unless it is already. */

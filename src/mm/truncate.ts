@@ -130,8 +130,9 @@ export function truncateInode(m: Machine, inode: number, sizeBytes: number): num
   unmapMappingRange(m, inode, first, MAX_FILE_PAGES, EVEN_COWS)
   dropPages(m, inode, first, MAX_FILE_PAGES)
   if (tailPage !== 0) {
+    // A store zeroed its own copy. Linux writes the page, unless it is a hole.
+    if (store === undefined || (m.policy === POLICY_LINUX && !m.ram.isZero(tailPage))) m.cache.setDirty(tailPage)
     m.ram.zeroPart(tailPage, tail, pageSize)
-    if (store === undefined) m.cache.setDirty(tailPage)
   }
   return 0
 }

@@ -1,9 +1,10 @@
 /** What must hold of a machine whatever Linux says. Each function gives '' or what is wrong. */
+import { checkMachine } from '../../src/observe/check.ts'
 import type { Session } from './session.ts'
 
 /** After the last operation. */
-export function verifyMachine(_session: Session): string {
-  return ''
+export function verifyMachine(session: Session): string {
+  return checkMachine(session.machine).join('; ')
 }
 
 /** After all processes ended and all files were closed: nothing may be left in use. */
@@ -16,5 +17,5 @@ export function verifyEnd(session: Session): string {
   if (machine.vmas.nrInUse !== 0) return `${machine.vmas.nrInUse} vmas were leaked`
   if (machine.swap.nrUsed !== 0) return `${machine.swap.nrUsed} swap slots were leaked`
   if (session.nrMlocked !== 0) return `${session.nrMlocked} pages are still counted as locked`
-  return ''
+  return checkMachine(machine).join('; ')
 }
