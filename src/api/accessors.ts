@@ -1,7 +1,7 @@
 /**
  * The hot path: loads and stores at any byte offset of a window.
  *
- * An access finds the page's entry through the window's leaf directory and, if it allows the access, indexes RAM with its
+ * An access finds the page's entry in the window's page tables and, if it allows the access, indexes RAM with its
  * frame: two look-ups and a mask, whatever the entry's history. Everything else (first touch, remapped, evicted, unaligned, across
  * pages, forbidden) goes through `slowFrame`, which faults and may throw.
  *
@@ -15,7 +15,7 @@ import { ACCESS_READ, ACCESS_WRITE } from '../abi/fault.ts'
 import type { Ram } from '../frame/ram.ts'
 import { translate } from '../mm/access.ts'
 import type { Machine } from '../mm/machine.ts'
-import type { LeafDirectory } from '../pgtable/page-tables.ts'
+import type { PageWindow } from '../pgtable/page-tables.ts'
 import { PTE_READ_HIT, PTE_WRITE_HIT } from '../pgtable/pte.ts'
 
 /** Assembles values that lie across two pages. */
@@ -33,18 +33,18 @@ export abstract class Accessors {
   /** The same in pages: always a small integer, which keeps the hot path in integer arithmetic for any window. */
   private nrPages: number
   private readonly ram: Ram
-  private readonly ptes: Int32Array
-  /** Slots of the window's leaf tables, and the first page's place in its leaf. */
-  private directory: LeafDirectory
-  private bases: Int32Array
-  private leafOffset: number
+  /** RAM by words: page tables and data. */
+  private readonly words: Uint32Array
+  private window: PageWindow
+  /** Slot of the first page's entry, and for how many pages it holds: none when the window's tables lie scattered. */
+  private base: number
+  private heldPages: number
   private readonly leafShift: number
   private readonly leafMask: number
   private readonly pageShift: number
   private readonly pageMask: number
   private readonly u8: Uint8Array
   private readonly u16: Uint16Array
-  private readonly u32: Uint32Array
   private readonly i32: Int32Array
   private readonly f32: Float32Array
   private readonly f64: Float64Array
@@ -57,17 +57,16 @@ export abstract class Accessors {
     this.lengthBytes = lengthBytes
     this.nrPages = lengthBytes / ram.pageSize
     this.ram = ram
-    this.ptes = ram.i32
-    this.directory = tables.addWindow(mmId, startVpn, lengthBytes / ram.pageSize)
-    this.bases = this.directory.bases
-    this.leafOffset = startVpn & tables.leafMask
+    this.words = ram.u32
+    this.window = tables.addWindow(mmId, startVpn, lengthBytes / ram.pageSize, () => this.dropBase())
+    this.base = this.window.base
+    this.heldPages = this.base === 0 ? 0 : this.nrPages
     this.leafShift = tables.leafShift
     this.leafMask = tables.leafMask
     this.pageShift = ram.pageShift
     this.pageMask = ram.pageSize - 1
     this.u8 = ram.u8
     this.u16 = ram.u16
-    this.u32 = ram.u32
     this.i32 = ram.i32
     this.f32 = ram.f32
     this.f64 = ram.f64
@@ -101,7 +100,7 @@ export abstract class Accessors {
   getUint32(offset: number, littleEndian = true): number {
     if ((offset & 3) !== 0 || !littleEndian) return this.gather(offset, 4).getUint32(0, littleEndian)
     const page = this.frameFor(offset, 4, PTE_READ_HIT)
-    return this.u32[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)]
+    return this.words[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)]
   }
 
   getInt32(offset: number, littleEndian = true): number {
@@ -159,7 +158,7 @@ export abstract class Accessors {
       return
     }
     const page = this.frameFor(offset, 4, PTE_WRITE_HIT)
-    this.u32[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)] = value
+    this.words[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)] = value
   }
 
   setInt32(offset: number, value: number, littleEndian = true): void {
@@ -203,11 +202,9 @@ export abstract class Accessors {
   private frameFor(offset: number, size: number, need: number): number {
     // `>>> 0` tells integers below 2^32 from everything else: fractions, NaN, negatives, large windows. The window ends
     // with a page, and the access is aligned, so its first byte decides.
-    const index = offset >>> this.pageShift
-    if (offset >>> 0 === offset && index < this.nrPages) {
-      const page = index + this.leafOffset
-      // Without a leaf table the base is 0: an entry of the zero page, which allows nothing.
-      const pte = this.ptes[this.bases[page >>> this.leafShift] + (page & this.leafMask)]
+    const page = offset >>> this.pageShift
+    if (offset >>> 0 === offset && page < this.heldPages) {
+      const pte = this.words[this.base + page]
       if ((pte & need) === need) return pte >>> 8
     }
     return this.slowFrame(offset, size, need)
@@ -218,30 +215,54 @@ export abstract class Accessors {
     return this.frameFor(offset, size, need) * (this.pageMask + 1) + (offset & this.pageMask)
   }
 
+  /** `frameFor` for a window whose tables lie scattered; everything else goes on to `faultFrame`. */
   private slowFrame(offset: number, size: number, need: number): number {
+    if (this.heldPages === 0 && offset >>> 0 === offset) {
+      const index = offset >>> this.pageShift
+      if (index < this.nrPages) {
+        // Without a leaf table its base is 0: an entry of the zero page, which allows nothing.
+        const vpn = this.startVpn + index
+        const pte =
+          this.words[this.window.bases[(vpn >>> this.leafShift) - this.window.firstLeaf] + (vpn & this.leafMask)]
+        if ((pte & need) === need) return pte >>> 8
+      }
+    }
+    return this.faultFrame(offset, size, need)
+  }
+
+  /** Makes the access possible, or throws what Linux would send a signal for. */
+  private faultFrame(offset: number, size: number, need: number): number {
     this.checkRange(offset, size)
     this.checkAlive()
     const vpn = this.startVpn + Math.floor(offset / (this.pageMask + 1))
     const access = need === PTE_WRITE_HIT ? ACCESS_WRITE : ACCESS_READ
     const frame = translate(this.machine, this.mmId, vpn, access)
     if (frame < 0) this.fail(-frame, offset, access, 0)
-    const { tables } = this.machine
-    this.bases[(vpn >>> this.leafShift) - this.directory.firstLeaf] =
-      tables.find(this.mmId, vpn) - (vpn & this.leafMask)
+    if (this.heldPages === 0) {
+      const leaf = (vpn >>> this.leafShift) - this.window.firstLeaf
+      this.window.bases[leaf] = this.machine.tables.find(this.mmId, vpn) - (vpn & this.leafMask)
+    }
     return frame
+  }
+
+  /** The window's tables are held no more. */
+  private dropBase(): void {
+    this.base = 0
+    this.heldPages = 0
+    this.nrPages = 0
   }
 
   /** The window is now at `vpn` with so many bytes; 0 when it is no more. */
   protected moveWindow(vpn: number, lengthBytes: number): void {
     const { tables } = this.machine
-    tables.dropWindow(this.mmId, this.directory)
+    tables.dropWindow(this.mmId, this.window)
     this.startVpn = vpn
     this.lengthBytes = lengthBytes
     this.nrPages = lengthBytes / this.pageSize
     if (lengthBytes === 0) return
-    this.directory = tables.addWindow(this.mmId, vpn, lengthBytes / this.pageSize)
-    this.bases = this.directory.bases
-    this.leafOffset = vpn & this.leafMask
+    this.window = tables.addWindow(this.mmId, vpn, this.nrPages, () => this.dropBase())
+    this.base = this.window.base
+    this.heldPages = this.base === 0 ? 0 : this.nrPages
   }
 
   /** Throws unless [offset, offset + size) is a range of the window. */

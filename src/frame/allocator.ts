@@ -85,7 +85,7 @@ export class FrameAllocator {
     return this.#free.has(frame)
   }
 
-  /** A frame with unspecified bytes, or 0 when none can be had. Its row in the frame table is all zero. */
+  /** A frame with unspecified bytes, or 0 when none can be had. Its flags, mapcount, mapping, index and rmapHead are 0. */
   alloc(): number {
     if (this.#fail?.()) return 0
     if (this.#state[A_FREE] === 0 && !this.ensureFree(1)) return 0
@@ -96,6 +96,29 @@ export class FrameAllocator {
   allocNoReclaim(): number {
     if (this.#state[A_FREE] === 0 || this.#fail?.()) return 0
     return this.#take()
+  }
+
+  /** The first of `n` neighbouring frames, zeroed, or 0. Does not reclaim. */
+  allocRun(n: number): number {
+    if (n > this.#state[A_FREE] || this.#fail?.()) return 0
+    let first = this.#free.next(this.#state[A_CURSOR])
+    let length = 0
+    while (first >= 0 && length < n) {
+      if (this.#free.has(first + length)) length++
+      else {
+        first = this.#free.next(first + length + 1)
+        length = 0
+      }
+    }
+    if (first < 0) return 0
+    for (let f = first; f < first + n; f++) {
+      this.#free.clear(f)
+      this.ram.zeroFrame(f)
+    }
+    this.#state[A_FREE] -= n
+    if (this.#state[A_FREE] < this.#state[A_LEAST]) this.#state[A_LEAST] = this.#state[A_FREE]
+    if (first + n > this.#state[A_VIRGIN]) this.#state[A_VIRGIN] = first + n
+    return first
   }
 
   /** A frame whose bytes are all zero, or 0. */

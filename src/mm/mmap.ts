@@ -152,9 +152,10 @@ export function findHole(m: Machine, mm: number, pages: number): number {
   const hint = (mm << MM_SHIFT) + MM_FREE_HINT
   for (let round = 0; round < 2; round++) {
     let at = round === 0 ? Math.max(FIRST_FREE_PAGE, m.mms.w[hint]) : FIRST_FREE_PAGE
+    at = aligned(m, at, pages)
     let vma = vmas.find(mm, at)
     while (vma !== 0 && vmas.start[vma] < at + pages) {
-      at = vmas.end[vma]
+      at = aligned(m, vmas.end[vma], pages)
       vma = vmas.next[vma]
     }
     if (at + pages <= TASK_PAGES) {
@@ -163,6 +164,12 @@ export function findHole(m: Machine, mm: number, pages: number): number {
     }
   }
   return -ENOMEM
+}
+
+/** Large mappings begin with a page table, so that theirs are their own (`PageTables.addWindow`). */
+function aligned(m: Machine, vpn: number, pages: number): number {
+  const tablePages = m.tables.leafMask + 1
+  return pages < tablePages ? vpn : Math.ceil(vpn / tablePages) * tablePages
 }
 
 export function lockedBeyondLimit(m: Machine, mm: number, morePages: number): boolean {

@@ -71,6 +71,7 @@ function removeVma(m: Machine, mm: number, vma: number): number {
 export function exitMmap(m: Machine, mm: number): void {
   m.notifiers.release(mm)
   m.mms.w[(mm << MM_SHIFT) + MM_DEF_FLAGS] = 0
+  m.tables.dropWindows(mm)
   let vma = m.vmas.first(mm)
   while (vma !== 0) {
     removeVma(m, mm, vma)

@@ -26,15 +26,25 @@ import type { Ram } from '../frame/ram.ts'
 export const TLB_SHIFT = 8 as const
 export const TLB_MASK: number = (1 << TLB_SHIFT) - 1
 const MAX_LEVELS = 5
+/** A window's tables are held in one piece if they are at most 1 / 2^this of all frames. */
+const HELD_TABLES_SHIFT = 6
 const VPN_BITS = 31
 
 /**
- * Where the leaf tables of one window lie: `bases[leaf - firstLeaf]` is the slot of the leaf's first entry, or 0, which is
- * in the zero page and so reads as an empty entry. Filled by its owner, cleared here when a leaf is given back.
+ * A window that wants its entries found quickly. Made by `addWindow`.
+ *
+ * `base` is the slot of its first page when all its leaf tables lie side by side in RAM: then entry i is at `base + i`.
+ * They are held for the window while it lives. It is 0 for a window that is too large for that, or when no such place was
+ * free; then `bases[leaf - firstLeaf]` is the slot of a leaf's first entry, filled in by the window's owner and cleared
+ * here when the leaf is given back; 0 is in the zero page, and so reads as an empty entry.
  */
-export interface LeafDirectory {
+export interface PageWindow {
   readonly firstLeaf: number
+  readonly nrLeaves: number
   readonly bases: Int32Array
+  base: number
+  /** Called when the window's address space ends, or by `dropWindow`: neither base may be used any more. */
+  readonly onDrop: () => void
 }
 
 export class PageTables {
@@ -51,8 +61,8 @@ export class PageTables {
   /** Result of the last `nextLeaf`. */
   slot = 0
   readonly #i32: Int32Array
-  /** Leaf directories to keep right, by address space. */
-  readonly #windows: (LeafDirectory[] | undefined)[] = []
+  /** Windows to keep right, by address space. */
+  readonly #windows: (PageWindow[] | undefined)[] = []
   /** Tables in hand while a path is made: new roots above the old one, and everything below the newest. */
   readonly #stock: Int32Array = new Int32Array(2 * MAX_LEVELS)
 
@@ -83,7 +93,7 @@ export class PageTables {
 
   ensure(mm: number, vpn: number): number {
     const slot = this.find(mm, vpn)
-    return slot !== 0 ? slot : this.#grow(mm, vpn)
+    return slot !== 0 ? slot : this.#grow(mm, vpn, 0)
   }
 
   set(slot: number, pte: number): void {
@@ -97,7 +107,7 @@ export class PageTables {
   releaseIfEmpty(slot: number): void {
     let table = slot >>> this.leafShift
     const { frames, mms } = this
-    while (frames.mapcount[table] === 0) {
+    while (frames.mapcount[table] === 0 && frames.pins(table) === 0) {
       const mm = frames.mapping[table]
       const parent = frames.rmapHead[table]
       if (frames.cacheNext[table] === 0) this.#forgetLeaf(mm, frames.index[table] >>> this.leafShift)
@@ -140,21 +150,75 @@ export class PageTables {
     return end
   }
 
-  /** A directory of the leaves under pages [vpn, vpn + pages), kept right until `dropWindow`. */
-  addWindow(mm: number, vpn: number, pages: number): LeafDirectory {
+  /** Registers a window of pages [vpn, vpn + pages). */
+  addWindow(mm: number, vpn: number, pages: number, onDrop: () => void): PageWindow {
     const firstLeaf = vpn >>> this.leafShift
-    const lastLeaf = (vpn + pages - 1) >>> this.leafShift
-    const window = { firstLeaf, bases: new Int32Array(lastLeaf - firstLeaf + 1) }
+    const nrLeaves = ((vpn + pages - 1) >>> this.leafShift) - firstLeaf + 1
+    const leafBase = this.#placeLeaves(mm, firstLeaf, nrLeaves)
+    const base = leafBase === 0 ? 0 : leafBase + (vpn & this.leafMask)
+    const bases = new Int32Array(base === 0 ? nrLeaves : 0)
+    const window = { firstLeaf, nrLeaves, bases, base, onDrop }
     const windows = this.#windows[mm]
     if (windows === undefined) this.#windows[mm] = [window]
     else windows.push(window)
     return window
   }
 
-  dropWindow(mm: number, window: LeafDirectory): void {
+  /** Forgets a window, and gives back tables that were held for it. */
+  dropWindow(mm: number, window: PageWindow): void {
     const windows = this.#windows[mm]
     const at = windows === undefined ? -1 : windows.indexOf(window)
-    if (windows !== undefined && at >= 0) windows.splice(at, 1)
+    if (windows === undefined || at < 0) return
+    windows.splice(at, 1)
+    this.#release(window)
+  }
+
+  /** Forgets all windows of an address space that ends. */
+  dropWindows(mm: number): void {
+    const windows = this.#windows[mm]
+    this.#windows[mm] = undefined
+    for (const window of windows ?? []) this.#release(window)
+  }
+
+  #release(window: PageWindow): void {
+    window.onDrop()
+    if (window.base === 0) return
+    const first = window.base >>> this.leafShift
+    window.base = 0
+    for (let table = first; table < first + window.nrLeaves; table++) {
+      this.frames.unpin(table)
+      this.releaseIfEmpty(table << this.leafShift)
+    }
+  }
+
+  /** Leaf tables for all of a window, side by side and pinned. → slot of the first entry of the first, or 0. */
+  #placeLeaves(mm: number, firstLeaf: number, nrLeaves: number): number {
+    // A window may hold so much of memory for its tables, used or not; beyond it tables come and go as they are needed.
+    if (nrLeaves > this.ram.nrFrames >>> HELD_TABLES_SHIFT) return 0
+    const firstVpn = firstLeaf * (this.leafMask + 1)
+    if (nrLeaves === 1) {
+      const slot = this.ensure(mm, firstVpn)
+      if (slot === 0) return 0
+      if (this.frames.pin(slot >>> this.leafShift)) return slot
+      this.releaseIfEmpty(slot)
+      return 0
+    }
+    for (let leaf = 0; leaf < nrLeaves; leaf++) if (this.find(mm, firstVpn + leaf * (this.leafMask + 1)) !== 0) return 0
+    const run = this.allocator.allocRun(nrLeaves)
+    if (run === 0) return 0
+    for (let leaf = 0; leaf < nrLeaves; leaf++) {
+      if (this.#grow(mm, firstVpn + leaf * (this.leafMask + 1), run + leaf) !== 0) {
+        this.frames.pin(run + leaf)
+        continue
+      }
+      for (let i = leaf; i < nrLeaves; i++) this.allocator.free(run + i)
+      for (let i = 0; i < leaf; i++) {
+        this.frames.unpin(run + i)
+        this.releaseIfEmpty((run + i) << this.leafShift)
+      }
+      return 0
+    }
+    return run << this.leafShift
   }
 
   /** The first page after the leaf table that `vpn` is in, or `end`. */
@@ -210,13 +274,16 @@ export class PageTables {
     return 0
   }
 
-  #grow(mm: number, vpn: number): number {
-    // All frames first: an allocation may reclaim, and that may free tables on the way to this page.
+  /** Makes the tables on the way to a page; `leaf` is the zeroed frame to use for the last one, 0 for any. */
+  #grow(mm: number, vpn: number, leaf: number): number {
+    // All frames first: an allocation may reclaim, and that may free tables on the way to this page. The leaf is linked
+    // last, and so lies at the bottom.
     let stocked = 0
+    if (leaf !== 0) this.#stock[stocked++] = leaf
     while (stocked < this.#missing(mm, vpn)) {
       const frame = this.allocator.allocZeroed()
       if (frame === 0) {
-        while (stocked > 0) this.allocator.free(this.#stock[--stocked])
+        while (stocked > (leaf === 0 ? 0 : 1)) this.allocator.free(this.#stock[--stocked])
         return 0
       }
       this.#stock[stocked++] = frame
@@ -275,6 +342,7 @@ export class PageTables {
     const windows = this.#windows[mm]
     if (windows === undefined) return
     for (const window of windows) {
+      if (window.base !== 0) continue
       const i = leaf - window.firstLeaf
       if (i >= 0 && i < window.bases.length) window.bases[i] = 0
     }
