@@ -29,6 +29,8 @@ import { mmapRegion } from './mmap.ts'
 import { zapEntry } from './zap.ts'
 
 const SOFT = 1
+/** Linux's limit on x86-64, for Linux's emulation: no entry has to remember the page there. */
+const EMULATED_MAX_PAGES = 2 ** 46
 
 /** The vma that a remap of [start, end) is for, or -EINVAL: one shared vma, with remap_pages, containing the range. */
 function findRemapVma(m: Machine, mm: number, start: number, end: number): number {
@@ -50,10 +52,10 @@ function isEmulated(m: Machine, vma: number): boolean {
  * → 0 or -errno. Populating is the caller's.
  */
 export function doRemap(m: Machine, mm: number, start: number, pages: number, pgoff: number, pageProt: number): number {
-  if (pgoff + pages >= PTE_FILE_MAX_PAGES) return -EINVAL
   const end = start + pages
   const vma = findRemapVma(m, mm, start, end)
   if (vma < 0) return vma
+  if (pgoff + pages >= PTE_FILE_MAX_PAGES && !(isEmulated(m, vma) && pgoff + pages < EMULATED_MAX_PAGES)) return -EINVAL
   const { vmas } = m
   const flags = vmas.flags[vma]
   if (pageProt === PAGE_PROT_WRITE && (flags & VM_MAYWRITE) === 0) return -EACCES

@@ -43,7 +43,7 @@ import {
   VM_WRITE
 } from '../vma/flags.ts'
 import { changeFlags } from './change-flags.ts'
-import { handleMmFault, swapInAnon } from './fault.ts'
+import { faultInside, swapInAnon } from './fault.ts'
 import { FILL_HOLES, getPage } from './filemap.ts'
 import type { Machine } from './machine.ts'
 import { punchHole } from './truncate.ts'
@@ -112,8 +112,8 @@ function setBehaviour(m: Machine, mm: number, vma: number, start: number, end: n
     if ((old & (VM_SHARED | VM_MAYSHARE | VM_DONTEXPAND)) === 0) flags |= VM_MERGEABLE
   } else if (advice === MADV_UNMERGEABLE) flags &= ~VM_MERGEABLE
   else if (advice === MADV_HUGEPAGE || advice === MADV_NOHUGEPAGE) {
-    // There are no huge pages here; 3.19 refuses shared mappings (measured).
-    return (old & VM_SHARED) !== 0 ? -EINVAL : 0
+    // There are no huge pages here; 3.19 refuses mappings that were asked to be shared (measured).
+    return (old & (VM_SHARED | VM_MAYSHARE)) !== 0 ? -EINVAL : 0
   }
   if (flags === old) return 0
   return changeFlags(m, mm, vma, start, end, flags) === 0 ? -ENOMEM : 0
@@ -208,7 +208,7 @@ function remove(m: Machine, vma: number, start: number, end: number): number {
 
 function populate(m: Machine, mm: number, start: number, end: number, access: number): number {
   for (let vpn = start; vpn < end; vpn++) {
-    const code = handleMmFault(m, mm, vpn, access)
+    const code = faultInside(m, mm, vpn, access)
     if (code === FAULT_OK) continue
     return code === FAULT_OOM ? -ENOMEM : code === FAULT_ACCERR ? -EINVAL : -EFAULT
   }

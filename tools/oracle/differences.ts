@@ -5,9 +5,10 @@
  * docs/conformance.md has the same table; a test holds the two together.
  */
 import { PTE_FILE_MAX_PAGES } from '../../src/abi/limits.ts'
+import { VM_NONLINEAR } from '../../src/vma/flags.ts'
 import { remap } from './process-ops.ts'
 import { addressOf, bytesOf, PAGE, rawOf } from './quantity.ts'
-import { failed, returned } from './result.ts'
+import { type Args, failed, returned } from './result.ts'
 import type { Session } from './session.ts'
 import type { Op, Result } from './trace.ts'
 
@@ -31,8 +32,8 @@ export const DIFFERENCES: readonly Difference[] = [
 
 export interface Answer {
   readonly result: Result
-  /** The name of the difference that explains it. */
-  readonly difference: string
+  /** The name of the difference that explains it, if it is one. */
+  readonly difference: string | undefined
 }
 
 /** Ours for an operation that a difference is about, or undefined for all others. */
@@ -44,6 +45,9 @@ export function answerDifferently(s: Session, op: Op): Answer | undefined {
 const LINUX_MAX = 1n << 46n
 const LINUX_DECODED = 1n << 34n
 const OUR_MAX = BigInt(PTE_FILE_MAX_PAGES)
+/** File pages that no script's file reaches. */
+const FAR = OUR_MAX / 2n
+const FAR_PAGES = OUR_MAX / 4n
 
 /** Refused here. In step afterwards: each page is remapped to what Linux shows there, or to one as far past any file. */
 function remapBeyondOurBits(s: Session, op: Op): Answer | undefined {
@@ -52,15 +56,25 @@ function remapBeyondOurBits(s: Session, op: Op): Answer | undefined {
   const pages = bytesOf(args.size) / PAGE
   const end = pgoff + pages
   if (end < OUR_MAX || end >= LINUX_MAX || op.expected.ret !== 0) return undefined
-  const refused = returned(remap(s, args, pgoff <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(pgoff) : pgoff))
-  if (refused.errno !== 'EINVAL') return { result: refused, difference: PGOFF_BITS }
+  const result = returned(remap(s, args, Number(pgoff)))
+  if (result.errno !== 'EINVAL') return { result, difference: undefined }
+  const first = addressOf(args.at) / PAGE
+  if (isLinear(s, args, Number(first), Number(pgoff))) return { result: { ret: 0 }, difference: PGOFF_BITS }
   let error = 0
   for (let i = 0n; i < pages && error === 0; i++) {
     const shown = (pgoff + i) % LINUX_DECODED
-    const standIn = shown < OUR_MAX / 2n ? shown : OUR_MAX / 2n + (shown % (OUR_MAX / 4n))
-    const address = (addressOf(args.at) / PAGE + i) * PAGE
-    const one = { ...args, at: `0x${address.toString(16)}`, size: 1 }
-    error = remap(s, one, Number(standIn))
+    const standIn = shown < OUR_MAX / 2n ? shown : FAR + (shown % FAR_PAGES)
+    const one = { ...args, at: `0x${((first + i) * PAGE).toString(16)}`, size: 1 }
+    // Where Linux shows the linear page by this way round, the mapping becomes nonlinear all the same.
+    error = remap(s, { ...one, flags: 'NONBLOCK' }, Number(FAR + FAR_PAGES))
+    if (error === 0) error = remap(s, one, Number(standIn))
   }
   return { result: error < 0 ? failed(error) : { ret: 0 }, difference: PGOFF_BITS }
+}
+
+/** Linux does nothing for a remap of a linear mapping to where it is. */
+function isLinear(s: Session, args: Args, vpn: number, pgoff: number): boolean {
+  const { vmas } = s.machine
+  const vma = vmas.at(s.process((args.p as number | undefined) ?? 0).mm.id, vpn)
+  return vma !== 0 && (vmas.flags[vma] & VM_NONLINEAR) === 0 && vmas.linearIndex(vma, vpn) === pgoff
 }

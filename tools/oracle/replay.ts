@@ -74,7 +74,8 @@ function step(
   const answer = answerDifferently(session, op)
   let got: Result
   if (answer !== undefined) {
-    differences.set(answer.difference, (differences.get(answer.difference) ?? 0) + 1)
+    const { difference } = answer
+    if (difference !== undefined) differences.set(difference, (differences.get(difference) ?? 0) + 1)
     got = answer.result
   } else got = run(session, op)
   const { levels: compared, mismatches } = compare(op, got, session.reclaimed ? 'reclaimed' : 'never')
