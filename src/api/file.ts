@@ -94,7 +94,10 @@ export class MappedFile {
     for (let i = 0; i < pages.length && fileOf(machine, fd) === file; i += stepPages) {
       const last = pages[Math.min(i + stepPages, pages.length) - 1]
       // Errors are recorded in the inode; the sync at the end reports them.
-      machine.writeback.writeRange(inode, pages[i], last)
+      if (machine.enter()) {
+        machine.writeback.writeRange(inode, pages[i], last)
+        machine.leave()
+      }
       await work.step(Math.min(stepPages, pages.length - i) * pageSize)
     }
     this.sync()

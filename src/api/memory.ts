@@ -5,6 +5,7 @@
  *     const file = memory.open(nodeFile('huge.db', 'r+'))
  *     using map = memory.space().map(file, { writable: true })
  */
+import { EDEADLK } from '../abi/errno.ts'
 import { MAX_FRAMES } from '../abi/limits.ts'
 import { MM_NR_TABLES } from '../frame/mm-table.ts'
 import { VMSTAT_NAMES } from '../frame/vmstat.ts'
@@ -146,7 +147,11 @@ export class Memory {
 
   /** Evicts what can be evicted, dirty pages by writing them. → pages freed. */
   shrink(): number {
-    return this.machine.reclaim.shrinkAll()
+    const { machine } = this
+    if (!machine.enter()) throw systemError(-EDEADLK, 'shrink')
+    const freed = machine.reclaim.shrinkAll()
+    machine.leave()
+    return freed
   }
 
   /** The last events, oldest first, as lines. Empty without `traceEntries`. */

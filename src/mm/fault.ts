@@ -15,7 +15,7 @@
  * one we began with, replaced. The page in hand is pinned meanwhile. Never throws: FAULT_* codes, and the store's errno
  * in `m.lastError`. Lock: mmap lock for reading; truncation is kept out by the page's own check after it is in hand.
  */
-import { ENOMEM } from '../abi/errno.ts'
+import { EDEADLK, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM, FAULT_RETRY } from '../abi/fault.ts'
 import { RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
@@ -61,8 +61,19 @@ const MAX_ROUNDS = 4
 export const NO_NODE = 0 as const
 export const NEEDS_NODE = 1 as const
 
-/** Handles a fault at a page. FAULT_OK: the access will now succeed (until something else changes the entry). */
+/**
+ * Handles a fault at a page. FAULT_OK: the access will now succeed (until something else changes the entry). A fault from
+ * a store's or notifier's callback is FAULT_BUS with EDEADLK: what it needs may be half changed.
+ */
 export function handleMmFault(m: Machine, mm: number, vpn: number, access: number): number {
+  if (!m.enter()) return busError(m, EDEADLK)
+  const code = faultInside(m, mm, vpn, access)
+  m.leave()
+  return code
+}
+
+/** The same, within a verb. */
+export function faultInside(m: Machine, mm: number, vpn: number, access: number): number {
   m.vmstat[PGFAULT]++
   const majorBefore = m.vmstat[PGMAJFAULT]
   let code: number = FAULT_RETRY

@@ -86,6 +86,8 @@ export class Machine implements MachineParts {
   faultAroundPages: number
   /** The store's errno behind the last FAULT_BUS or FAULT_OOM, 0 when it was the end of the file. */
   lastError = 0
+  /** This thread is within a verb that changes the machine. */
+  inside = false
   /** False after the machine was closed. */
   open = true
   /** Adds to or takes from a file's references; bound once, for the vma room. */
@@ -154,16 +156,32 @@ export class Machine implements MachineParts {
     if (!stays && (flags[frame] & PG_LRU) !== 0) this.lru.setEvictable(frame)
   }
 
-  /** Takes the mmap lock for writing. False when this thread is inside a verb already (a notifier or store called back). */
+  /**
+   * Begins a verb that changes the machine. False when this thread is inside one already: a notifier or store that was
+   * called in the middle of it calls back, which gives EDEADLK.
+   */
+  enter(): boolean {
+    if (this.inside) return false
+    this.inside = true
+    return true
+  }
+
+  leave(): void {
+    this.inside = false
+  }
+
+  /** Begins a verb and takes the mmap lock for writing. False when either cannot be had. */
   tryLock(mm: number): boolean {
     const at = (mm << MM_SHIFT) + MM_MMAP_LOCK
-    if (this.mms.w[at] !== 0) return false
+    if (this.mms.w[at] !== 0 || this.inside) return false
     this.mms.w[at] = -1
+    this.inside = true
     return true
   }
 
   unlock(mm: number): void {
     this.mms.w[(mm << MM_SHIFT) + MM_MMAP_LOCK] = 0
+    this.inside = false
   }
 
   /** Pages of an inode, the last partial one included. */

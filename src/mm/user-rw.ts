@@ -4,7 +4,7 @@
  * The file is walked page by page. A read goes as far as its destination can be stored to; a write takes of each file
  * page all or nothing, so it stops before the first one whose bytes cannot all be loaded.
  */
-import { EFAULT } from '../abi/errno.ts'
+import { EDEADLK, EFAULT } from '../abi/errno.ts'
 import { FAULT_OK } from '../abi/fault.ts'
 import { RA_NORMAL } from '../cache/fill.ts'
 import { type BulkResult, copyFromUser, copyToUser, fillUser } from './access.ts'
@@ -43,7 +43,9 @@ export function readToUser(
 /** Part of one file page. → bytes stored, or -errno of the file. */
 function readPart(m: Machine, mm: number, vpn: number, off: number, n: number, file: number, at: number): number {
   const { pageSize, u8 } = m.ram
+  if (!m.enter()) return -EDEADLK
   const frame = getPage(m, m.files.inode[file], file, Math.floor(at / pageSize), RA_NORMAL, KEEP_HOLES)
+  m.leave()
   if (frame < 0) return frame
   if (frame !== 0 && !m.frames.pin(frame)) return -EFAULT
   if (m.policy === POLICY_LINUX) touchEnds(m, mm, vpn, off, n)
@@ -88,10 +90,17 @@ export function writeFromUser(
     const n = Math.min(length - done, pageSize - (at % pageSize))
     const from = off + done
     const loaded = copyFromUser(m, mm, vpn + Math.floor(from / pageSize), from % pageSize, bounce, 0, n, bulk)
-    const put = loaded < n ? -EFAULT : fileWrite(m, file, at, bounce, 0, n)
+    const put = loaded < n ? -EFAULT : writePart(m, file, at, bounce, n)
     if (put < 0) return done > 0 ? done : put
     done += put
     if (put < n) return done
   }
   return done
+}
+
+function writePart(m: Machine, file: number, at: number, bytes: Uint8Array, n: number): number {
+  if (!m.enter()) return -EDEADLK
+  const put = fileWrite(m, file, at, bytes, 0, n)
+  m.leave()
+  return put
 }

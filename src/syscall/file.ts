@@ -4,11 +4,12 @@
  * Buffers are the caller's own (kernel side); `sys_read_user` and `sys_write_user` move bytes between a file and an
  * address space.
  */
-import { EBADF, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/errno.ts'
+import { EBADF, EDEADLK, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/errno.ts'
+import { FAULT_OK } from '../abi/fault.ts'
 import { MAX_FILE_PAGES, TASK_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../abi/mman.ts'
 import { FILE_READ, FILE_WRITE, INODE_NOREMAP, INODE_RAMFS, INODE_SHMEM } from '../cache/inodes.ts'
-import { copyFromUser, copyToUser } from '../mm/access.ts'
+import { type BulkResult, copyFromUser, copyToUser } from '../mm/access.ts'
 import { closeFd, fileOf, newQuota, openMemory, openStore, reopen } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { fileSync } from '../mm/msync.ts'
@@ -31,13 +32,20 @@ export const MEMORY_NOREMAP = 2 as const
 export function sys_open(m: Machine, store: Store, flags: number): number {
   const mode = modeOf(flags)
   if (!m.open || mode === 0) return m.open ? -EINVAL : -ENODEV
-  return openStore(m, store, mode)
+  if (!m.enter()) return -EDEADLK
+  const result = openStore(m, store, mode)
+  m.leave()
+  return result
 }
 
 /** Another open of the same file, with its own mode. → descriptor, or -errno. */
 export function sys_reopen(m: Machine, fd: number, flags: number): number {
   const mode = modeOf(flags)
-  return mode === 0 ? -EINVAL : reopen(m, fd, mode)
+  if (mode === 0) return -EINVAL
+  if (!m.enter()) return -EDEADLK
+  const result = reopen(m, fd, mode)
+  m.leave()
+  return result
 }
 
 function modeOf(flags: number): number {
@@ -58,7 +66,10 @@ export function sys_memory(m: Machine, name: string, kind: number, size: Quantit
   if (bytes > MAX_FILE_PAGES * m.ram.pageSize) return -EFBIG
   if (quota !== 0 && (!Number.isInteger(quota) || !(m.quotas[quota * 2] > 0))) return -EINVAL
   const inodeKind = kind === MEMORY_SHMEM ? INODE_SHMEM : kind === MEMORY_RAMFS ? INODE_RAMFS : INODE_NOREMAP
-  return openMemory(m, inodeKind, name, bytes, quota)
+  if (!m.enter()) return -EDEADLK
+  const result = openMemory(m, inodeKind, name, bytes, quota)
+  m.leave()
+  return result
 }
 
 /** A group of memory files that may hold `maxPages` pages together. → group, or -errno. */
@@ -68,7 +79,10 @@ export function sys_quota(m: Machine, maxPages: number): number {
 
 /** Closes a descriptor; mappings of the file stay. → 0, -EBADF, or the error of writing what was dirty. */
 export function sys_close(m: Machine, fd: number): number {
-  return closeFd(m, fd)
+  if (!m.enter()) return -EDEADLK
+  const result = closeFd(m, fd)
+  m.leave()
+  return result
 }
 
 /** Sets a file's size in bytes. → 0, or EBADF, EINVAL (size, or not open for writing), EFBIG, the store's error. */
@@ -77,7 +91,10 @@ export function sys_ftruncate(m: Machine, fd: number, size: Quantity): number {
   if (file === 0) return -EBADF
   const bytes = bytesOf(size)
   if (bytes === BAD || (m.files.mode[file] & FILE_WRITE) === 0) return -EINVAL
-  return truncateInode(m, m.files.inode[file], bytes)
+  if (!m.enter()) return -EDEADLK
+  const result = truncateInode(m, m.files.inode[file], bytes)
+  m.leave()
+  return result
 }
 
 /** Punches holes (PUNCH_HOLE | KEEP_SIZE) or zeroes a range. → 0, or EBADF, EINVAL, EOPNOTSUPP, the store's error. */
@@ -90,7 +107,10 @@ export function sys_fallocate(m: Machine, fd: number, mode: number, off: Quantit
   if (from + length > Number.MAX_SAFE_INTEGER) return -EFBIG
   const punch = mode === (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
   if (!punch && mode !== (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)) return -EOPNOTSUPP
-  return punchHole(m, m.files.inode[file], from, length)
+  if (!m.enter()) return -EDEADLK
+  const result = punchHole(m, m.files.inode[file], from, length)
+  m.leave()
+  return result
 }
 
 /** Reads at a position into a buffer. → bytes (short at the end of the file), or EBADF, EINVAL, the store's error. */
@@ -99,7 +119,10 @@ export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: 
   if (file === 0 || (m.files.mode[file] & FILE_READ) === 0) return -EBADF
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
-  return fileRead(m, file, at, buffer, 0, buffer.length)
+  if (!m.enter()) return -EDEADLK
+  const result = fileRead(m, file, at, buffer, 0, buffer.length)
+  m.leave()
+  return result
 }
 
 /** Writes a buffer at a position, extending the file. → bytes, or EBADF, EINVAL, EFBIG, ENOSPC, the store's error. */
@@ -108,13 +131,20 @@ export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position:
   if (file === 0 || (m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
-  return fileWrite(m, file, at, buffer, 0, buffer.length)
+  if (!m.enter()) return -EDEADLK
+  const result = fileWrite(m, file, at, buffer, 0, buffer.length)
+  m.leave()
+  return result
 }
 
 /** Writes dirty pages and flushes the store. → 0, or EBADF, or an error of this or an earlier writeback. */
 export function sys_fsync(m: Machine, fd: number): number {
   const file = fileOf(m, fd)
-  return file === 0 ? -EBADF : fileSync(m, file)
+  if (file === 0) return -EBADF
+  if (!m.enter()) return -EDEADLK
+  const result = fileSync(m, file)
+  m.leave()
+  return result
 }
 
 /** The size of an open file in bytes, or -EBADF. */
@@ -131,7 +161,7 @@ export function sys_fpages(m: Machine, fd: number): number {
   return m.inodes.stores[inode] === undefined ? m.inodes.nrHeld[inode] : m.inodes.nrPages[inode]
 }
 
-const result = { fault: 0 }
+const bulk: BulkResult = { fault: FAULT_OK }
 
 /** Reads memory of an address space into a buffer. → bytes, or -EFAULT when not even the first could be read. */
 export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
@@ -139,7 +169,7 @@ export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): 
   if (m === undefined) return -ESRCH
   const vpn = pageOf(m, addr)
   if (vpn === BAD || vpn > 0x7fffffff) return -EFAULT
-  const n = copyFromUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, result)
+  const n = copyFromUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
   return n === 0 && buffer.length > 0 ? -EFAULT : n
 }
 
@@ -149,13 +179,13 @@ export function sys_copy_to_user(mm: Mm, addr: Quantity, buffer: Uint8Array): nu
   if (m === undefined) return -ESRCH
   const vpn = pageOf(m, addr)
   if (vpn === BAD || vpn > 0x7fffffff) return -EFAULT
-  const n = copyToUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, result)
+  const n = copyToUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
   return n === 0 && buffer.length > 0 ? -EFAULT : n
 }
 
 /** The fault code (FAULT_*) that cut the last copy short; FAULT_OK when none did. */
 export function lastCopyFault(): number {
-  return result.fault
+  return bulk.fault
 }
 
 /** pread(2) into an address space. → bytes, or EBADF, EINVAL, EFAULT, the store's error. */

@@ -14,7 +14,9 @@ export const RLIMIT_AS = 9 as const
 /** A new, empty address space, or -errno. */
 export function sys_mm_create(m: Machine): Mm | number {
   if (!m.open) return -ENODEV
+  if (!m.enter()) return -EDEADLK
   const id = newMm(m)
+  m.leave()
   return id < 0 ? id : new Mm(m, id)
 }
 

@@ -207,7 +207,8 @@ export function readUser(w: World, space: FuzzSpace, op: OpOf<'readuser' | 'writ
   const got = sys_read_user(space.mm, w.address(vpn) + op.off, op.len, fd, op.pos)
   checkMoved(w, 'readuser', got, expected, inFile > 0 && expected === 0)
   for (let at = 0; at < got; ) {
-    const n = Math.min(got - at, w.pageSize - ((op.pos + at) % w.pageSize))
+    const inPage = w.pageSize - Math.max((op.pos + at) % w.pageSize, (op.off + at) % w.pageSize)
+    const n = Math.min(got - at, inPage)
     applyStore(w, space, vpn, op.off + at, model.bytes.slice(op.pos + at, op.pos + at + n))
     at += n
   }
@@ -331,7 +332,7 @@ function afterRemap(
       page.linear = pgoffs[i]
     }
     // ENOMEM half way: the entries that were written are.
-    if (result < 0 && w.peeker.shownPage(space.mm.id, vpn + i) !== pgoffs[i]) continue
+    if (result < 0 && !emulated && !w.peeker.remembers(space.mm.id, vpn + i, pgoffs[i], prot)) continue
     page.pgoff = pgoffs[i]
     page.own = prot < 0 ? -1 : prot === abi.PROT_WRITE ? abi.PROT_READ | abi.PROT_WRITE : prot
   }

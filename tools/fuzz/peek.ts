@@ -5,7 +5,19 @@
 
 import { PG_ANON } from '../../src/frame/frame-table.ts'
 import type { Machine } from '../../src/mm/machine.ts'
-import { PTE_PRESENT, pteFile, pteFrame, pteSwap, pteSwapOffset, pteToPgoff } from '../../src/pgtable/pte.ts'
+import {
+  PAGE_PROT_DEFAULT,
+  PAGE_PROT_NONE,
+  PAGE_PROT_READ,
+  PAGE_PROT_WRITE,
+  PTE_PRESENT,
+  pteFile,
+  pteFrame,
+  ptePageProt,
+  pteSwap,
+  pteSwapOffset,
+  pteToPgoff
+} from '../../src/pgtable/pte.ts'
 import type { Store } from '../../src/store/store.ts'
 import { FuzzStore } from './fuzz-store.ts'
 
@@ -51,6 +63,14 @@ export class Peeker {
     if (pte === 0) return vmas.linearIndex(vmas.at(mm, vpn), vpn)
     if (pteFile(pte)) return pteToPgoff(pte)
     return this.hasCopy(mm, vpn) ? -1 : this.m.frames.index[pteFrame(pte)]
+  }
+
+  /** Whether the entry is a file entry with that page and protection (-1 for the vma's). */
+  remembers(mm: number, vpn: number, pgoff: number, prot: number): boolean {
+    const pte = this.m.tables.get(mm, vpn)
+    const own =
+      prot < 0 ? PAGE_PROT_DEFAULT : prot === 0 ? PAGE_PROT_NONE : prot === 1 ? PAGE_PROT_READ : PAGE_PROT_WRITE
+    return pteFile(pte) && pteToPgoff(pte) === pgoff && ptePageProt(pte) === own
   }
 
   /** Whether the address has a page of its own: anonymous, in memory or swap. */
