@@ -30,6 +30,12 @@ export const DIFFERENCES: readonly Difference[] = [
   }
 ]
 
+/** The table of docs/conformance.md. */
+export function differencesTable(): string {
+  const rows = DIFFERENCES.map(d => `| \`${d.name}\` | ${d.linux} | ${d.ours} | ${d.reason} |\n`)
+  return `| name | Linux | here | why |\n|---|---|---|---|\n${rows.join('')}`
+}
+
 export interface Answer {
   readonly result: Result
   /** The name of the difference that explains it, if it is one. */
