@@ -27,6 +27,7 @@ import { uncharge } from './mm/filemap.ts'
 import { Machine, POLICY_NONLINEAR } from './mm/machine.ts'
 import { Notifiers } from './notify/notifier.ts'
 import { PageTables } from './pgtable/page-tables.ts'
+import { Migration } from './reclaim/migrate.ts'
 import { Reclaim } from './reclaim/reclaim.ts'
 import { RmapNodes } from './rmap/nodes.ts'
 import { Rmap } from './rmap/rmap.ts'
@@ -149,11 +150,13 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
   const nodes = new RmapNodes(arena, frames, allocator, bucketsFor(ram.nrFrames, 0.25))
   const rmap = new Rmap(frames, mms, tables, vmas, nodes, swap, notifiers, vmstat, frame => cache.setDirty(frame))
   const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap, trace)
+  const migration = new Migration(allocator, lru, cache, rmap)
   const fds = arena.int32('files', maxFiles + 3)
   const quotas = arena.int32('files', 128)
   fds.fill(0)
 
   allocator.setReclaim(wanted => reclaim.shrink(wanted))
+  allocator.setMakeRun(n => migration.makeRun(n))
   writeback.setClean(frame => {
     rmap.pageMkclean(frame)
   })
@@ -176,6 +179,7 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
     nodes,
     rmap,
     reclaim,
+    migration,
     trace,
     fds,
     quotas,

@@ -35,6 +35,7 @@ export class FrameAllocator {
   readonly #state: Int32Array
   readonly #poison: Uint8Array | undefined
   #reclaim: ReclaimHook | undefined
+  #makeRun: ((n: number) => boolean) | undefined
   #fail: FailHook | undefined
 
   constructor(columns: ColumnSource, ram: Ram, frames: FrameTable, poison: 'poison' | 'plain') {
@@ -61,6 +62,10 @@ export class FrameAllocator {
 
   setReclaim(hook: ReclaimHook): void {
     this.#reclaim = hook
+  }
+
+  setMakeRun(hook: (n: number) => boolean): void {
+    this.#makeRun = hook
   }
 
   setFail(hook: FailHook | undefined): void {
@@ -98,9 +103,24 @@ export class FrameAllocator {
     return this.#take()
   }
 
-  /** The first of `n` neighbouring frames, zeroed, or 0. Does not reclaim. */
+  /** A free frame that is not in [from, to), or 0. Does not reclaim. */
+  allocOutside(from: number, to: number): number {
+    let frame = this.#free.next(this.#state[A_CURSOR])
+    if (frame >= from && frame < to) frame = this.#free.next(to)
+    return frame < 0 ? 0 : this.#hand(frame)
+  }
+
+  /** The first of `n` neighbouring frames, zeroed, or 0. May reclaim, and move pages out of the way. */
   allocRun(n: number): number {
-    if (n > this.#state[A_FREE] || this.#fail?.()) return 0
+    if (this.#fail?.()) return 0
+    let first = this.#findRun(n)
+    if (first < 0 && this.#makeRun?.(n)) first = this.#findRun(n)
+    if (first < 0) return 0
+    for (let f = first; f < first + n; f++) this.ram.zeroFrame(this.#hand(f))
+    return first
+  }
+
+  #findRun(n: number): number {
     let first = this.#free.next(this.#state[A_CURSOR])
     let length = 0
     while (first >= 0 && length < n) {
@@ -110,14 +130,6 @@ export class FrameAllocator {
         length = 0
       }
     }
-    if (first < 0) return 0
-    for (let f = first; f < first + n; f++) {
-      this.#free.clear(f)
-      this.ram.zeroFrame(f)
-    }
-    this.#state[A_FREE] -= n
-    if (this.#state[A_FREE] < this.#state[A_LEAST]) this.#state[A_LEAST] = this.#state[A_FREE]
-    if (first + n > this.#state[A_VIRGIN]) this.#state[A_VIRGIN] = first + n
     return first
   }
 
@@ -151,12 +163,16 @@ export class FrameAllocator {
   }
 
   #take(): number {
+    const frame = this.#free.next(this.#state[A_CURSOR])
+    this.#state[A_CURSOR] = frame + 1
+    return this.#hand(frame)
+  }
+
+  #hand(frame: number): number {
     const state = this.#state
-    const frame = this.#free.next(state[A_CURSOR])
     this.#free.clear(frame)
     const left = --state[A_FREE]
     if (left < state[A_LEAST]) state[A_LEAST] = left
-    state[A_CURSOR] = frame + 1
     if (frame >= state[A_VIRGIN]) state[A_VIRGIN] = frame + 1
     return frame
   }

@@ -92,9 +92,9 @@ export class FrameTable {
     this.flags[frame] -= PIN_ONE
   }
 
-  /** True when nothing holds the frame any more: not cached, not mapped, not pinned. */
+  /** True when nothing holds the frame any more: not cached, not mapped, not pinned, not locked. */
   isUnused(frame: number): boolean {
     const flags = this.flags[frame]
-    return (flags & PG_CACHED) === 0 && flags >>> PIN_SHIFT === 0 && this.mapcount[frame] === 0
+    return (flags & (PG_CACHED | PG_LOCKED)) === 0 && flags >>> PIN_SHIFT === 0 && this.mapcount[frame] === 0
   }
 }

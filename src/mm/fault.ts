@@ -15,7 +15,7 @@
  * one we began with, replaced. The page in hand is pinned meanwhile. Never throws: FAULT_* codes, and the store's errno
  * in `m.lastError`. Lock: mmap lock for reading; truncation is kept out by the page's own check after it is in hand.
  */
-import { EDEADLK, ENOMEM } from '../abi/errno.ts'
+import { EAGAIN, EDEADLK, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM, FAULT_RETRY } from '../abi/fault.ts'
 import { RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
@@ -37,6 +37,7 @@ import {
   pageProtFlags,
   pteFile,
   pteFrame,
+  pteMigration,
   ptePageProt,
   pteSoftDirty,
   pteSwapOffset,
@@ -112,6 +113,8 @@ export function resolveFault(
     if ((m.vmas.flags[vma] & VM_NONLINEAR) === 0) return busError(m, 0)
     return fileFault(m, mm, vma, vpn, pteToPgoff(pte), pte, access)
   }
+  // Its page is between two frames: whoever moves it will be done.
+  if (pteMigration(pte)) return busError(m, EAGAIN)
   return swapFault(m, mm, vma, vpn, pte, access)
 }
 

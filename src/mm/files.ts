@@ -98,8 +98,7 @@ function putInode(m: Machine, inode: number): number {
   const store = m.inodes.stores[inode]
   if (store !== undefined && !store.readOnly) {
     result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES)
-    const extended = m.writeback.extendStore(inode)
-    if (result === 0) result = extended
+    if (result === 0) result = m.writeback.extendStore(inode)
   }
   const pages = m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)
   for (const frame of pages) {

@@ -17,12 +17,14 @@ import {
   MM_SWAPENTS
 } from '../frame/mm-table.ts'
 import {
+  mkMigrationPte,
   PTE_DIRTY,
   PTE_PRESENT,
   PTE_WRITE,
   PTE_YOUNG,
-  pteFile,
   pteFrame,
+  pteFromMigration,
+  pteMigration,
   pteSwap,
   pteSwapOffset
 } from '../pgtable/pte.ts'
@@ -117,7 +119,12 @@ function copyEntry(m: Machine, parent: number, child: number, copy: number, vpn:
   if (pteSwap(pte)) {
     m.swap.count[pteSwapOffset(pte)]++
     m.mms.w[(child << MM_SHIFT) + MM_SWAPENTS]++
-  } else if (!pteFile(pte)) return 0
+  } else if (pteMigration(pte)) {
+    const frame = pteSwapOffset(pte)
+    pte = mkMigrationPte(pteFromMigration(pte, frame) & ~PTE_WRITE)
+    if (!shared) i32[source] = pte
+    m.rmap.addRmap(frame, child, copy, vpn)
+  }
   tables.set(target, pte)
   return 0
 }

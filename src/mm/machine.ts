@@ -18,6 +18,7 @@ import type { Trace } from '../frame/trace.ts'
 import { NR_MLOCK } from '../frame/vmstat.ts'
 import type { Notifiers } from '../notify/notifier.ts'
 import type { PageTables } from '../pgtable/page-tables.ts'
+import type { Migration } from '../reclaim/migrate.ts'
 import type { Reclaim } from '../reclaim/reclaim.ts'
 import type { RmapNodes } from '../rmap/nodes.ts'
 import type { Rmap } from '../rmap/rmap.ts'
@@ -48,6 +49,7 @@ export interface MachineParts {
   readonly nodes: RmapNodes
   readonly rmap: Rmap
   readonly reclaim: Reclaim
+  readonly migration: Migration
   readonly trace: Trace
   /** File descriptors: file row by number, 0 for a closed one. */
   readonly fds: Int32Array
@@ -78,6 +80,7 @@ export class Machine implements MachineParts {
   readonly nodes: RmapNodes
   readonly rmap: Rmap
   readonly reclaim: Reclaim
+  readonly migration: Migration
   readonly trace: Trace
   readonly fds: Int32Array
   readonly quotas: Int32Array
@@ -112,6 +115,7 @@ export class Machine implements MachineParts {
     this.nodes = parts.nodes
     this.rmap = parts.rmap
     this.reclaim = parts.reclaim
+    this.migration = parts.migration
     this.trace = parts.trace
     this.fds = parts.fds
     this.quotas = parts.quotas

@@ -7,6 +7,7 @@
  */
 import { EACCES, ENOMEM } from '../abi/errno.ts'
 import {
+  mkMigrationPte,
   PAGE_PROT_DEFAULT,
   PTE_PAGE_PROT,
   PTE_PAGE_PROT_WRITE,
@@ -15,7 +16,10 @@ import {
   PTE_WRITE,
   pgoffToPte,
   pteFile,
+  pteFromMigration,
+  pteMigration,
   pteSoftDirty,
+  pteSwapOffset,
   pteToPgoff
 } from '../pgtable/pte.ts'
 import { VM_ACCOUNT, VM_NORESERVE, VM_PAGE_PROT, VM_PROT_MASK, VM_SHARED, VM_WRITE } from '../vma/flags.ts'
@@ -58,6 +62,11 @@ function protectPart(m: Machine, mm: number, vma: number, start: number, end: nu
   return 0
 }
 
+function protectPresent(pte: number, readable: boolean): number {
+  const bare = pte & ~(PTE_READ | PTE_WRITE | PTE_PAGE_PROT | PTE_PAGE_PROT_WRITE)
+  return readable ? bare | PTE_READ : bare
+}
+
 /** Entries lose WRITE (the next store asks again) and get or lose READ. */
 function changeProtection(m: Machine, mm: number, start: number, end: number, flags: number): void {
   const { tables } = m
@@ -69,9 +78,9 @@ function changeProtection(m: Machine, mm: number, start: number, end: number, fl
     const stop = tables.leafEnd(vpn, end)
     for (; vpn < stop; vpn++, slot++) {
       const pte = i32[slot]
-      if ((pte & PTE_PRESENT) !== 0) {
-        const bare = pte & ~(PTE_READ | PTE_WRITE | PTE_PAGE_PROT | PTE_PAGE_PROT_WRITE)
-        i32[slot] = readable ? bare | PTE_READ : bare
+      if ((pte & PTE_PRESENT) !== 0) i32[slot] = protectPresent(pte, readable)
+      else if (pteMigration(pte)) {
+        i32[slot] = mkMigrationPte(protectPresent(pteFromMigration(pte, pteSwapOffset(pte)), readable))
       } else if (pteFile(pte)) i32[slot] = pgoffToPte(pteToPgoff(pte), PAGE_PROT_DEFAULT, pteSoftDirty(pte))
     }
     if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)

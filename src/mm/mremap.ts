@@ -10,7 +10,7 @@ import { TASK_PAGES } from '../abi/limits.ts'
 import { MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE } from '../abi/mman.ts'
 import { PG_ANON } from '../frame/frame-table.ts'
 import { MM_LOCKED_VM, MM_MAP_COUNT, MM_SHIFT } from '../frame/mm-table.ts'
-import { PTE_PRESENT, pteFrame, pteMkSoftDirty } from '../pgtable/pte.ts'
+import { pteMappedFrame, pteMaps, pteMkSoftDirty } from '../pgtable/pte.ts'
 import { VM_DONTEXPAND, VM_LOCKED } from '../vma/flags.ts'
 import { mergeVma } from '../vma/merge.ts'
 import { getFile } from './files.ts'
@@ -222,8 +222,8 @@ function moveTables(m: Machine, mm: number, from: number, to: number, pages: num
 }
 
 function hasNode(m: Machine, pte: number, linear: number): boolean {
-  if ((pte & PTE_PRESENT) === 0) return false
-  const frame = pteFrame(pte)
+  if (!pteMaps(pte)) return false
+  const frame = pteMappedFrame(pte)
   if (frame === 0) return false
   return (m.frames.flags[frame] & PG_ANON) !== 0 || m.frames.index[frame] !== linear
 }

@@ -13,7 +13,7 @@ import { CLEAN, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { PG_ANON } from '../frame/frame-table.ts'
 import { TRACE_TRUNCATE } from '../frame/trace.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
-import { PTE_PRESENT, pteFile, pteFrame } from '../pgtable/pte.ts'
+import { pteFile, pteMappedFrame, pteMaps } from '../pgtable/pte.ts'
 import { FILL_HOLES, getPage, KEEP_HOLES, uncharge } from './filemap.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
 import { zeroTail } from './rw.ts'
@@ -74,8 +74,8 @@ function unmapLinear(
     for (; vpn < stop; vpn++, slot++) {
       const pte = i32[slot]
       if (pte === 0 || pteFile(pte)) continue
-      if ((pte & PTE_PRESENT) !== 0) {
-        const frame = pteFrame(pte)
+      if (pteMaps(pte)) {
+        const frame = pteMappedFrame(pte)
         if (frame !== 0 && (frames.flags[frame] & PG_ANON) === 0) {
           if (frames.mapping[frame] !== inode || frames.index[frame] < first || frames.index[frame] > last) continue
         } else if (cows === KEEP_COWS) continue

@@ -16,7 +16,8 @@ import {
   PTE_PRESENT,
   pgoffToPte,
   pteFile,
-  pteFrame,
+  pteMappedFrame,
+  pteMaps,
   ptePageProt,
   pteSoftDirty,
   pteSwap,
@@ -29,12 +30,12 @@ export const ZAP_FORGET = 0 as const
 /** What an address shows remains: a page off its linear place leaves a file entry, file entries stay (DONTNEED). */
 export const ZAP_REMEMBER = 1 as const
 
-/** Undoes a present or swap entry: page, reverse map, counters. Does not write the slot. File entries need nothing. */
+/** Undoes a present, migration or swap entry: page, reverse map, counters. Does not write the slot. File entries need nothing. */
 export function zapEntry(m: Machine, mm: number, vma: number, vpn: number, pte: number): void {
-  if ((pte & PTE_PRESENT) !== 0) {
-    const frame = pteFrame(pte)
+  if (pteMaps(pte)) {
+    const frame = pteMappedFrame(pte)
     if (frame === 0) return
-    if ((pte & PTE_DIRTY) !== 0) m.cache.setDirty(frame)
+    if ((pte & (PTE_PRESENT | PTE_DIRTY)) === (PTE_PRESENT | PTE_DIRTY)) m.cache.setDirty(frame)
     m.rmap.removeRmap(frame, mm, vma, vpn)
     m.afterUnmap(frame)
   } else if (pteSwap(pte)) {
@@ -58,8 +59,8 @@ export function dropSwapEntry(m: Machine, slot: number): void {
 
 /** What an entry leaves behind under ZAP_REMEMBER. */
 export function remembered(m: Machine, vma: number, vpn: number, pte: number): number {
-  if ((pte & PTE_PRESENT) === 0) return pteFile(pte) ? pte : 0
-  const frame = pteFrame(pte)
+  if (!pteMaps(pte)) return pteFile(pte) ? pte : 0
+  const frame = pteMappedFrame(pte)
   if (frame === 0 || (m.frames.flags[frame] & PG_ANON) !== 0) return 0
   const index = m.frames.index[frame]
   const prot = ptePageProt(pte)

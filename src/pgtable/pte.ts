@@ -21,10 +21,10 @@
  *           tag 0 own protection: none; pgoff + 1 in the upper bits, so that the word is not 0;
  *                 counts as soft-dirty always (three bits have eight values, and swap takes the ninth meaning)
  *
- * swap      31 30 | 29 ............ 8 | 7   6 | 5        4    | 3 .. 1 | 0
- *            0  0 | slot or frame     | 0   W | MIGRATE  SOFT | tag 1  | 0
+ * swap      31   30 | 29 ............ 8 | 7  6 | 5        4    | 3 .. 1 | 0
+ *           PPW  PP | slot or frame     | R  W | MIGRATE  SOFT | tag 1  | 0
  *
- *           MIGRATE  not in swap: the page in that frame is being moved; W keeps the entry's write permission
+ *           MIGRATE  not in swap: the page in that frame is being moved; R, W, PP and PPW keep what the entry allowed
  *
  * A present entry is below 2^30, so the hot path stays within V8's small integers also with compressed pointers.
  * A file entry uses all 32 bits: 28 bits of pgoff (PTE_FILE_MAX_BITS), its soft-dirty bit and its protection.
@@ -56,7 +56,11 @@ const FILE_SHIFT = 4
 const SWAP_SOFT = 0x10
 const SWAP_MIGRATE = 0x20
 const SWAP_WRITE = 0x40
+const SWAP_READ = 0x80
 const SWAP_SHIFT = 8
+const SWAP_OFFSET_MASK = 0x3fffff
+/** From PTE_PAGE_PROT and PTE_PAGE_PROT_WRITE to bits 30 and 31. */
+const SWAP_PROT_SHIFT = 24
 
 /** The protection that an entry carries. DEFAULT is the vma's. */
 export const PAGE_PROT_DEFAULT = 0 as const
@@ -104,22 +108,39 @@ export function pteMigration(pte: number): boolean {
 
 /** The slot of a swap entry, the frame of a migration entry. */
 export function pteSwapOffset(pte: number): number {
-  return pte >>> SWAP_SHIFT
+  return (pte >>> SWAP_SHIFT) & SWAP_OFFSET_MASK
 }
 
 export function mkSwapPte(slot: number, soft: number): number {
   return (slot << SWAP_SHIFT) | TAG_SWAP | (soft === 0 ? 0 : SWAP_SOFT)
 }
 
-/** The migration entry that stands for a present one while its page moves. */
+/** The migration entry that stands for a present one while its page moves. YOUNG and DIRTY are not kept. */
 export function mkMigrationPte(pte: number): number {
   const soft = (pte & PTE_SOFT_DIRTY) === 0 ? 0 : SWAP_SOFT
   const write = (pte & PTE_WRITE) === 0 ? 0 : SWAP_WRITE
-  return ((pte >>> PTE_FRAME_SHIFT) << SWAP_SHIFT) | TAG_SWAP | SWAP_MIGRATE | soft | write
+  const read = (pte & PTE_READ) === 0 ? 0 : SWAP_READ
+  const prot = (pte & (PTE_PAGE_PROT | PTE_PAGE_PROT_WRITE)) << SWAP_PROT_SHIFT
+  return ((pte >>> PTE_FRAME_SHIFT) << SWAP_SHIFT) | TAG_SWAP | SWAP_MIGRATE | soft | write | read | prot
 }
 
-export function pteMigrationWrite(pte: number): boolean {
-  return (pte & SWAP_WRITE) !== 0
+/** The present entry that a migration entry stood for, now of `frame`. */
+export function pteFromMigration(pte: number, frame: number): number {
+  const soft = (pte & SWAP_SOFT) === 0 ? 0 : PTE_SOFT_DIRTY
+  const write = (pte & SWAP_WRITE) === 0 ? 0 : PTE_WRITE | PTE_DIRTY
+  const read = (pte & SWAP_READ) === 0 ? 0 : PTE_READ
+  const prot = (pte >>> SWAP_PROT_SHIFT) & (PTE_PAGE_PROT | PTE_PAGE_PROT_WRITE)
+  return mkPte(frame, soft | write | read | prot)
+}
+
+/** True for an entry that counts as mapping a frame: present, or with its page on the way to another frame. */
+export function pteMaps(pte: number): boolean {
+  return (pte & PTE_PRESENT) !== 0 || pteMigration(pte)
+}
+
+/** The frame of an entry that maps one. */
+export function pteMappedFrame(pte: number): number {
+  return (pte & PTE_PRESENT) !== 0 ? pteFrame(pte) : pteSwapOffset(pte)
 }
 
 /** Soft-dirty of any entry, as 0 or PTE_SOFT_DIRTY. */
@@ -152,6 +173,7 @@ export function ptePageProt(pte: number): number {
     if ((pte & PTE_READ) === 0) return PAGE_PROT_NONE
     return (pte & PTE_PAGE_PROT_WRITE) === 0 ? PAGE_PROT_READ : PAGE_PROT_WRITE
   }
+  if (pteMigration(pte)) return ptePageProt(pteFromMigration(pte, 0))
   const tag = pte & TAG_MASK
   if (pte === 0 || tag === TAG_SWAP) return PAGE_PROT_DEFAULT
   return tag === 0 ? PAGE_PROT_NONE : (tag - TAG_FILE) >>> 2

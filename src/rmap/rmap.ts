@@ -21,6 +21,7 @@ import { NR_ANON_PAGES } from '../frame/vmstat.ts'
 import type { Notifiers } from '../notify/notifier.ts'
 import type { PageTables } from '../pgtable/page-tables.ts'
 import {
+  mkMigrationPte,
   mkSwapPte,
   PAGE_PROT_DEFAULT,
   PTE_DIRTY,
@@ -29,8 +30,11 @@ import {
   PTE_YOUNG,
   pgoffToPte,
   pteFrame,
+  pteFromMigration,
+  pteMigration,
   ptePageProt,
-  pteSoftDirty
+  pteSoftDirty,
+  pteSwapOffset
 } from '../pgtable/pte.ts'
 import type { SwapArea } from '../swap/swap-area.ts'
 import { VM_LOCKED } from '../vma/flags.ts'
@@ -42,6 +46,8 @@ const VERB_UNMAP = 1
 const VERB_MKCLEAN = 2
 const VERB_LOCKED = 3
 const VERB_UNMAP_ALL = 4
+const VERB_TO_MIGRATION = 5
+const VERB_FROM_MIGRATION = 6
 
 /** Told when a present entry that was stored to goes away: the page is dirty. */
 export type DirtyHook = (frame: number) => void
@@ -142,6 +148,16 @@ export class Rmap {
     return this.#hits
   }
 
+  /** Present entries of a locked page become migration entries; it is dirty if one of them was. */
+  toMigration(frame: number): void {
+    this.#walk(VERB_TO_MIGRATION, frame, 0)
+  }
+
+  /** Migration entries of `old` become present ones of `frame`, which has taken over its place and its nodes. */
+  fromMigration(frame: number, old: number): void {
+    this.#walk(VERB_FROM_MIGRATION, frame, old)
+  }
+
   mappedLocked(frame: number): boolean {
     this.#walk(VERB_LOCKED, frame, 0)
     return this.#locked
@@ -171,7 +187,8 @@ export class Rmap {
       const mm = this.vmas.mm[vma]
       const vpn = this.vmas.start[vma] + (page - this.vmas.pgoff[vma])
       const pte = this.tables.get(mm, vpn)
-      if ((pte & PTE_PRESENT) !== 0 && pteFrame(pte) === frame) {
+      const shown = (pte & PTE_PRESENT) !== 0 ? pteFrame(pte) : pteMigration(pte) ? pteSwapOffset(pte) : 0
+      if (shown !== 0 && shown === (verb === VERB_FROM_MIGRATION ? slot : frame)) {
         this.#visit(verb, frame, vma, mm, vpn, slot)
         left--
       }
@@ -186,6 +203,17 @@ export class Rmap {
       this.#locked = true
       if (verb === VERB_UNMAP) return
     }
+    if (verb === VERB_TO_MIGRATION) {
+      if ((pte & PTE_DIRTY) !== 0) this.#setDirty(frame)
+      this.#i32[at] = mkMigrationPte(pte)
+      this.notifiers.invalidatePage(mm, vpn)
+      return
+    }
+    if (verb === VERB_FROM_MIGRATION) {
+      this.#i32[at] = pteFromMigration(pte, frame)
+      return
+    }
+    if ((pte & PTE_PRESENT) === 0 && verb !== VERB_UNMAP_ALL) return
     if (verb === VERB_REFERENCED) {
       if ((pte & PTE_YOUNG) !== 0) {
         this.#i32[at] = pte & ~PTE_YOUNG
