@@ -79,25 +79,26 @@ export class Writeback {
     return this.writeRange(inode, first, last)
   }
 
-  /** Writes all dirty pages of [first, last] and has the store flush. → 0 or the first -errno. */
+  /** Writes all dirty pages of [first, last], and the size, and has the store flush. → 0 or the first -errno. */
   sync(inode: number, first: number, last: number): number {
     const store = this.inodes.stores[inode]
     if (store === undefined || store.readOnly) return 0
     let written = this.writeRange(inode, first, last)
-    const extended = this.extendStore(inode)
-    if (written === 0) written = extended
+    if (written === 0) written = this.extendStore(inode)
     this.cache.vmstat[STORE_FLUSHES]++
     const flushed = store.flush()
     if (flushed < 0) this.#noteError(inode, flushed)
     return written < 0 ? written : flushed
   }
 
-  /** Makes the store as long as the file, where no written page did: its last pages are holes. → 0 or -errno. */
+  /**
+   * Makes the store as long as the file, where no written page did: the last ones are holes, or dirty and outside of the
+   * range that was synced. → 0 or -errno.
+   */
   extendStore(inode: number): number {
     const size = this.inodes.sizeBytes[inode]
     const store = this.inodes.stores[inode]
-    // A page past the store's end that is still dirty could not be written; its write will extend the store.
-    if (store === undefined || this.inodes.storeBytes[inode] >= size || this.cache.nrDirty(inode) > 0) return 0
+    if (store === undefined || this.inodes.storeBytes[inode] >= size) return 0
     const result = store.truncate(size)
     if (result < 0) this.#noteError(inode, result)
     else this.inodes.storeBytes[inode] = size
