@@ -1,0 +1,71 @@
+/** Ends before the end: readers that go away, Ctrl-C, and disks that fill up leave nothing half made. */
+import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { at, folder, makeFile, sampleBytes, start, until, useBuiltCli } from './support.ts'
+
+useBuiltCli()
+
+/** A file that takes long to read and no disk. */
+function makeLongFile(name: string): void {
+  makeFile(name, 0)
+  truncateSync(at(name), 2 ** 35)
+}
+
+test('a reader that has enough ends it quietly', async () => {
+  makeLongFile('file')
+  const { child, ended } = start(['cat', 'file', '--stats'])
+  child.stdout?.once('data', () => child.stdout?.destroy())
+  const { code, stderr } = await ended
+  expect([code, stderr]).toEqual([0, ''])
+})
+
+test.each(['SIGINT', 'SIGTERM'] as const)('%s in the middle of cat --out removes the beginning', async signal => {
+  makeLongFile('file')
+  const old = makeFile('out', 100, 2)
+  const { child, ended } = start(['cat', 'file', '--order', 'reverse', '--out', 'out'])
+  await until(() => readdirSync(folder).find(name => name.startsWith('.out.')))
+  child.kill(signal)
+  expect((await ended).signal).toBe(signal)
+  expect(readdirSync(folder).sort()).toEqual(['file', 'out'])
+  expect(readFileSync(at('out')).equals(old)).toBe(true)
+})
+
+test('SIGINT while write waits for more removes the file that it made', async () => {
+  const { child, ended } = start(['write', 'new', '--size', '1MiB'])
+  child.stdin?.write(sampleBytes(5000))
+  await until(() => existsSync(at('new')) || undefined)
+  child.kill('SIGINT')
+  expect((await ended).signal).toBe('SIGINT')
+  expect(readdirSync(folder)).toEqual([])
+})
+
+test('SIGINT in the middle of the demonstration removes its folder', async () => {
+  mkdirSync(at('tmp'))
+  const { child, ended } = start(['demo', '--size', '64MiB', '-m', '1MiB'], { env: { TMPDIR: at('tmp') } })
+  await until(() => readdirSync(at('tmp'))[0])
+  child.stdout?.on('data', (chunk: Buffer) => {
+    if (chunk.includes('shuffled')) child.kill('SIGINT')
+  })
+  expect((await ended).signal).toBe('SIGINT')
+  expect(readdirSync(at('tmp'))).toEqual([])
+})
+
+test('an output that cannot take more is an I/O error, told in one line', async () => {
+  if (!existsSync('/dev/full')) return
+  makeFile('file', 10_000)
+  const { ended } = start(['cat', 'file', '--out', '/dev/full'])
+  const { code, stderr } = await ended
+  expect(code).toBe(1)
+  expect(stderr).toMatch(/^fremap: ENOSPC: [^\n]+\n$/)
+})
+
+test('a file that loses its end meanwhile is a fault, told in one line, and leaves no output', async () => {
+  makeLongFile('file')
+  const { ended } = start(['cat', 'file', '--order', 'reverse', '--out', 'out'])
+  await until(() => readdirSync(folder).find(name => name.startsWith('.out.')))
+  truncateSync(at('file'), 0)
+  const { code, stderr } = await ended
+  expect(code).toBe(1)
+  expect(stderr).toMatch(/^fremap: [^\n]+\n$/)
+  expect(readdirSync(folder)).toEqual(['file'])
+})
