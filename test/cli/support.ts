@@ -110,7 +110,7 @@ export function at(name: string): string {
 }
 
 /** The pages of a file, the last one as long as it is. */
-export function pagesOf(bytes: Buffer, pageSize = PAGE): Buffer[] {
+export function pagesOf(bytes: Buffer, pageSize: number = PAGE): Buffer[] {
   const pages: Buffer[] = []
   for (let i = 0; i < bytes.length; i += pageSize) pages.push(bytes.subarray(i, i + pageSize))
   return pages
