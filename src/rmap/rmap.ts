@@ -142,7 +142,7 @@ export class Rmap {
     this.#walk(VERB_UNMAP_ALL, frame, 0)
   }
 
-  /** Makes every entry of the page clean and read-only. A page with a DIRTY entry is dirty itself already, and stays so. */
+  /** Makes every entry of the page clean and read-only. A store's or private page with a DIRTY entry is dirty itself already. */
   pageMkclean(frame: number): number {
     this.#walk(VERB_MKCLEAN, frame, 0)
     return this.#hits
