@@ -6,6 +6,7 @@ import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { NR_LEVELS } from '../../tools/oracle/compare.ts'
 import { DIFFERENCES, differencesTable, PGOFF_BITS } from '../../tools/oracle/differences.ts'
+import { liveTable } from '../../tools/oracle/live.ts'
 import { main } from '../../tools/oracle/main.ts'
 import { resultPage, translated, translatedLength } from '../../tools/oracle/quantity.ts'
 import { type Outcome, replay } from '../../tools/oracle/replay.ts'
@@ -48,6 +49,19 @@ describe('replay', () => {
   it('names the difference that an operation is about, and only there', () => {
     expect([...run('far-pages', NR_LEVELS).differences]).toEqual([[PGOFF_BITS, 2]])
     expect(run('window', NR_LEVELS).differences.size).toBe(0)
+  })
+})
+
+describe('replay of a kernel that emulates', () => {
+  it('compares up to a difference that the emulation explains', () => {
+    const outcome = run('live', 3)
+    expect(outcome.failure).toBeUndefined()
+    expect([...outcome.differences.keys()]).toEqual(['several-mappings'])
+    expect(outcome.nrOps).toBe(5)
+  })
+
+  it('fails on what nothing explains', () => {
+    expect(run('live-wrong', 3).failure).toMatchObject({ line: 5, level: 1 })
   })
 })
 
@@ -105,9 +119,10 @@ describe('addresses', () => {
   })
 })
 
-it('docs/conformance.md has the table of differences', () => {
-  const path = fileURLToPath(new URL('../../docs/conformance.md', import.meta.url))
-  const between = /<!-- differences -->\n([\s\S]*)<!-- \/differences -->/.exec(readFileSync(path, 'utf8'))?.[1]
-  expect(cellsOf(between ?? '')).toEqual(cellsOf(differencesTable()))
+it('docs/conformance.md has the tables of differences', () => {
+  const text = readFileSync(fileURLToPath(new URL('../../docs/conformance.md', import.meta.url)), 'utf8')
+  const between = (name: string): string => text.split(`<!-- ${name} -->`)[1]?.split(`<!-- /${name} -->`)[0] ?? ''
+  expect(cellsOf(between('differences'))).toEqual(cellsOf(differencesTable()))
+  expect(cellsOf(between('live'))).toEqual(cellsOf(liveTable()))
   expect(new Set(DIFFERENCES.map(({ name }) => name)).size).toBe(DIFFERENCES.length)
 })

@@ -10,7 +10,7 @@ import { remap } from './process-ops.ts'
 import { addressOf, bytesOf, PAGE, rawOf } from './quantity.ts'
 import { type Args, failed, returned } from './result.ts'
 import type { Session } from './session.ts'
-import type { Op, Result } from './trace.ts'
+import { isNonlinear, type Op, type Result } from './trace.ts'
 
 export interface Difference {
   readonly name: string
@@ -61,14 +61,15 @@ function remapBeyondOurBits(s: Session, op: Op): Answer | undefined {
   const pgoff = rawOf(args.pgoff)
   const pages = bytesOf(args.size) / PAGE
   const end = pgoff + pages
-  if (end < OUR_MAX || end >= LINUX_MAX || op.expected.ret !== 0) return undefined
+  const live = !isNonlinear(s.header)
+  if (end < OUR_MAX || (end >= LINUX_MAX && !live) || op.expected.ret !== 0) return undefined
   const result = returned(remap(s, args, Number(pgoff)))
   if (result.errno !== 'EINVAL') return { result, difference: undefined }
   const first = addressOf(args.at) / PAGE
   if (isLinear(s, args, Number(first), Number(pgoff))) return { result: { ret: 0 }, difference: PGOFF_BITS }
   let error = 0
   for (let i = 0n; i < pages && error === 0; i++) {
-    const shown = (pgoff + i) % LINUX_DECODED
+    const shown = live ? pgoff + i : (pgoff + i) % LINUX_DECODED
     const standIn = shown < OUR_MAX / 2n ? shown : FAR + (shown % FAR_PAGES)
     const one = { ...args, at: `0x${((first + i) * PAGE).toString(16)}`, size: 1 }
     // Where Linux shows the linear page by this way round, the mapping becomes nonlinear all the same.

@@ -2,11 +2,12 @@
 import { compare, type Mismatch, NR_LEVELS } from './compare.ts'
 import { answerDifferently } from './differences.ts'
 import { FILE_OPS } from './file-ops.ts'
+import { explainDrift, explainMismatch, liveView, lookBefore } from './live.ts'
 import { PROC_OPS } from './proc-ops.ts'
 import { PROCESS_OPS } from './process-ops.ts'
 import type { OpTable } from './result.ts'
 import { Session } from './session.ts'
-import type { Op, Result, Trace } from './trace.ts'
+import { isNonlinear, type Op, type Result, type Trace } from './trace.ts'
 import { verifyEnd, verifyMachine } from './verify.ts'
 
 export interface LevelCount {
@@ -39,18 +40,16 @@ const OPS: OpTable = { ...FILE_OPS, ...PROCESS_OPS, ...PROC_OPS }
 
 /** Replays up to the first mismatch of a level up to `strictLevel`. */
 export function replay(trace: Trace, strictLevel: number): Outcome {
-  const levels = Array.from({ length: NR_LEVELS + 1 }, () => ({ seen: 0, equal: 0 }))
-  const differences = new Map<string, number>()
-  const tolerated: Failure[] = []
   const session = new Session(trace.header)
+  const replayer = new Replayer(session, strictLevel)
   let failure: Failure | undefined
   let nrOps = 0
   try {
     for (const op of trace.ops) {
       if (op.expected.skip !== undefined) continue
       nrOps++
-      failure = step(session, op, strictLevel, levels, differences, tolerated)
-      if (failure !== undefined) break
+      failure = isNonlinear(trace.header) ? replayer.step(op) : replayer.stepLive(op)
+      if (failure !== undefined || replayer.isApart) break
     }
     failure ??= broken(trace, verifyMachine(session))
     if (failure === undefined) {
@@ -60,36 +59,72 @@ export function replay(trace: Trace, strictLevel: number): Outcome {
   } finally {
     session.dispose()
   }
+  const { levels, tolerated, differences } = replayer
   return { trace, nrOps, levels, failure, tolerated, differences }
 }
 
-function step(
-  session: Session,
-  op: Op,
-  strictLevel: number,
-  levels: LevelCount[],
-  differences: Map<string, number>,
-  tolerated: Failure[]
-): Failure | undefined {
-  const answer = answerDifferently(session, op)
-  let got: Result
-  if (answer !== undefined) {
-    const { difference } = answer
-    if (difference !== undefined) differences.set(difference, (differences.get(difference) ?? 0) + 1)
-    got = answer.result
-  } else got = run(session, op)
-  const { levels: compared, mismatches } = compare(op, got, session.reclaimed ? 'reclaimed' : 'never')
-  const worst = mismatches[0]
-  for (let level = 1; level <= NR_LEVELS; level++) {
-    if ((compared & (1 << level)) === 0) continue
-    levels[level].seen++
-    const wrong = mismatches.find(mismatch => mismatch.level === level)
-    if (wrong === undefined) levels[level].equal++
-    else if (level > strictLevel && !tolerated.some(known => known.level === level)) {
-      tolerated.push(failureOf(op, wrong))
-    }
+class Replayer {
+  readonly session: Session
+  readonly strictLevel: number
+  readonly levels: LevelCount[] = Array.from({ length: NR_LEVELS + 1 }, () => ({ seen: 0, equal: 0 }))
+  readonly differences: Map<string, number> = new Map()
+  readonly tolerated: Failure[] = []
+  /** True once the two kernels' states are known to differ: nothing further can be compared. */
+  isApart = false
+
+  constructor(session: Session, strictLevel: number) {
+    this.session = session
+    this.strictLevel = strictLevel
   }
-  return worst !== undefined && worst.level <= strictLevel ? failureOf(op, worst) : undefined
+
+  step(op: Op): Failure | undefined {
+    return this.#judge(op, this.#answer(op))
+  }
+
+  /** The same for a kernel that emulates remap_file_pages. */
+  stepLive(op: Op): Failure | undefined {
+    const { session } = this
+    const before = lookBefore(session, op)
+    const got = this.#answer(op)
+    const seen = { ...op, expected: liveView(op, op.expected) }
+    const { mismatches } = compare(seen, liveView(op, got), 'never')
+    const verdict =
+      mismatches.length === 0 ? explainDrift(session, op, got, before) : explainMismatch(session, op, got, before)
+    if (verdict !== undefined) {
+      this.#count(verdict.name)
+      this.isApart = verdict.state === 'apart'
+      return undefined
+    }
+    return this.#judge(seen, liveView(op, got))
+  }
+
+  /** What this machine says, or what stands for it where it differs on purpose. */
+  #answer(op: Op): Result {
+    const answer = answerDifferently(this.session, op)
+    if (answer === undefined) return run(this.session, op)
+    if (answer.difference !== undefined) this.#count(answer.difference)
+    return answer.result
+  }
+
+  #count(difference: string): void {
+    this.differences.set(difference, (this.differences.get(difference) ?? 0) + 1)
+  }
+
+  #judge(op: Op, got: Result): Failure | undefined {
+    const { levels, strictLevel, tolerated } = this
+    const { levels: compared, mismatches } = compare(op, got, this.session.reclaimed ? 'reclaimed' : 'never')
+    for (let level = 1; level <= NR_LEVELS; level++) {
+      if ((compared & (1 << level)) === 0) continue
+      levels[level].seen++
+      const wrong = mismatches.find(mismatch => mismatch.level === level)
+      if (wrong === undefined) levels[level].equal++
+      else if (level > strictLevel && !tolerated.some(known => known.level === level)) {
+        tolerated.push(failureOf(op, wrong))
+      }
+    }
+    const worst = mismatches[0]
+    return worst !== undefined && worst.level <= strictLevel ? failureOf(op, worst) : undefined
+  }
 }
 
 function run(session: Session, op: Op): Result {

@@ -2,6 +2,7 @@
 import { basename } from 'node:path'
 import { NR_LEVELS } from './compare.ts'
 import { DIFFERENCES } from './differences.ts'
+import { LIVE_DIFFERENCES } from './live.ts'
 import type { Failure, LevelCount, Outcome } from './replay.ts'
 
 const RANDOM_FAMILY = /^(shmem|disk|reclaim|kio)-\d+/
@@ -70,7 +71,11 @@ export function differenceLines(outcomes: readonly Outcome[]): string[] {
     for (const [name, n] of differences) counts.set(name, (counts.get(name) ?? 0) + n)
   }
   if (counts.size === 0) return ['no differences on purpose were met']
-  return DIFFERENCES.filter(({ name }) => counts.has(name)).map(
+  const purpose = DIFFERENCES.filter(({ name }) => counts.has(name)).map(
     ({ name, ours }) => `difference on purpose: ${name}, ${counts.get(name)} operations: ${ours}`
   )
+  const live = LIVE_DIFFERENCES.filter(({ name }) => counts.has(name)).map(
+    ({ name, what }) => `difference between kernels: ${name}, ${counts.get(name)} operations: ${what}`
+  )
+  return [...purpose, ...live]
 }

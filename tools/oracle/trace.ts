@@ -32,6 +32,11 @@ export interface Trace {
   readonly ops: readonly Op[]
 }
 
+/** Whether the kernel had nonlinear mappings, which 4.0 took out. */
+export function isNonlinear(header: Header): boolean {
+  return /^[23]\./.test(header.kernel)
+}
+
 /** All trace files at the given files and folders, sorted. Throws when a path does not exist. */
 export function findTraces(paths: readonly string[]): string[] {
   const found = new Set<string>()
