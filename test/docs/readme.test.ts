@@ -1,0 +1,32 @@
+/** The README's programs, run as they stand there against the build: each `// prints X` is what is printed. */
+import { execFileSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+import { at, useBuiltCli } from '../cli/support.ts'
+
+useBuiltCli()
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url))
+const text = readFileSync(join(ROOT, 'README.md'), 'utf8')
+const programs = [...text.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, program]) => program)
+
+test.each(programs.map((program, i) => [i + 1, program] as const))('program %i', (_, program) => {
+  const expected = [...program.matchAll(/\/\/ prints ([^:\n]+)/g)].map(([, output]) => output)
+  expect(expected.length).toBeGreaterThan(0)
+  // The package finds itself by name from its own folder; files go to the test's.
+  const source = program.replace("'example.db'", JSON.stringify(at('example.db')))
+  const output = execFileSync(process.execPath, ['--input-type=module', '--eval', source], {
+    cwd: ROOT,
+    encoding: 'utf8'
+  })
+  expect(output.trim().split('\n')).toEqual(expected)
+  expect(existsSync(join(ROOT, 'example.db'))).toBe(false)
+})
+
+test('every document that is linked exists, and every script that is named', () => {
+  for (const [, path] of text.matchAll(/\]\((docs\/[^)#]+)\)/g)) expect(existsSync(join(ROOT, path)), path).toBe(true)
+  const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { scripts: object }
+  for (const [, name] of text.matchAll(/npm run ([a-z:]+)/g)) expect(scripts, name).toHaveProperty([name])
+})
