@@ -188,7 +188,7 @@ function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: num
   }
   if (old !== 0 && !frames.pin(old)) return outOfMemory(m)
   const copy = old === 0 ? m.allocator.allocZeroed() : m.allocator.alloc()
-  const ready = copy !== 0 && m.nodes.prepare()
+  const ready = copy !== 0 && ((old !== 0 && m.rmap.needsNode(old, vma, vpn)) || m.nodes.prepare())
   if (old !== 0) frames.unpin(old)
   if (!ready) {
     if (copy !== 0) m.allocator.free(copy)
@@ -203,20 +203,23 @@ function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: num
   if (old !== 0) {
     m.ram.copyFrame(copy, old)
     m.vmstat[COW_COPIES]++
-    m.rmap.removeRmap(old, mm, vma, vpn)
   }
-  installAnon(m, mm, vma, vpn, at, copy)
+  installAnon(m, mm, vma, vpn, at, copy, old)
   m.notifiers.changePte(mm, vpn, copy)
   if (old !== 0) m.afterUnmap(old)
   return FAULT_OK
 }
 
-/** Makes a frame that nobody knows yet an anonymous page, mapped writable and dirty. A node is prepared. */
-function installAnon(m: Machine, mm: number, vma: number, vpn: number, slot: number, frame: number): void {
+/**
+ * Makes a frame that nobody knows yet an anonymous page, mapped writable and dirty, in the place of `old` if that is not
+ * 0. A node is prepared, unless `old` has one.
+ */
+function installAnon(m: Machine, mm: number, vma: number, vpn: number, slot: number, frame: number, old: number): void {
   m.frames.flags[frame] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY
   m.frames.mapping[frame] = MAPPING_ANON
   m.frames.index[frame] = -1
-  m.rmap.addRmap(frame, mm, vma, vpn)
+  if (old === 0) m.rmap.addRmap(frame, mm, vma, vpn)
+  else m.rmap.replaceRmap(old, frame, mm, vma, vpn)
   m.lru.add(frame)
   m.tables.set(slot, mkPte(frame, PTE_READ | PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY))
 }
@@ -257,7 +260,7 @@ function anonFault(m: Machine, mm: number, vma: number, vpn: number, access: num
     m.allocator.free(frame)
     return outOfMemory(m)
   }
-  installAnon(m, mm, vma, vpn, slot, frame)
+  installAnon(m, mm, vma, vpn, slot, frame, 0)
   return FAULT_OK
 }
 
@@ -327,7 +330,7 @@ function fileFault(
   if (copies) {
     m.ram.copyFrame(copy, page)
     m.vmstat[COW_COPIES]++
-    installAnon(m, mm, vma, vpn, slot, copy)
+    installAnon(m, mm, vma, vpn, slot, copy, 0)
     return FAULT_OK
   }
   let flags = pteSoftDirty(pte)

@@ -166,6 +166,24 @@ export class RmapNodes {
     this.#release(node)
   }
 
+  /** The node of (mm, vpn) goes from one frame's list to another's: the entry maps that one now. */
+  transfer(from: number, to: number, mm: number, vpn: number): void {
+    const i32 = this.#i32
+    const { rmapHead } = this.frames
+    const node = this.find(mm, vpn)
+    if (node === 0) broken(`no reverse-map node for page ${vpn} of address space ${mm}`)
+    const next = i32[node + N_NEXT]
+    const prev = i32[node + N_PREV]
+    if (prev === 0) rmapHead[from] = next
+    else i32[prev + N_NEXT] = next
+    if (next !== 0) i32[next + N_PREV] = prev
+    const head = rmapHead[to]
+    i32[node + N_NEXT] = head
+    i32[node + N_PREV] = 0
+    if (head !== 0) i32[head + N_PREV] = node
+    rmapHead[to] = node
+  }
+
   /** The node of (mm, vpn) becomes that of (mm, newVpn): the entry was moved. */
   move(mm: number, vpn: number, newVpn: number): void {
     const node = this.#unhash(mm, vpn)

@@ -120,6 +120,30 @@ export class Rmap {
     if (this.needsNode(frame, vma, vpn)) this.nodes.remove(frame, mm, vpn)
   }
 
+  /**
+   * The entry maps `fresh`, an anonymous frame, in the place of `old`. A node is prepared, unless `old` has one there: that
+   * one goes over. (Removing it first could give back the very slab that was prepared.)
+   */
+  replaceRmap(old: number, fresh: number, mm: number, vma: number, vpn: number): void {
+    if (!this.needsNode(old, vma, vpn)) {
+      this.removeRmap(old, mm, vma, vpn)
+      this.addRmap(fresh, mm, vma, vpn)
+      return
+    }
+    const w = this.mms.w
+    const row = mm << MM_SHIFT
+    const { flags, mapcount } = this.frames
+    this.nodes.transfer(old, fresh, mm, vpn)
+    if ((flags[old] & PG_ANON) === 0) {
+      this.mms.updateHiwaterRss(mm)
+      w[row + MM_FILEPAGES]--
+      w[row + MM_ANONPAGES]++
+    } else if (mapcount[old] === 1) this.vmstat[NR_ANON_PAGES]--
+    if (mapcount[fresh] === 0) this.vmstat[NR_ANON_PAGES]++
+    mapcount[old]--
+    mapcount[fresh]++
+  }
+
   /** How many entries used the page since the last call. `locked` afterwards says whether a locked vma maps it. */
   pageReferenced(frame: number): number {
     this.#walk(VERB_REFERENCED, frame, 0)
@@ -213,7 +237,11 @@ export class Rmap {
       this.#i32[at] = pteFromMigration(pte, frame)
       return
     }
-    if ((pte & PTE_PRESENT) === 0 && verb !== VERB_UNMAP_ALL) return
+    if ((pte & PTE_PRESENT) === 0 && verb !== VERB_UNMAP_ALL) {
+      // On the way to another frame: what the entry will allow there can change already.
+      if (verb === VERB_MKCLEAN) this.#i32[at] = mkMigrationPte(pteFromMigration(pte, frame) & ~(PTE_WRITE | PTE_DIRTY))
+      return
+    }
     if (verb === VERB_REFERENCED) {
       if ((pte & PTE_YOUNG) !== 0) {
         this.#i32[at] = pte & ~PTE_YOUNG
