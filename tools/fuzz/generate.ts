@@ -83,11 +83,16 @@ export class Generator {
   readonly #rng: Prng
   readonly #config: Config
   readonly #names: Op['op'][] = []
+  /** Positions of the window that are used: few of them, and structures that are about to be empty are met more often. */
+  readonly #places: readonly number[]
 
   /** Each run prefers some operations, so that runs differ in more than order. */
   constructor(rng: Prng, config: Config) {
     this.#rng = rng
     this.#config = config
+    const all = Array.from({ length: WINDOW_PAGES }, (_, p) => p)
+    const first = rng.below(WINDOW_PAGES - 2)
+    this.#places = rng.oneIn(4) ? all.slice(first, first + rng.between(1, 3)) : all
     for (const [name, weight] of WEIGHTS) {
       if (!config.faults && (name === 'nomem' || name === 'ioerror')) continue
       const times = Math.ceil(weight * rng.pick([0.2, 1, 1, 1, 3]))
@@ -154,7 +159,7 @@ export class Generator {
     const flags = rng.oneIn(2) ? abi.MAP_NONBLOCK : 0
     switch (op) {
       case 'mmap':
-        return this.#mmap(s, rng.below(WINDOW_PAGES))
+        return this.#mmap(s, rng.pick(this.#places))
       case 'mapread':
         return { op, s, p, off: this.#offset(), len: rng.between(1, n * pageSize) }
       case 'mapwrite':
@@ -197,7 +202,7 @@ export class Generator {
     const rng = this.#rng
     const f = rng.oneIn(4) ? -1 : rng.below(NR_FILES)
     const room = p < LOW_PAGES ? LOW_PAGES - p : WINDOW_PAGES - p
-    const n = Math.min(room, rng.between(1, 24))
+    const n = Math.min(room, rng.between(1, this.#places.length < WINDOW_PAGES ? 3 : 24))
     let flags: number = rng.oneIn(3) ? abi.MAP_PRIVATE : abi.MAP_SHARED
     if (rng.oneIn(4)) flags |= abi.MAP_POPULATE
     if (rng.oneIn(12)) flags |= abi.MAP_LOCKED
@@ -224,7 +229,7 @@ export class Generator {
       abi.MREMAP_MAYMOVE | abi.MREMAP_DONTUNMAP,
       abi.MREMAP_MAYMOVE | abi.MREMAP_FIXED | abi.MREMAP_DONTUNMAP
     ])
-    const to = rng.below(WINDOW_PAGES)
+    const to = rng.pick(this.#places)
     const room = to < LOW_PAGES ? LOW_PAGES - to : WINDOW_PAGES - to
     const newn = rng.oneIn(3) ? n : rng.between(1, 12)
     return { op: 'mremap', s, p, n: rng.oneIn(20) ? 0 : n, newn: Math.min(newn, room), flags, to }
@@ -240,10 +245,10 @@ export class Generator {
   #place(w: World, s: number): number {
     const rng = this.#rng
     for (let tries = 0; tries < 6; tries++) {
-      const p = rng.below(WINDOW_PAGES)
+      const p = rng.pick(this.#places)
       if (w.spaces[s]?.pages.has(w.vpnOf(p)) === true) return p
     }
-    return rng.below(WINDOW_PAGES)
+    return rng.pick(this.#places)
   }
 
   #count(p: number): number {
