@@ -31,6 +31,7 @@ import { Migration } from './reclaim/migrate.ts'
 import { Reclaim } from './reclaim/reclaim.ts'
 import { RmapNodes } from './rmap/nodes.ts'
 import { Rmap } from './rmap/rmap.ts'
+import { GuardedStore } from './store/guard.ts'
 import type { Store } from './store/store.ts'
 import { SwapArea } from './swap/swap-area.ts'
 import { VmaTable } from './vma/vma-table.ts'
@@ -146,7 +147,8 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
   const filler = new Filler(cache, files, allocator, lru, readaheadPages, trace)
   const writeback = new Writeback(cache, files, ram, filler.bounce, trace)
   const nrSlots = options.swap === undefined ? 0 : checked('swap.nrSlots', options.swap.nrSlots, 1, MAX_FRAMES)
-  const swap = new SwapArea(arena, ram, options.swap?.store, nrSlots)
+  const swapStore = options.swap === undefined ? undefined : new GuardedStore(options.swap.store)
+  const swap = new SwapArea(arena, ram, swapStore, nrSlots)
   const nodes = new RmapNodes(arena, frames, allocator, bucketsFor(ram.nrFrames, 0.25))
   const rmap = new Rmap(frames, mms, tables, vmas, nodes, swap, notifiers, vmstat, frame => cache.setDirty(frame))
   const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap, trace)

@@ -11,7 +11,7 @@
  * Byte order is little-endian unless `littleEndian` is false: mapped files hold machine data. (DataView's default is the
  * other one; pass the flag and the two are alike.)
  */
-import { ACCESS_READ, ACCESS_WRITE } from '../abi/fault.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_OOM } from '../abi/fault.ts'
 import type { Ram } from '../frame/ram.ts'
 import { translate } from '../mm/access.ts'
 import type { Machine } from '../mm/machine.ts'
@@ -283,18 +283,21 @@ export abstract class Accessors {
   /** The scratch view's first bytes to any offset. A store across two pages happens whole or not at all. */
   private scatter(offset: number, size: number): void {
     this.checkRange(offset, size)
-    const last = offset + size - 1
-    // Both pages in hand first. The second fault may evict the first page again under a very small budget, hence the loop.
-    for (let round = 0; round < 8; round++) {
-      const first = this.byteFor(offset, 1, PTE_WRITE_HIT)
-      const end = this.byteFor(last, 1, PTE_WRITE_HIT)
-      if (this.byteFor(offset, 1, PTE_WRITE_HIT) !== first) continue
-      const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
-      for (let i = 0; i < inFirst; i++) this.u8[first + i] = scratch.getUint8(i)
-      for (let i = inFirst; i < size; i++) this.u8[end - (size - 1 - i)] = scratch.getUint8(i)
-      return
+    const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
+    const first = this.byteFor(offset, 1, PTE_WRITE_HIT)
+    if (inFirst < size) {
+      // The second page's fault may evict the first one; pinned, it stays where it is.
+      const { frames } = this.machine
+      const frame = Math.floor(first / (this.pageMask + 1))
+      if (!frames.pin(frame)) this.fail(FAULT_OOM, offset, ACCESS_WRITE, 0)
+      try {
+        const second = this.byteFor(offset + inFirst, 1, PTE_WRITE_HIT)
+        for (let i = inFirst; i < size; i++) this.u8[second + i - inFirst] = scratch.getUint8(i)
+      } finally {
+        frames.unpin(frame)
+      }
     }
-    for (let i = 0; i < size; i++) this.u8[this.byteFor(offset + i, 1, PTE_WRITE_HIT)] = scratch.getUint8(i)
+    for (let i = 0; i < inFirst; i++) this.u8[first + i] = scratch.getUint8(i)
   }
 
   /** Bytes in a page. */

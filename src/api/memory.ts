@@ -202,8 +202,13 @@ export class Memory {
   close(): void {
     const m = this.machine
     if (!m.open) return
-    for (let mm = 1; mm <= m.mms.maxMms; mm++) if (m.mms.isAlive(mm)) endMm(m, mm)
+    if (!m.enter()) throw systemError(-EDEADLK, 'close')
     let first = 0
+    for (let mm = 1; mm <= m.mms.maxMms; mm++) {
+      const result = m.mms.isAlive(mm) ? endMm(m, mm) : 0
+      if (result < 0 && first === 0) first = result
+    }
+    m.leave()
     for (let fd = 0; fd < m.fds.length; fd++) {
       if (m.fds[fd] === 0) continue
       const result = sys_close(m, fd)

@@ -8,7 +8,7 @@
  * Sizes are bytes, as doubles. The store objects themselves are per thread and kept outside the columns.
  */
 import type { ColumnSource } from '../frame/frame-table.ts'
-import type { Store } from '../store/store.ts'
+import type { GuardedStore } from '../store/guard.ts'
 
 /** Bytes live in a store; pages are a cache of it. Dirty pages are accounted (page_mkwrite, page_mkclean). */
 export const INODE_STORE = 1 as const
@@ -42,7 +42,7 @@ export class InodeTable {
   readonly sizeBytes: Float64Array
   /** Bytes that the store has at least: less than `sizeBytes` while pages written past its end are not written back. */
   readonly storeBytes: Float64Array
-  readonly stores: (Store | undefined)[] = []
+  readonly stores: (GuardedStore | undefined)[] = []
   readonly names: string[] = []
 
   constructor(columns: ColumnSource, capacity: number) {
@@ -60,7 +60,7 @@ export class InodeTable {
   }
 
   /** A free row with one reference, or 0. */
-  alloc(kind: number, name: string, store: Store | undefined): number {
+  alloc(kind: number, name: string, store: GuardedStore | undefined): number {
     for (let i = 1; i <= this.capacity; i++) {
       if (this.kind[i] !== 0) continue
       this.kind[i] = kind

@@ -8,6 +8,7 @@ import { EBADF, EINVAL, EMFILE, ENFILE } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { CLEAN, FILE_READ, FILE_WRITE, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
+import { GuardedStore } from '../store/guard.ts'
 import type { Store } from '../store/store.ts'
 import { uncharge } from './filemap.ts'
 import type { Machine } from './machine.ts'
@@ -19,17 +20,19 @@ export function openStore(m: Machine, store: Store, mode: number): number {
   if (inode !== 0) {
     m.inodes.refs[inode]++
     const known = m.inodes.stores[inode]
-    if (known !== undefined && known !== store) {
+    if (known !== undefined && !known.isOf(store)) {
       // One store serves the inode; a writable one replaces a read-only one.
+      const other = new GuardedStore(store)
       if (known.readOnly && !store.readOnly) {
-        m.inodes.stores[inode] = store
+        m.inodes.stores[inode] = other
         known.close()
-      } else store.close()
+      } else other.close()
     }
   } else {
-    const size = store.size()
+    const guarded = new GuardedStore(store)
+    const size = guarded.size()
     if (size < 0) return size
-    inode = m.inodes.alloc(INODE_STORE, store.name, store)
+    inode = m.inodes.alloc(INODE_STORE, store.name, guarded)
     if (inode === 0) return -ENFILE
     m.inodes.sizeBytes[inode] = Math.min(size, MAX_FILE_PAGES * m.ram.pageSize)
     m.inodes.storeBytes[inode] = m.inodes.sizeBytes[inode]
@@ -122,7 +125,7 @@ function findInode(m: Machine, store: Store): number {
   for (let i = 1; i <= m.inodes.capacity; i++) {
     if (m.inodes.kind[i] !== INODE_STORE) continue
     const known = m.inodes.stores[i]
-    if (known === store || (store.identity !== undefined && known?.identity === store.identity)) return i
+    if (known?.isOf(store) || (store.identity !== undefined && known?.identity === store.identity)) return i
   }
   return 0
 }

@@ -5,7 +5,7 @@
  * A load works on any mapping that could be made readable. A store to a mapping that is not writable works only on a
  * private one, by a copy that the owner can still not store to; on a shared one it is refused.
  */
-import { ACCESS_WRITE, FAULT_ACCERR, FAULT_MAPERR, FAULT_OK, FAULT_RETRY } from '../abi/fault.ts'
+import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_RETRY } from '../abi/fault.ts'
 import { PGFAULT } from '../frame/vmstat.ts'
 import {
   PAGE_PROT_DEFAULT,
@@ -22,6 +22,13 @@ import type { Machine } from './machine.ts'
 
 /** → the frame behind a page, borrowed until the next fault; or -(fault code). */
 export function forcedFrame(m: Machine, mm: number, vpn: number, access: number): number {
+  if (!m.enter()) return -FAULT_BUS
+  const frame = forceOnce(m, mm, vpn, access)
+  m.leave()
+  return frame
+}
+
+function forceOnce(m: Machine, mm: number, vpn: number, access: number): number {
   for (;;) {
     const vma = m.vmas.at(mm, vpn)
     if (vma === 0) return -FAULT_MAPERR

@@ -68,12 +68,12 @@ export function doRemap(m: Machine, mm: number, start: number, pages: number, pg
   }
   beginRemap(m, mm, vma, start, end, pageProt)
   let error = 0
-  for (let i = 0; i < pages; i++) {
-    error = installFilePte(m, mm, vma, start + i, pgoff + i, pageProt)
-    if (error < 0) break
+  let done = 0
+  for (; done < pages && error === 0; done++) {
+    error = installFilePte(m, mm, vma, start + done, pgoff + done, pageProt)
   }
   m.notifiers.rangeEnd(mm, start, end)
-  m.vmstat[REMAP_PAGES] += pages
+  m.vmstat[REMAP_PAGES] += error === 0 ? done : done - 1
   return error
 }
 
@@ -91,8 +91,6 @@ export function remapVector(m: Machine, mm: number, start: number, pgoffs: Int32
   const vma = findRemapVma(m, mm, start, end)
   if (vma < 0) return vma
   if (pageProt === PAGE_PROT_WRITE && (m.vmas.flags[vma] & VM_MAYWRITE) === 0) return -EACCES
-  m.vmstat[REMAP_CALLS]++
-  m.vmstat[REMAP_PAGES] += pages
   m.trace.add(TRACE_REMAP, mm, start, pages, -1)
   if (isEmulated(m, vma)) {
     for (let i = 0; i < pages; i++) {
@@ -101,6 +99,7 @@ export function remapVector(m: Machine, mm: number, start: number, pgoffs: Int32
     }
     return 0
   }
+  m.vmstat[REMAP_CALLS]++
   beginRemap(m, mm, vma, start, end, pageProt)
   const { tables } = m
   const { i32 } = m.ram
@@ -121,6 +120,7 @@ export function remapVector(m: Machine, mm: number, start: number, pgoffs: Int32
     }
   }
   m.notifiers.rangeEnd(mm, start, end)
+  m.vmstat[REMAP_PAGES] += i
   return error
 }
 

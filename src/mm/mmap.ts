@@ -49,7 +49,7 @@ import {
 import { mergeVma } from '../vma/merge.ts'
 import { getFile, putFile } from './files.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
-import { doMunmap } from './munmap.ts'
+import { doMunmap, isolateRange } from './munmap.ts'
 
 /**
  * Maps `pages` pages at `vpn` (an address hint, or the place with MAP_FIXED). `file` is 0 for anonymous memory.
@@ -207,11 +207,13 @@ export function mmapRegion(
   if (!mayExpand(m, mm, pages - mappedPages(m, mm, vpn, end))) return -ENOMEM
   // A mapping held by the caller only through what is about to be unmapped must not die of it.
   if (file !== 0) getFile(m, file)
-  const unmapped = doMunmap(m, mm, vpn, end)
-  if (unmapped === -ENOMEM) {
+  const cut = isolateRange(m, mm, vpn, end)
+  if (cut < 0) {
     putFile(m, file)
-    return unmapped
+    return cut
   }
+  // An error of it now is a store's that could not write at its last close; the range is free all the same.
+  doMunmap(m, mm, vpn, end)
   let vmFlags = flags
   if ((vmFlags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) === VM_WRITE) vmFlags |= VM_ACCOUNT
   const inode = file === 0 ? 0 : m.files.inode[file]
@@ -230,9 +232,9 @@ export function mmapRegion(
     m.vmas.file[vma] = file
     m.vmas.inode[vma] = inode
     m.vmas.link(vma)
+    m.vmas.stamp(vma)
   } else putFile(m, file)
   m.vmas.flags[vma] |= VM_SOFTDIRTY
-  m.vmas.stamp(vma)
   addTotalVm(m, mm, pages)
   if ((vmFlags & VM_LOCKED) !== 0) m.mms.w[(mm << MM_SHIFT) + MM_LOCKED_VM] += pages
   return vpn

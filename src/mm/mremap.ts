@@ -138,15 +138,15 @@ function moveVma(
   const linear = vmas.linearIndex(vma, start)
   const created = copyVma(m, mm, vma, start, target, newPages)
   if (created === 0) return -ENOMEM
-  // Both vmas are in place while entries move, so that reclaim, behind an allocation, finds them on either side.
-  const moved = moveTables(m, mm, start, target, oldPages, linear)
-  if (moved < 0) {
-    moveTables(m, mm, target, start, oldPages, linear)
+  // Both vmas are in place while tables are made and entries move, so that reclaim finds the pages on either side.
+  const pieces = prepareTables(m, mm, start, target, oldPages)
+  if (pieces === undefined) {
     addTotalVm(m, mm, newPages)
     if ((vmas.flags[created] & VM_LOCKED) !== 0) m.mms.w[(mm << MM_SHIFT) + MM_LOCKED_VM] += newPages
     doMunmap(m, mm, target, target + newPages)
     return -ENOMEM
   }
+  moveTables(m, mm, pieces, start, target, oldPages, linear)
   const vmFlags = vmas.flags[created]
   addTotalVm(m, mm, newPages)
   if ((vmFlags & VM_LOCKED) !== 0) m.mms.w[(mm << MM_SHIFT) + MM_LOCKED_VM] += newPages
@@ -187,24 +187,57 @@ function copyVma(m: Machine, mm: number, vma: number, start: number, target: num
 }
 
 /**
- * Moves the entries of `pages` pages; `linear` is the linear file page of the first. → 0, or -ENOMEM half way.
- * Emptied tables stay until the range is unmapped, so that moving back needs none.
+ * Makes the target's tables for all entries that will move, and pins them, empty as they are, until then. → the first
+ * pages of the pieces to move, each within one table at the source and one at the target; undefined, with nothing left
+ * pinned, when there is no memory.
  */
-function moveTables(m: Machine, mm: number, from: number, to: number, pages: number, linear: number): number {
-  const { tables } = m
-  const { i32 } = m.ram
+function prepareTables(m: Machine, mm: number, from: number, to: number, pages: number): number[] | undefined {
+  const { tables, frames } = m
   const end = from + pages
-  m.notifiers.rangeStart(mm, from, end)
-  let error = 0
+  const pieces: number[] = []
   let vpn = tables.nextLeaf(mm, from, end)
   while (vpn < end) {
-    const target = tables.ensure(mm, to + (vpn - from))
-    if (target === 0) {
-      error = -ENOMEM
-      break
+    const slot = tables.ensure(mm, to + (vpn - from))
+    if (slot === 0 || !frames.pin(slot >>> tables.leafShift)) {
+      for (const piece of pieces) unpinTable(m, mm, to + (piece - from))
+      return undefined
     }
-    const stop = Math.min(tables.leafEnd(vpn, end), from + (tables.leafEnd(to + (vpn - from), to + pages) - to))
-    // Making the target's table may have freed the source's, if reclaim emptied it.
+    pieces.push(vpn)
+    vpn = pieceEnd(m, vpn, from, to, pages)
+    if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)
+  }
+  return pieces
+}
+
+function pieceEnd(m: Machine, vpn: number, from: number, to: number, pages: number): number {
+  const atSource = m.tables.leafEnd(vpn, from + pages)
+  const atTarget = from + (m.tables.leafEnd(to + (vpn - from), to + pages) - to)
+  return Math.min(atSource, atTarget)
+}
+
+function unpinTable(m: Machine, mm: number, vpn: number): void {
+  const slot = m.tables.find(mm, vpn)
+  m.frames.unpin(slot >>> m.tables.leafShift)
+  m.tables.releaseIfEmpty(slot)
+}
+
+/** Moves the entries of the pieces that `prepareTables` found; `linear` is the linear file page of `from`. Cannot fail. */
+function moveTables(
+  m: Machine,
+  mm: number,
+  pieces: readonly number[],
+  from: number,
+  to: number,
+  pages: number,
+  linear: number
+): void {
+  const { tables } = m
+  const { i32 } = m.ram
+  m.notifiers.rangeStart(mm, from, from + pages)
+  for (const vpn of pieces) {
+    const stop = pieceEnd(m, vpn, from, to, pages)
+    const target = tables.find(mm, to + (vpn - from))
+    // Reclaim, behind the making of a later table, may have emptied this piece and freed its table.
     const source = tables.find(mm, vpn)
     for (let i = 0; source !== 0 && i < stop - vpn; i++) {
       const pte = i32[source + i]
@@ -213,12 +246,9 @@ function moveTables(m: Machine, mm: number, from: number, to: number, pages: num
       tables.set(source + i, 0)
       tables.set(target + i, pteMkSoftDirty(pte))
     }
-    tables.releaseIfEmpty(target)
-    vpn = stop
-    if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)
+    unpinTable(m, mm, to + (vpn - from))
   }
-  m.notifiers.rangeEnd(mm, from, end)
-  return error
+  m.notifiers.rangeEnd(mm, from, from + pages)
 }
 
 function hasNode(m: Machine, pte: number, linear: number): boolean {

@@ -67,14 +67,20 @@ function removeVma(m: Machine, mm: number, vma: number): number {
   return putFile(m, file)
 }
 
-/** Takes everything out of an address space; its notifiers are released first. */
-export function exitMmap(m: Machine, mm: number): void {
+/**
+ * Takes everything out of an address space; its notifiers are released first. → 0, or the first error of the last close
+ * of a file: everything is gone all the same.
+ */
+export function exitMmap(m: Machine, mm: number): number {
   m.notifiers.release(mm)
   m.mms.w[(mm << MM_SHIFT) + MM_DEF_FLAGS] = 0
   m.tables.dropWindows(mm)
+  let result = 0
   let vma = m.vmas.first(mm)
   while (vma !== 0) {
-    removeVma(m, mm, vma)
+    const closed = removeVma(m, mm, vma)
+    if (result === 0) result = closed
     vma = m.vmas.first(mm)
   }
+  return result
 }

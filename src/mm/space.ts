@@ -19,10 +19,14 @@ export function newMm(m: Machine): number {
   return mm
 }
 
-/** Ends an address space: notifiers released, everything unmapped, the row free. */
-export function endMm(m: Machine, mm: number): void {
-  exitMmap(m, mm)
+/**
+ * Ends an address space: notifiers released, everything unmapped, the row free. → 0, or the error of writing what was
+ * dirty in a file that only it still had open.
+ */
+export function endMm(m: Machine, mm: number): number {
+  const result = exitMmap(m, mm)
   m.mms.free(mm)
+  return result
 }
 
 /**

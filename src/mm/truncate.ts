@@ -7,7 +7,7 @@
  *
  * Linux searches every nonlinear vma of the file, whole; here the pages themselves say who maps them (rmap).
  */
-import { EFBIG, EINVAL, EOPNOTSUPP } from '../abi/errno.ts'
+import { EFBIG, EINVAL, ENOMEM, EOPNOTSUPP } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { CLEAN, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { PG_ANON } from '../frame/frame-table.ts'
@@ -117,7 +117,7 @@ export function truncateInode(m: Machine, inode: number, sizeBytes: number): num
     tailPage = getPage(m, inode, 0, tailIndex, 0, KEEP_HOLES)
     if (tailPage < 0) return tailPage
   }
-  if (tailPage !== 0) m.frames.pin(tailPage)
+  if (tailPage !== 0 && !m.frames.pin(tailPage)) return -ENOMEM
   if (sizeBytes > before) zeroTail(m, inode)
   const result = store === undefined ? 0 : store.truncate(sizeBytes)
   if (tailPage !== 0) m.frames.unpin(tailPage)

@@ -18,6 +18,9 @@
  * before `count` falls. Operations must not throw, and must not call back into the machine: where the mmap lock is held
  * such a call gives EDEADLK, but it is not held in a fault, reclaim, truncation or writeback (docs/locking.md).
  *
+ * An operation must not throw. If one does, the call goes on as if it had not, and the error comes up as an unhandled
+ * rejection.
+ *
  * Ranges are virtual page numbers, [start, end).
  */
 import { MM_NOTIFY_COUNT, MM_NOTIFY_SEQ, MM_SHIFT, type MmTable } from '../frame/mm-table.ts'
@@ -59,7 +62,7 @@ export class Notifiers {
     const list = this.#ops[mm]
     const at = list === undefined ? -1 : list.indexOf(ops)
     if (list === undefined || at < 0) return false
-    ops.release?.(mm)
+    safely(() => ops.release?.(mm))
     list.splice(at, 1)
     if (list.length === 0) this.#ops[mm] = undefined
     return true
@@ -81,13 +84,13 @@ export class Notifiers {
     const list = this.#ops[mm]
     if (list === undefined) return
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_COUNT]++
-    for (const ops of list) ops.invalidateRangeStart?.(mm, start, end)
+    for (const ops of list) safely(() => ops.invalidateRangeStart?.(mm, start, end))
   }
 
   rangeEnd(mm: number, start: number, end: number): void {
     const list = this.#ops[mm]
     if (list === undefined) return
-    for (const ops of list) ops.invalidateRangeEnd?.(mm, start, end)
+    for (const ops of list) safely(() => ops.invalidateRangeEnd?.(mm, start, end))
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_SEQ]++
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_COUNT]--
   }
@@ -96,20 +99,20 @@ export class Notifiers {
     const list = this.#ops[mm]
     if (list === undefined) return
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_SEQ]++
-    for (const ops of list) ops.invalidatePage?.(mm, vpn)
+    for (const ops of list) safely(() => ops.invalidatePage?.(mm, vpn))
   }
 
   clearFlushYoung(mm: number, start: number, end: number): boolean {
     const list = this.#ops[mm]
     if (list === undefined) return false
     let young = false
-    for (const ops of list) if (ops.clearFlushYoung?.(mm, start, end)) young = true
+    for (const ops of list) if (safely(() => ops.clearFlushYoung?.(mm, start, end)) === true) young = true
     return young
   }
 
   testYoung(mm: number, vpn: number): boolean {
     const list = this.#ops[mm]
-    return list?.some(ops => ops.testYoung?.(mm, vpn) === true) ?? false
+    return list?.some(ops => safely(() => ops.testYoung?.(mm, vpn)) === true) ?? false
   }
 
   changePte(mm: number, vpn: number, frame: number): void {
@@ -117,8 +120,7 @@ export class Notifiers {
     if (list === undefined) return
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_SEQ]++
     for (const ops of list) {
-      if (ops.changePte !== undefined) ops.changePte(mm, vpn, frame)
-      else ops.invalidatePage?.(mm, vpn)
+      safely(() => (ops.changePte === undefined ? ops.invalidatePage?.(mm, vpn) : ops.changePte(mm, vpn, frame)))
     }
   }
 
@@ -127,6 +129,16 @@ export class Notifiers {
     const list = this.#ops[mm]
     if (list === undefined) return
     this.#ops[mm] = undefined
-    for (const ops of list) ops.release?.(mm)
+    for (const ops of list) safely(() => ops.release?.(mm))
+  }
+}
+
+/** Runs an operation of a secondary MMU; what it throws must not end the verb half way. */
+function safely<T>(run: () => T): T | undefined {
+  try {
+    return run()
+  } catch (thrown) {
+    void Promise.reject(thrown)
+    return undefined
   }
 }

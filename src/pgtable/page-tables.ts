@@ -26,7 +26,7 @@ import type { Ram } from '../frame/ram.ts'
 export const TLB_SHIFT = 8 as const
 export const TLB_MASK: number = (1 << TLB_SHIFT) - 1
 const MAX_LEVELS = 5
-/** A window's tables are held in one piece if they are at most 1 / 2^this of all frames. */
+/** Tables held for windows, all together, are at most 1 / 2^this of all frames. */
 const HELD_TABLES_SHIFT = 6
 const VPN_BITS = 31
 
@@ -61,6 +61,8 @@ export class PageTables {
   /** Result of the last `nextLeaf`. */
   slot = 0
   readonly #i32: Int32Array
+  /** Tables held for windows. */
+  readonly #held: Int32Array
   /** Windows to keep right, by address space. */
   readonly #windows: (PageWindow[] | undefined)[] = []
   /** Tables in hand while a path is made: new roots above the old one, and everything below the newest. */
@@ -76,6 +78,7 @@ export class PageTables {
     this.tlbTag = columns.int32('leaf cache', (mms.maxMms + 1) << TLB_SHIFT)
     this.tlbBase = columns.int32('leaf cache', (mms.maxMms + 1) << TLB_SHIFT)
     this.#i32 = ram.i32
+    this.#held = columns.int32('leaf cache', 1)
   }
 
   find(mm: number, vpn: number): number {
@@ -185,6 +188,7 @@ export class PageTables {
     if (window.base === 0) return
     const first = window.base >>> this.leafShift
     window.base = 0
+    this.#held[0] -= window.nrLeaves
     for (let table = first; table < first + window.nrLeaves; table++) {
       this.frames.unpin(table)
       this.releaseIfEmpty(table << this.leafShift)
@@ -193,13 +197,16 @@ export class PageTables {
 
   /** Leaf tables for all of a window, side by side and pinned. → slot of the first entry of the first, or 0. */
   #placeLeaves(mm: number, firstLeaf: number, nrLeaves: number): number {
-    // A window may hold so much of memory for its tables, used or not; beyond it tables come and go as they are needed.
-    if (nrLeaves > this.ram.nrFrames >>> HELD_TABLES_SHIFT) return 0
+    // Held tables are there used or not; beyond a small part of memory, tables come and go as they are needed.
+    if (this.#held[0] + nrLeaves > this.ram.nrFrames >>> HELD_TABLES_SHIFT) return 0
     const firstVpn = firstLeaf * (this.leafMask + 1)
     if (nrLeaves === 1) {
       const slot = this.ensure(mm, firstVpn)
       if (slot === 0) return 0
-      if (this.frames.pin(slot >>> this.leafShift)) return slot
+      if (this.frames.pin(slot >>> this.leafShift)) {
+        this.#held[0]++
+        return slot
+      }
       this.releaseIfEmpty(slot)
       return 0
     }
@@ -218,6 +225,7 @@ export class PageTables {
       }
       return 0
     }
+    this.#held[0] += nrLeaves
     return run << this.leafShift
   }
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { FaultError, FremapError, type Mapping, Memory, memoryStore } from '../../src/index.ts'
+import { FaultError, FremapError, type Mapping, Memory, memoryStore, type Store } from '../../src/index.ts'
 import { assertMachine } from '../../src/observe/check.ts'
 import { nodeFile } from '../../src/stores/node-file.ts'
 
@@ -237,6 +237,118 @@ describe('bulk', () => {
     expect(map.getUint8(6 * PAGE)).toBe(0)
   })
 })
+
+describe('very little memory', () => {
+  test('a store across two pages, with one frame to spare, reaches both and nothing else', () => {
+    using small = new Memory({
+      size: 9 * (PAGE + 44),
+      swap: { store: memoryStore(), size: '1MiB' },
+      faultAroundPages: 1
+    })
+    const map = small.space().map(small.shared(64 * PAGE), { writable: true })
+    const other = map.space.map(null, { length: 4 * PAGE, writable: true })
+    for (let i = 0; i < 64; i++) map.setUint32(i * PAGE, 1000 + i)
+    const held = []
+    try {
+      for (let i = 40; i < 44; i++) held.push(map.borrow(i))
+    } catch (error) {
+      expect((error as FaultError).code).toBe('ENOMEM')
+    }
+    let stored = 0
+    for (let i = 0; i < 30; i++) {
+      try {
+        map.setUint32(i * PAGE + PAGE - 2, 0x11223344)
+        stored++
+      } catch (error) {
+        expect((error as FaultError).code).toBe('ENOMEM')
+      }
+      other.setUint8(0, i)
+      for (const page of held.splice(0, i === 15 ? 4 : 0)) page.release()
+    }
+    expect(stored).toBeGreaterThan(10)
+    for (const page of held) page.release()
+    for (let i = 30; i < 64; i++) expect(map.getUint32(i * PAGE)).toBe(i === 30 ? map.getUint32(i * PAGE) : 1000 + i)
+    for (let i = 1; i < 30; i++) {
+      const low = map.getUint16(i * PAGE)
+      const end = map.getUint16(i * PAGE + PAGE - 2)
+      expect([0x1122, 1000 + i]).toContain(low)
+      expect([0x3344, 0]).toContain(end)
+      expect(low === 0x1122).toBe(map.getUint16(i * PAGE - 2) === 0x3344)
+    }
+    expect(small.check()).toEqual([])
+  })
+
+  test('many windows hold few tables: memory stays for pages', () => {
+    const space = memory.space()
+    const windows = Array.from({ length: 60 }, () => space.map(memory.shared(2 ** 30), { writable: true }))
+    expect(memory.stats().pageTables).toBeLessThan(memory.stats().frames / 16)
+    for (const map of windows) map.unmap()
+  })
+})
+
+describe("other people's code", () => {
+  test('a store that throws, or answers nonsense, is an I/O error', () => {
+    let mode: 'good' | 'throws' | 'nonsense' = 'good'
+    const inner = memoryStore({ name: 'odd', sizeBytes: 8 * PAGE })
+    const odd = {
+      ...pick(inner),
+      read: (position: number, buffer: Uint8Array, offset: number, length: number) => {
+        if (mode === 'throws') throw new Error('odd')
+        return mode === 'nonsense' ? Number.NaN : inner.read(position, buffer, offset, length)
+      }
+    }
+    const map = memory.space().map(memory.open(odd))
+    expect(map.getUint8(0)).toBe(0)
+    mode = 'throws'
+    expect([fault(() => map.getUint8(5 * PAGE)).code, memory.machine.lastError]).toEqual(['SIGBUS', 5])
+    mode = 'nonsense'
+    expect(fault(() => map.getUint8(5 * PAGE)).code).toBe('SIGBUS')
+    mode = 'good'
+    expect(map.getUint8(5 * PAGE)).toBe(0)
+  })
+
+  test('a store that calls back is told EDEADLK, and the fault goes on', () => {
+    const inner = memoryStore({ name: 'nosy', sizeBytes: 8 * PAGE })
+    const space = memory.space()
+    const own = space.map(null, { length: PAGE, writable: true })
+    own.setUint8(0, 1)
+    const seen: string[] = []
+    const nosy = {
+      ...pick(inner),
+      read: (position: number, buffer: Uint8Array, offset: number, length: number) => {
+        for (const run of [() => space.fork(), () => own.unmap(), () => memory.close(), () => memory.shared(PAGE)]) {
+          try {
+            run()
+          } catch (error) {
+            seen.push((error as FremapError).code)
+          }
+        }
+        return inner.read(position, buffer, offset, length)
+      }
+    }
+    const map = space.map(memory.open(nosy))
+    expect(map.getUint8(0)).toBe(0)
+    expect(new Set(seen)).toEqual(new Set(['EDEADLK']))
+    expect(seen.length).toBe(4)
+  })
+})
+
+/** A store's parts as an object of its own, to replace some. */
+function pick(inner: Store): Store {
+  return {
+    name: inner.name,
+    identity: undefined,
+    readOnly: false,
+    durable: false,
+    size: () => inner.size(),
+    read: (...args) => inner.read(...args),
+    write: (...args) => inner.write(...args),
+    flush: () => inner.flush(),
+    truncate: size => inner.truncate(size),
+    punch: (...args) => inner.punch(...args),
+    close: () => inner.close()
+  }
+}
 
 describe('files', () => {
   let directory: string

@@ -1,0 +1,97 @@
+/**
+ * Holds a store to its contract: whatever it throws, or answers that is no answer, becomes -EIO.
+ *
+ * A store is other people's code, called in the middle of a fault or of reclaim, where an exception would leave half of
+ * the work done. What was thrown is kept in `lastThrown`, for whoever looks for the cause.
+ */
+import { EIO } from '../abi/errno.ts'
+import type { Store } from './store.ts'
+
+export class GuardedStore implements Store {
+  readonly name: string
+  readonly identity: string | undefined
+  readonly readOnly: boolean
+  readonly durable: boolean
+  /** What the store threw last, undefined if it never did. */
+  lastThrown: unknown = undefined
+  readonly #inner: Store
+
+  constructor(inner: Store) {
+    this.#inner = inner
+    this.name = inner.name
+    this.identity = inner.identity
+    this.readOnly = inner.readOnly
+    this.durable = inner.durable
+  }
+
+  size(): number {
+    try {
+      return upTo(this.#inner.size(), Number.MAX_SAFE_INTEGER)
+    } catch (thrown) {
+      return this.#note(thrown)
+    }
+  }
+
+  read(position: number, buffer: Uint8Array, offset: number, length: number): number {
+    try {
+      return upTo(this.#inner.read(position, buffer, offset, length), length)
+    } catch (thrown) {
+      return this.#note(thrown)
+    }
+  }
+
+  write(position: number, buffer: Uint8Array, offset: number, length: number): number {
+    try {
+      return upTo(this.#inner.write(position, buffer, offset, length), length)
+    } catch (thrown) {
+      return this.#note(thrown)
+    }
+  }
+
+  flush(): number {
+    try {
+      return upTo(this.#inner.flush(), 0)
+    } catch (thrown) {
+      return this.#note(thrown)
+    }
+  }
+
+  truncate(sizeBytes: number): number {
+    try {
+      return upTo(this.#inner.truncate(sizeBytes), 0)
+    } catch (thrown) {
+      return this.#note(thrown)
+    }
+  }
+
+  punch(position: number, length: number): number {
+    try {
+      return upTo(this.#inner.punch(position, length), 0)
+    } catch (thrown) {
+      return this.#note(thrown)
+    }
+  }
+
+  close(): number {
+    try {
+      return upTo(this.#inner.close(), 0)
+    } catch (thrown) {
+      return this.#note(thrown)
+    }
+  }
+
+  /** Whether this guards `store`, or is it. */
+  isOf(store: Store): boolean {
+    return store === this || store === this.#inner
+  }
+
+  #note(thrown: unknown): number {
+    this.lastThrown = thrown
+    return -EIO
+  }
+}
+
+/** A result if it is a whole number up to `most` (or an errno), else -EIO. */
+function upTo(result: number, most: number): number {
+  return Number.isSafeInteger(result) && result <= most && result > -4096 ? result : -EIO
+}
