@@ -4,17 +4,23 @@
  * The caller has decoded the system call's arguments into pages and found the file. What populating there is to do is
  * the caller's, after the lock is dropped.
  */
-import { EACCES, EAGAIN, EEXIST, EINVAL, ENFILE, ENOMEM, EOVERFLOW, EPERM } from '../abi/errno.ts'
+import { EACCES, EAGAIN, EEXIST, EINVAL, ENFILE, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM } from '../abi/errno.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
 import {
   MAP_ANONYMOUS,
+  MAP_DENYWRITE,
+  MAP_EXECUTABLE,
   MAP_FIXED,
   MAP_FIXED_NOREPLACE,
+  MAP_GROWSDOWN,
   MAP_LOCKED,
+  MAP_NONBLOCK,
   MAP_NORESERVE,
+  MAP_POPULATE,
   MAP_PRIVATE,
   MAP_SHARED,
   MAP_SHARED_VALIDATE,
+  MAP_STACK,
   MAP_TYPE,
   PROT_EXEC,
   PROT_READ,
@@ -97,10 +103,27 @@ function protToVm(prot: number): number {
   )
 }
 
+/** What MAP_SHARED_VALIDATE (Linux 4.15) lets pass; MAP_SHARED ignores what it does not know. */
+const VALIDATED_FLAGS =
+  MAP_TYPE |
+  MAP_FIXED |
+  MAP_ANONYMOUS |
+  MAP_GROWSDOWN |
+  MAP_DENYWRITE |
+  MAP_EXECUTABLE |
+  MAP_LOCKED |
+  MAP_NORESERVE |
+  MAP_POPULATE |
+  MAP_NONBLOCK |
+  MAP_STACK |
+  MAP_FIXED_NOREPLACE
+
 /** The flags that MAP_SHARED or MAP_PRIVATE of this file give, or -errno. Flags are non-negative. */
 function typeFlags(m: Machine, flags: number, prot: number, vmFlags: number, file: number): number {
   const type = flags & MAP_TYPE
-  const shared = type === MAP_SHARED || (type === MAP_SHARED_VALIDATE && m.policy !== POLICY_LINUX)
+  const validate = type === MAP_SHARED_VALIDATE && m.policy !== POLICY_LINUX
+  if (validate && (flags & ~VALIDATED_FLAGS) !== 0) return -EOPNOTSUPP
+  const shared = type === MAP_SHARED || validate
   if (!shared && type !== MAP_PRIVATE) return -EINVAL
   if (file === 0) return shared ? vmFlags | VM_SHARED | VM_MAYSHARE : vmFlags
   const mode = m.files.mode[file]
@@ -212,8 +235,12 @@ export function mmapRegion(
     putFile(m, file)
     return cut
   }
-  // An error of it now is a store's that could not write at its last close; the range is free all the same.
-  doMunmap(m, mm, vpn, end)
+  // An error of it now is a store's that could not write at its last close: who replaces the mapping has to know.
+  const closed = doMunmap(m, mm, vpn, end)
+  if (closed < 0) {
+    putFile(m, file)
+    return closed
+  }
   let vmFlags = flags
   if ((vmFlags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) === VM_WRITE) vmFlags |= VM_ACCOUNT
   const inode = file === 0 ? 0 : m.files.inode[file]
