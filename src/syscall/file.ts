@@ -28,10 +28,14 @@ export const MEMORY_SHMEM = 0 as const
 export const MEMORY_RAMFS = 1 as const
 export const MEMORY_NOREMAP = 2 as const
 
-/** Opens a store with O_RDONLY, O_WRONLY or O_RDWR. → descriptor, or -errno. The machine closes the store. */
+/**
+ * Opens a store with O_RDONLY, O_WRONLY or O_RDWR. → descriptor, or -errno. The machine closes the store, also after an
+ * error; but with EINVAL, ENODEV and EDEADLK it was not looked at.
+ */
 export function sys_open(m: Machine, store: Store, flags: number): number {
   const mode = modeOf(flags)
-  if (!m.open || mode === 0) return m.open ? -EINVAL : -ENODEV
+  if (!m.open) return -ENODEV
+  if (mode === 0 || typeof store?.read !== 'function') return -EINVAL
   if (!m.enter()) return -EDEADLK
   const result = openStore(m, store, mode)
   m.leave()
@@ -62,7 +66,7 @@ function modeOf(flags: number): number {
 export function sys_memory(m: Machine, name: string, kind: number, size: Quantity, quota: number): number {
   const bytes = bytesOf(size)
   if (!m.open) return -ENODEV
-  if (bytes === BAD || kind < MEMORY_SHMEM || kind > MEMORY_NOREMAP) return -EINVAL
+  if (bytes === BAD || !(kind === MEMORY_SHMEM || kind === MEMORY_RAMFS || kind === MEMORY_NOREMAP)) return -EINVAL
   if (bytes > MAX_FILE_PAGES * m.ram.pageSize) return -EFBIG
   if (quota !== 0 && (!Number.isInteger(quota) || !(m.quotas[quota * 2] > 0))) return -EINVAL
   const inodeKind = kind === MEMORY_SHMEM ? INODE_SHMEM : kind === MEMORY_RAMFS ? INODE_RAMFS : INODE_NOREMAP
@@ -113,12 +117,13 @@ export function sys_fallocate(m: Machine, fd: number, mode: number, off: Quantit
   return result
 }
 
-/** Reads at a position into a buffer. → bytes (short at the end of the file), or EBADF, EINVAL, the store's error. */
+/** Reads at a position into a buffer. → bytes (short at the end of the file), or EBADF, EINVAL, EFAULT, the store's error. */
 export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: Quantity): number {
   const file = fileOf(m, fd)
   if (file === 0 || (m.files.mode[file] & FILE_READ) === 0) return -EBADF
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
+  if (!(buffer instanceof Uint8Array)) return -EFAULT
   if (!m.enter()) return -EDEADLK
   const result = fileRead(m, file, at, buffer, 0, buffer.length)
   m.leave()
@@ -131,6 +136,7 @@ export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position:
   if (file === 0 || (m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
+  if (!(buffer instanceof Uint8Array)) return -EFAULT
   if (!m.enter()) return -EDEADLK
   const result = fileWrite(m, file, at, buffer, 0, buffer.length)
   m.leave()
@@ -168,7 +174,7 @@ export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): 
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   const vpn = pageOf(m, addr)
-  if (vpn === BAD || vpn > 0x7fffffff) return -EFAULT
+  if (vpn === BAD || vpn > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
   const n = copyFromUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
   return n === 0 && buffer.length > 0 ? -EFAULT : n
 }
@@ -178,7 +184,7 @@ export function sys_copy_to_user(mm: Mm, addr: Quantity, buffer: Uint8Array): nu
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   const vpn = pageOf(m, addr)
-  if (vpn === BAD || vpn > 0x7fffffff) return -EFAULT
+  if (vpn === BAD || vpn > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
   const n = copyToUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
   return n === 0 && buffer.length > 0 ? -EFAULT : n
 }
