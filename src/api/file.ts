@@ -50,16 +50,24 @@ export class MappedFile {
   }
 
   /**
-   * Copies bytes from `position` on into `target`. → bytes read: fewer than `target.length` at the end of the file.
-   * Throws EBADF, or the store's error when nothing could be read.
+   * Copies bytes from `position` on into `target`. → bytes read: fewer than `target.length` at the end of the file only.
+   * Throws EBADF, or the store's error; what lies before the page that failed has been copied then.
    */
   read(target: Uint8Array, position: number | bigint): number {
-    return orThrow(sys_pread(this.machine, this.fd, target, position), 'pread')
+    const done = orThrow(sys_pread(this.machine, this.fd, target, position), 'pread')
+    if (done === 0 || done === target.length) return done
+    // The end of the file, or a failure after some pages: the rest alone tells.
+    return done + this.read(target.subarray(done), after(position, done))
   }
 
-  /** Copies all of `source` to the file at `position`, extending it. Throws EBADF, EFBIG, ENOSPC, the store's error. */
+  /**
+   * Copies all of `source` to the file at `position`, extending it. → `source.length`. Throws EBADF, EFBIG, ENOSPC, the
+   * store's error; what lies before the page that failed has been written then.
+   */
   write(source: Uint8Array, position: number | bigint): number {
-    return orThrow(sys_pwrite(this.machine, this.fd, source, position), 'pwrite')
+    const done = orThrow(sys_pwrite(this.machine, this.fd, source, position), 'pwrite')
+    if (done === 0 || done === source.length) return done
+    return done + this.write(source.subarray(done), after(position, done))
   }
 
   /** Sets the size in bytes. Mapped pages beyond it fault with SIGBUS until the file grows back. */
@@ -114,4 +122,8 @@ export class MappedFile {
   [Symbol.dispose](): void {
     this.close()
   }
+}
+
+function after(position: number | bigint, bytes: number): number | bigint {
+  return typeof position === 'bigint' ? position + BigInt(bytes) : position + bytes
 }

@@ -13,9 +13,12 @@ import type { Store } from '../store/store.ts'
 import { uncharge } from './filemap.ts'
 import type { Machine } from './machine.ts'
 
-/** Opens a store. → file descriptor, or -errno (the store's own from size()). The machine closes the store. */
+/**
+ * Opens a store. → file descriptor, or -errno (the store's own from size()). The store is the machine's from here on: the
+ * last close closes it, and so does an open that fails.
+ */
 export function openStore(m: Machine, store: Store, mode: number): number {
-  if ((mode & FILE_WRITE) !== 0 && store.readOnly) return -EBADF
+  if ((mode & FILE_WRITE) !== 0 && store.readOnly) return refuse(m, store, -EBADF)
   let inode = findInode(m, store)
   if (inode !== 0) {
     m.inodes.refs[inode]++
@@ -31,13 +34,19 @@ export function openStore(m: Machine, store: Store, mode: number): number {
   } else {
     const guarded = new GuardedStore(store)
     const size = guarded.size()
-    if (size < 0) return size
+    if (size < 0) return refuse(m, store, size)
     inode = m.inodes.alloc(INODE_STORE, store.name, guarded)
-    if (inode === 0) return -ENFILE
+    if (inode === 0) return refuse(m, store, -ENFILE)
     m.inodes.sizeBytes[inode] = Math.min(size, MAX_FILE_PAGES * m.ram.pageSize)
     m.inodes.storeBytes[inode] = m.inodes.sizeBytes[inode]
   }
   return install(m, inode, mode)
+}
+
+/** Closes a store that cannot be opened, unless it is open already. */
+function refuse(m: Machine, store: Store, error: number): number {
+  if (m.inodes.stores[findInode(m, store)]?.isOf(store) !== true) new GuardedStore(store).close()
+  return error
 }
 
 /** Opens new memory of `sizeBytes` that reads as zero: kind INODE_SHMEM, INODE_RAMFS or INODE_NOREMAP. */

@@ -137,7 +137,10 @@ export function truncateInode(m: Machine, inode: number, sizeBytes: number): num
   return 0
 }
 
-/** Makes bytes [from, from + length) read as zero, without changing the size. → 0 or -errno. */
+/**
+ * Makes bytes [from, from + length) read as zero, without changing the size. → 0 or -errno; after an error each byte of
+ * the range is what it was, or zero.
+ */
 export function punchHole(m: Machine, inode: number, from: number, length: number): number {
   const { pageSize } = m.ram
   if (length <= 0 || from < 0) return -EINVAL
@@ -160,7 +163,11 @@ export function punchHole(m: Machine, inode: number, from: number, length: numbe
   if (store !== undefined && from < size) {
     const storeEnd = Math.min((lastWhole + 1) * pageSize, size)
     const error = punchStore(m, inode, firstWhole * pageSize, storeEnd - firstWhole * pageSize)
-    if (error < 0) return error
+    if (error < 0) {
+      // The store may have zeros for part of it by now: what the cache shows is written back rather than dropped.
+      for (const frame of m.cache.collect(inode, firstWhole, lastWhole, CLEAN)) m.cache.setDirty(frame)
+      return error
+    }
   }
   unmapMappingRange(m, inode, firstWhole, lastWhole, KEEP_COWS)
   dropPages(m, inode, firstWhole, lastWhole)

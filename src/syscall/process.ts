@@ -30,14 +30,17 @@ export function sys_fork(mm: Mm): Mm | number {
   return child < 0 ? child : new Mm(m, child)
 }
 
-/** Ends an address space; its handle is stale afterwards. → 0 or -errno. */
+/**
+ * Ends an address space; its handle is stale afterwards. → 0 or -errno: the first error of writing what was dirty in a
+ * file that nothing else had open. The address space has ended all the same.
+ */
 export function sys_exit(mm: Mm): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   if (!m.tryLock(mm.id)) return -EDEADLK
-  endMm(m, mm.id)
+  const result = endMm(m, mm.id)
   m.unlock(mm.id)
-  return 0
+  return result
 }
 
 /** Limits locked memory (RLIMIT_MEMLOCK) or address space (RLIMIT_AS) to `pages`; -1 is no limit. → 0 or -errno. */
