@@ -19,15 +19,22 @@ import {
   pteToPgoff
 } from '../../src/pgtable/pte.ts'
 import type { Store } from '../../src/store/store.ts'
-import { FuzzStore } from './fuzz-store.ts'
+import type { FuzzStore } from './fuzz-store.ts'
 
 export class Peeker {
   readonly m: Machine
   readonly #page: Uint8Array
+  readonly #inner: Map<string, Store>
 
   constructor(m: Machine) {
     this.m = m
+    this.#inner = new Map()
     this.#page = new Uint8Array(m.ram.pageSize)
+  }
+
+  /** Makes the store's own failures, and its counting, no part of looking. */
+  lookBehind(store: FuzzStore): void {
+    this.#inner.set(store.identity, store.inner)
   }
 
   /** A page of a file: in the cache, in swap, or in the store. */
@@ -39,7 +46,8 @@ export class Peeker {
     if (slot !== 0) return this.#slot(slot)
     const store = inodes.stores[inode]
     if (store === undefined) return this.#page.fill(0)
-    return this.#read(store instanceof FuzzStore ? store.inner : store, index * this.m.ram.pageSize)
+    // Past what injects failures; the machine may have wrapped it once more.
+    return this.#read(this.#inner.get(store.identity ?? '') ?? store, index * this.m.ram.pageSize)
   }
 
   /** What an address shows; the file page past the end of the file reads as the store has it. */

@@ -129,6 +129,7 @@ export class World {
     if (this.#directory !== undefined) {
       store = new FuzzStore(nodeFile(path.join(this.#directory, `file${f}`), 'w+'), `file ${f}`)
     }
+    if (store !== undefined) this.peeker.lookBehind(store)
     const file = { fd: -1, store, model }
     if (store === undefined) {
       file.fd = sys_memory(m, `shared ${f}`, MEMORY_SHMEM, 0, 0)
