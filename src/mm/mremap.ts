@@ -43,6 +43,7 @@ export function doMremap(
   }
   if (oldPages >= newPages) {
     if (oldPages > newPages) {
+      if (start + oldPages > TASK_PAGES) return -EINVAL
       const error = doMunmap(m, mm, start + newPages, start + oldPages)
       if (error < 0) return error
     }
@@ -82,6 +83,7 @@ function moveTo(
     if (unmapped < 0) return unmapped
   }
   if (oldPages >= newPages) {
+    if (oldPages > newPages && start + oldPages > TASK_PAGES) return -EINVAL
     const error = oldPages > newPages ? doMunmap(m, mm, start + newPages, start + oldPages) : 0
     if (error < 0 && oldPages !== newPages) return error
     from = newPages

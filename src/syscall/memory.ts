@@ -148,6 +148,8 @@ export function sys_mremap(
   if ((f & MREMAP_DONTUNMAP) !== 0 && resizes) return -EINVAL
   if (offOf(m, addr) !== 0 || newPages === 0) return -EINVAL
   if ((f & MREMAP_FIXED) !== 0 && offOf(m, newAddr) !== 0) return -EINVAL
+  // Linux 3.19 gives such an address back where a shrinking source wraps around; nothing can be mapped there.
+  if (vpn >= TASK_PAGES) return -EFAULT
   if (!m.tryLock(mm.id)) return -EDEADLK
   const at = doMremap(m, mm.id, vpn, oldPages, newPages, f, target, mremapResult)
   const { growStart, growEnd } = mremapResult
