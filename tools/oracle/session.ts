@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { MM_RLIMIT_MEMLOCK, MM_SHIFT } from '../../src/frame/mm-table.ts'
 import { NR_MLOCK } from '../../src/frame/vmstat.ts'
 import { createKernel } from '../../src/kernel.ts'
-import { type Machine, POLICY_LINUX } from '../../src/mm/machine.ts'
+import { type Machine, POLICY_LINUX, POLICY_NONLINEAR } from '../../src/mm/machine.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { nodeFile } from '../../src/stores/node-file.ts'
 import type { Mm } from '../../src/syscall/args.ts'
@@ -59,7 +59,7 @@ export class Session {
     this.header = header
     this.machine = createKernel({
       nrFrames: NR_FRAMES,
-      policy: POLICY_LINUX,
+      policy: header.policy === 'nonlinear' ? POLICY_NONLINEAR : POLICY_LINUX,
       faultAroundPages: header.fa ?? 1,
       readaheadBytes: 0,
       poison: true,

@@ -14,6 +14,8 @@ export interface Header {
   /** The script forces memory reclaim. */
   readonly reclaim?: boolean
   readonly guest_only?: boolean
+  /** What the machine follows: Linux with its accidents when absent. */
+  readonly policy?: 'nonlinear'
 }
 
 export type Result = Readonly<Record<string, unknown>>

@@ -1,0 +1,152 @@
+/**
+ * Where the running Linux (6.x) is known to differ from Linux 3.19, which this machine follows.
+ *
+ * Operations about such a difference are left out of both sides before they run, judged by what is mapped where they
+ * would act, so that everything else is compared to the end. They are counted and printed by name. Nothing else is
+ * excused. docs/conformance.md has the same table; a test holds the two together.
+ */
+
+import * as vmaFlags from '../../src/vma/flags.ts'
+import { addressOf, bytesOf, flagsOf, PAGE } from '../oracle/quantity.ts'
+import type { Session } from '../oracle/session.ts'
+import type { Step } from './kernel-ops.ts'
+
+export interface LeftOut {
+  readonly name: string
+  readonly what: string
+  readonly why: string
+}
+
+export const LEFT_OUT: readonly LeftOut[] = [
+  {
+    name: 'several-mappings',
+    what: 'remap of a range that spans adjacent mappings of one file',
+    why: 'EINVAL in 3.19; accepted since 4.6'
+  },
+  {
+    name: 'read-only-file',
+    what: 'remap of a shared mapping of a file opened for reading only, with POLICY_NONLINEAR',
+    why: 'an accident of all Linux kernels (EINVAL) that this machine has with POLICY_LINUX only'
+  },
+  {
+    name: 'fresh-attributes',
+    what: 'remap of a mapping with RANDOM or SEQUENTIAL advice',
+    why: 'the emulation makes a fresh mapping, which loses them; the next range over both kinds is refused'
+  },
+  {
+    name: 'remove',
+    what: 'MADV_REMOVE of a nonlinear mapping or of a shared one that is not writable',
+    why: 'EINVAL and EACCES in 3.19; since then the remapped pages of the file are punched'
+  },
+  {
+    name: 'cut-mapping',
+    what: 'mremap of more than one page of a nonlinear mapping, or one that grows, shrinks or copies it',
+    why: 'one mapping in 3.19; the emulation has cut it: EFAULT, or other pages in the part that was added'
+  },
+  {
+    name: 'several-moved',
+    what: 'mremap of a range that is not in one mapping',
+    why: 'EFAULT in 3.19, which has then unmapped a fixed target; moved since 6.17, with the target left alone on error'
+  },
+  {
+    name: 'unmapped-source',
+    what: 'mremap in place, not growing, where nothing is mapped',
+    why: 'success in 3.19, which has nothing to unmap; EFAULT in later kernels, which look for the mapping first'
+  },
+  {
+    name: 'private-copy',
+    what: 'mremap with old size 0 of a private mapping',
+    why: 'a copy in 3.19; EINVAL since 4.14'
+  },
+  {
+    name: 'readahead',
+    what: 'mincore of a file on disk',
+    why: 'depends on read-ahead and on the sizes of folios'
+  }
+]
+
+const ATTRIBUTES = vmaFlags.VM_SEQ_READ | vmaFlags.VM_RAND_READ
+const MADV_REMOVE = flagsOf('REMOVE')
+
+interface Range {
+  /** Vmas that intersect, in order. */
+  readonly vmas: readonly number[]
+  readonly isCovered: boolean
+}
+
+/** The name of the difference that an operation is about, or undefined. To be asked before the operation runs. */
+export function leftOut(s: Session, { op, args }: Step): string | undefined {
+  const { vmas, inodes } = s.machine
+  switch (op) {
+    case 'remap': {
+      const range = rangeOf(s, args.at, args.size)
+      if (range.vmas.some(vma => (vmas.flags[vma] & ATTRIBUTES) !== 0)) return 'fresh-attributes'
+      if (range.vmas.some(vma => isReadOnlyFile(vmas.flags[vma]))) return 'read-only-file'
+      return range.vmas.length > 1 ? 'several-mappings' : undefined
+    }
+    case 'madvise': {
+      const range = rangeOf(s, args.at, args.len)
+      return flagsOf(args.advice) === MADV_REMOVE && range.vmas.some(vma => isRemoveApart(vmas.flags[vma]))
+        ? 'remove'
+        : undefined
+    }
+    case 'mremap':
+      return mremapDifference(s, args)
+    case 'mincore': {
+      const onDisk = (vma: number): boolean => vmas.inode[vma] !== 0 && inodes.stores[vmas.inode[vma]] !== undefined
+      return rangeOf(s, args.at, args.len).vmas.some(onDisk) ? 'readahead' : undefined
+    }
+    default:
+      return undefined
+  }
+}
+
+/** With POLICY_LINUX such a mapping does not count as shared. */
+function isReadOnlyFile(flags: number): boolean {
+  return (flags & (vmaFlags.VM_SHARED | vmaFlags.VM_MAYWRITE)) === vmaFlags.VM_SHARED
+}
+
+function isRemoveApart(flags: number): boolean {
+  if ((flags & vmaFlags.VM_NONLINEAR) !== 0) return true
+  return (flags & vmaFlags.VM_MAYSHARE) !== 0 && (flags & vmaFlags.VM_WRITE) === 0
+}
+
+function mremapDifference(s: Session, args: Step['args']): string | undefined {
+  const { vmas } = s.machine
+  const oldPages = pagesUp(args.old)
+  const range = rangeOf(s, args.at, oldPages === 0 ? 1 : args.old)
+  if (range.vmas.length === 0) return args.to === undefined ? 'unmapped-source' : 'several-moved'
+  if (vmas.start[range.vmas[0]] > Number(addressOf(args.at) / PAGE) && args.to === undefined) return 'unmapped-source'
+  if (range.vmas.length > 1 || !range.isCovered) return 'several-moved'
+  const flags = vmas.flags[range.vmas[0]]
+  if (oldPages === 0 && (flags & vmaFlags.VM_MAYSHARE) === 0) return 'private-copy'
+  const cut = (flags & vmaFlags.VM_NONLINEAR) !== 0 && (oldPages !== 1 || pagesUp(args.new) !== 1)
+  return cut ? 'cut-mapping' : undefined
+}
+
+function rangeOf(s: Session, at: unknown, size: unknown): Range {
+  const { vmas } = s.machine
+  const { id } = s.process(0).mm
+  const start = Number(addressOf(at) / PAGE)
+  const end = start + Math.max(1, pagesUp(size))
+  const found: number[] = []
+  let reached = start
+  let isCovered = true
+  for (let vma = vmas.first(id); vma !== 0; vma = vmas.next[vma]) {
+    if (vmas.end[vma] <= start || vmas.start[vma] >= end) continue
+    if (vmas.start[vma] > reached) isCovered = false
+    reached = vmas.end[vma]
+    found.push(vma)
+  }
+  return { vmas: found, isCovered: isCovered && reached >= end }
+}
+
+function pagesUp(size: unknown): number {
+  return Number((bytesOf(size) + PAGE - 1n) / PAGE)
+}
+
+/** The table of docs/conformance.md. */
+export function leftOutTable(): string {
+  const rows = LEFT_OUT.map(({ name, what, why }) => `| \`${name}\` | ${what} | ${why} |\n`)
+  return `| name | what is left out | why |\n|---|---|---|\n${rows.join('')}`
+}
