@@ -6,8 +6,9 @@
  */
 import { describe, expect, test } from 'vitest'
 import { Injector, type Kind, type Lasting, type Plan } from './injector.ts'
+import { Wrong } from './model.ts'
 import { SCENARIO } from './scenario.ts'
-import { World, Wrong } from './world.ts'
+import { World } from './world.ts'
 
 type Punches = 'punch' | 'zeros'
 type Lift = 'after the step' | 'at the end'

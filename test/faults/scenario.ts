@@ -2,7 +2,8 @@
  * The fixed scenario: 60 steps that use every call that can reach a store or take a frame, on a machine so small that
  * most of them evict something. The last steps leave dirty pages behind.
  */
-import { PAGE, type World } from './world.ts'
+import { PAGE } from './model.ts'
+import type { World } from './world.ts'
 
 export type Step = readonly [name: string, run: (w: World) => void]
 

@@ -19,34 +19,11 @@ import { sys_exit, sys_fork, sys_mm_create } from '../../src/syscall/process.ts'
 import { DurableModel, SECTOR_BYTES } from '../../tools/crash/durable-model.ts'
 import { pattern } from '../../tools/crash/program.ts'
 import { InjectingStore, type Injector } from './injector.ts'
+import { bytesOf, compare, forgetCopies, isPastEnd, PAGE, type Window, type WorldFile, Wrong } from './model.ts'
 
-export const PAGE = 1024
 const MAX_PAGES = 48
 const NR_FRAMES = 48
 const NR_SLOTS = 96
-
-export class Wrong extends Error {}
-
-export interface WorldFile {
-  readonly name: string
-  readonly store: InjectingStore | undefined
-  readonly model: DurableModel
-  fd: number
-  /** A write failed that no sync has told of; perhaps, if it may have been one of zeros, which the punch told of. */
-  unreported: 'no' | 'perhaps' | 'yes'
-}
-
-export interface Window {
-  readonly space: Mm
-  readonly file: WorldFile | null
-  readonly shared: boolean
-  address: number
-  /** First file page of its linear place. */
-  readonly pgoff: number
-  /** What each page shows: a file page, or bytes of its own. */
-  pages: (number | Uint8Array)[]
-  nonlinear: boolean
-}
 
 export class World {
   readonly injector: Injector
@@ -91,6 +68,8 @@ export class World {
     try {
       step()
       if (injector.firedInStep.has('file.write')) this.#noteUnreported()
+      // Until something fails the run is the one without failures, which is looked at step by step.
+      if (injector.plan !== undefined && injector.fired === 0) return
       const wrong = checkMachine(this.m)
       if (wrong.length > 0) throw new Wrong(`the machine is inconsistent: ${wrong.slice(0, 4).join('; ')}`)
       for (const { name: file, store, model } of this.files.values()) {
@@ -162,7 +141,7 @@ export class World {
     if (w === undefined) return
     const data = pattern(++this.#value, length)
     const n = f.sys_copy_to_user(w.space, w.address + page * PAGE + offset, data)
-    if (this.#isPastEnd(w, page)) {
+    if (isPastEnd(w, page)) {
       if (n >= 0) throw new Wrong(`a store past the end of the file gives ${n}`)
       return
     }
@@ -172,7 +151,7 @@ export class World {
     if (typeof shown !== 'number') shown.set(data, offset)
     else if (w.shared) w.file?.model.write(shown * PAGE + offset, data)
     else {
-      const copy = this.#bytesOf(w, page).slice()
+      const copy = bytesOf(w, page).slice()
       copy.set(data, offset)
       w.pages[page] = copy
     }
@@ -183,14 +162,14 @@ export class World {
     if (w === undefined) return
     const bytes = new Uint8Array(PAGE)
     const n = f.sys_copy_from_user(w.space, w.address + page * PAGE, bytes)
-    if (this.#isPastEnd(w, page)) {
+    if (isPastEnd(w, page)) {
       if (n >= 0) throw new Wrong(`a load past the end of the file gives ${n}`)
       return
     }
     if (this.#judge(n, `a load of page ${page} of ${name}`) < 0) return
     const shown = w.pages[page]
     const length = typeof shown === 'number' ? Math.min(PAGE, (w.file as WorldFile).model.size - shown * PAGE) : PAGE
-    this.#compare(bytes.subarray(0, length), this.#bytesOf(w, page), `page ${page} of ${name}`)
+    compare(bytes.subarray(0, length), bytesOf(w, page), `page ${page} of ${name}`)
   }
 
   write(name: string, position: number, length: number): void {
@@ -209,15 +188,14 @@ export class World {
     const n = f.sys_pread(this.m, file.fd, bytes, position)
     const expected = Math.max(0, Math.min(length, file.model.size - position))
     if (n < expected) this.#judge(n < 0 ? n : -1, 'pread')
-    if (n > 0)
-      this.#compare(bytes.subarray(0, n), file.model.bytes.subarray(position, position + n), `pread of ${name}`)
+    if (n > 0) compare(bytes.subarray(0, n), file.model.bytes.subarray(position, position + n), `pread of ${name}`)
   }
 
   truncate(name: string, size: number): void {
     const file = this.#openFile(name)
     if (file === undefined) return
     if (this.#judge(f.sys_ftruncate(this.m, file.fd, size), 'ftruncate', ['file.truncate']) < 0) return
-    if (size < file.model.size) this.#forgetCopies(file, Math.ceil(size / PAGE))
+    if (size < file.model.size) forgetCopies(this.windows.values(), file, Math.ceil(size / PAGE))
     file.model.truncate(size)
   }
 
@@ -346,7 +324,7 @@ export class World {
       const { model } = file
       const stored = file.store.contents()
       if (stored.length !== model.size) throw new Wrong(`the store has ${stored.length} bytes, not ${model.size}`)
-      this.#compare(stored, model.bytes.subarray(0, model.size), `the store of ${file.name}`)
+      compare(stored, model.bytes.subarray(0, model.size), `the store of ${file.name}`)
     }
     for (const file of this.files.values()) if (file.fd >= 0) this.read(file.name, 0, file.model.size)
     for (const [name, w] of this.windows) for (let i = 0; i < w.pages.length; i++) this.load(name, i)
@@ -384,42 +362,16 @@ export class World {
       file.unreported = 'no'
       this.#reported = 'yes'
     } else if (found.length !== model.size) throw new Wrong(`${file.name} was closed with ${found.length} bytes`)
-    else this.#compare(found, model.bytes.subarray(0, found.length), `the closed store of ${file.name}`)
+    else compare(found, model.bytes.subarray(0, found.length), `the closed store of ${file.name}`)
   }
 
   #synced({ model }: WorldFile, first: number, pages: number): void {
     model.syncedRange(model.nrEras, first * PAGE, (first + pages) * PAGE)
   }
 
-  /** Private copies of pages that a file lost are lost too. */
-  #forgetCopies(file: WorldFile, firstGone: number): void {
-    for (const w of this.windows.values()) {
-      if (w.file !== file || w.shared) continue
-      for (let i = 0; i < w.pages.length; i++) if (w.pgoff + i >= firstGone) w.pages[i] = w.pgoff + i
-    }
-  }
-
   #openFile(name: string): WorldFile | undefined {
     const file = this.files.get(name)
     return file === undefined || file.fd < 0 ? undefined : file
-  }
-
-  #isPastEnd(w: Window, page: number): boolean {
-    const shown = w.pages[page]
-    return typeof shown === 'number' && shown * PAGE >= (w.file as WorldFile).model.size
-  }
-
-  #bytesOf(w: Window, page: number): Uint8Array {
-    const shown = w.pages[page]
-    if (typeof shown !== 'number') return shown
-    const { bytes } = (w.file as WorldFile).model
-    return bytes.subarray(shown * PAGE, (shown + 1) * PAGE)
-  }
-
-  #compare(found: Uint8Array, expected: Uint8Array, what: string): void {
-    for (let i = 0; i < found.length; i++) {
-      if (found[i] !== expected[i]) throw new Wrong(`${what}: byte ${i} is ${found[i]}, not ${expected[i]}`)
-    }
   }
 
   #judgeSync(file: WorldFile, result: number): boolean {
