@@ -3,13 +3,14 @@
  *
  *     npm run oracle:live -- --seed 1 --runs 500
  *     npm run oracle:live -- --seed 1 --minutes 5 --ops 60
- *     npm run oracle:live -- --replay oracle-live-1-17.jsonl
+ *     npm run oracle:live -- --replay oracle-live-795474205.jsonl
  *
  * --seed      where chance begins; run r of seed S is the same program everywhere
  * --runs      programs (200)
  * --ops       operations of each (80)
  * --minutes   go on for so long instead of --runs
  * --replay    run the program of a trace file again, on both
+ * --out       where failures are written (the working directory)
  * --lie OP    falsify Linux's first result of each OP, to see that it is noticed
  *
  * The first failure ends it: its program is shrunk, and written and printed as a trace that `npm run oracle` reads too.
@@ -18,6 +19,7 @@
  */
 import { statfsSync, writeFileSync } from 'node:fs'
 import { release, tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { readTrace } from '../oracle/trace.ts'
@@ -35,9 +37,11 @@ export interface Options {
   readonly minutes: number
   readonly replay: string | undefined
   readonly lie: string | undefined
+  readonly out: string
 }
 
-const USAGE = 'usage: npm run oracle:live -- [--seed S] [--runs N] [--ops K] [--minutes M] [--replay FILE] [--lie OP]'
+const USAGE =
+  'usage: npm run oracle:live -- [--seed S] [--runs N] [--ops K] [--minutes M] [--replay FILE] [--out FOLDER]'
 const TMPFS_MAGIC = 0x01021994
 
 export function parseOptions(argv: readonly string[]): Options {
@@ -49,7 +53,8 @@ export function parseOptions(argv: readonly string[]): Options {
       ops: { type: 'string' },
       minutes: { type: 'string' },
       replay: { type: 'string' },
-      lie: { type: 'string' }
+      lie: { type: 'string' },
+      out: { type: 'string', default: '.' }
     }
   })
   const number = (name: 'seed' | 'runs' | 'ops' | 'minutes', otherwise: number): number => {
@@ -64,7 +69,8 @@ export function parseOptions(argv: readonly string[]): Options {
     ops: number('ops', 80),
     minutes,
     replay: values.replay,
-    lie: values.lie
+    lie: values.lie,
+    out: values.out
   }
 }
 
@@ -85,14 +91,14 @@ export async function check(options: Options, kernel: Executor, print: (line: st
     if (verdict.failure === undefined) passed++
     else {
       failed++
-      await report(program, verdict, executor, print)
+      await report(program, verdict, executor, options.out, print)
       break
     }
   }
   for (const { name, what, why } of LEFT_OUT) {
     if (counts.has(name)) print(`left out: ${name}, ${counts.get(name)} operations: ${what}: ${why}`)
   }
-  print(`${nrOps} operations agreed or were judged, on Linux ${release()}`)
+  print(`${nrOps} operations were compared, on Linux ${release()}`)
   print(`${passed} passed, ${failed} failed`)
   return failed === 0
 }
@@ -114,12 +120,13 @@ async function report(
   program: Program,
   verdict: Verdict,
   executor: Executor,
+  folder: string,
   print: (line: string) => void
 ): Promise<void> {
   const small = await shrink(program, verdict, executor)
   const { failure, ran } = small.verdict
   const trace = formatTrace(small.program, ran)
-  const file = `oracle-live-${program.header.seed ?? 'replay'}.jsonl`
+  const file = join(folder, `oracle-live-${program.header.seed ?? 'replay'}.jsonl`)
   writeFileSync(file, trace)
   print(`${program.header.script} failed; shrunk from ${verdict.ran.length} to ${ran.length} operations:`)
   print(trace.trimEnd())
