@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import {
   compare,
   inBlocks,
@@ -214,22 +214,24 @@ describe('runner', () => {
   })
 
   test('the warm-up goes on until its time has passed', async () => {
-    let runs = 0
-    const slow: Side = {
-      run: () => {
-        runs++
-        return timed(1, () => {
-          const end = performance.now() + 5
-          while (performance.now() < end);
-          return 1
-        })
-      },
-      cleanup: () => {}
+    vi.useFakeTimers({ toFake: ['performance'] })
+    try {
+      let runs = 0
+      const slow: Side = {
+        run: () => {
+          runs++
+          vi.advanceTimersByTime(5)
+          return { value: 1, checksum: 1 }
+        },
+        cleanup: () => {}
+      }
+      const { theirs: _, ...alone } = row({ ours: () => slow })
+      const result = await runRow(alone, undefined, 'build', { rounds: 2, warmups: 1, warmupMs: 30 })
+      expect(runs).toBe(6 + 2)
+      expect(result.ours?.samples).toHaveLength(2)
+    } finally {
+      vi.useRealTimers()
     }
-    const { theirs: _, ...alone } = row({ ours: () => slow })
-    const result = await runRow(alone, undefined, 'build', { rounds: 2, warmups: 1, warmupMs: 30 })
-    expect(runs).toBeGreaterThan(3)
-    expect(result.ours?.samples).toHaveLength(2)
   })
 
   test('timed gives ns for each operation and an unsigned checksum', () => {
@@ -299,14 +301,15 @@ describe('report', () => {
       rounds: 2,
       warmups: 0,
       quick: false,
-      rows: [skipped, measured]
+      rows: [skipped, measured],
+      series: []
     } as const
     const text = formatReport(report)
     expect(text).toContain('NOT MEASURED\n  linux/cycle: SKIPPED: no compiler\n')
     expect(text).toMatch(/^group\/row +ns\/page +3 +3\.\.3 +2 +2\.\.2 +1\.50x +1\.50x +<= 1\.5x +reached$/m)
 
     const parsed = JSON.parse(JSON.stringify(report))
-    expect(Object.keys(parsed)).toEqual(['format', 'date', 'machine', 'rounds', 'warmups', 'quick', 'rows'])
+    expect(Object.keys(parsed)).toEqual(['format', 'date', 'machine', 'rounds', 'warmups', 'quick', 'rows', 'series'])
     expect(parsed.machine).toMatchObject({ node: process.version, cores: expect.any(Number), cpu: expect.any(String) })
     expect(parsed.machine.kernel).toContain(process.platform)
     expect(parsed.rows[0]).toMatchObject({ name: 'linux/cycle', status: 'skipped', reason: 'no compiler' })
