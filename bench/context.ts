@@ -1,6 +1,19 @@
 /** What rows share: the scale, files in the OS cache, and the C program that measures the live kernel. */
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process'
-import { closeSync, fsyncSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  copyFileSync,
+  fsyncSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync
+} from 'node:fs'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Row, Skip } from './harness.ts'
@@ -19,14 +32,18 @@ export class Context {
   readonly #directory: string
   readonly #sourceFile: string
   readonly #files: Map<number, string> = new Map()
+  readonly #peersDirectory: string
+  #sparse: string | undefined
+  #scratchCount = 0
   #program: string | Skip | undefined
   #shell: Shell | undefined
 
-  /** Files go to a new directory inside `parent`; `sourceFile` is the C program's source. */
-  constructor(options: { quick: boolean; parent?: string | undefined; sourceFile: string; buildDirectory: string }) {
+  /** Files go to a new directory inside `parent`; `sources` is the folder of the benchmark's own sources. */
+  constructor(options: { quick: boolean; parent?: string | undefined; sources: string; buildDirectory: string }) {
     this.quick = options.quick
     this.buildDirectory = options.buildDirectory
-    this.#sourceFile = options.sourceFile
+    this.#sourceFile = join(options.sources, 'linux', 'nonlinear.c')
+    this.#peersDirectory = join(options.sources, 'peers')
     this.#directory = mkdtempSync(join(options.parent ?? tmpdir(), 'fremap-bench-'))
   }
 
@@ -53,6 +70,38 @@ export class Context {
     }
     this.#files.set(sizeBytes, path)
     return path
+  }
+
+  /** A file of holes. There is one, whose size changes: what was opened before shows the new size. */
+  sparseFile(sizeBytes: number): string {
+    this.#sparse ??= join(this.#directory, 'sparse')
+    writeFileSync(this.#sparse, '', { flag: 'a' })
+    truncateSync(this.#sparse, sizeBytes)
+    return this.#sparse
+  }
+
+  /** A copy of `file(sizeBytes)` to write to. */
+  scratchFile(sizeBytes: number): string {
+    const path = join(this.#directory, `scratch-${this.#scratchCount++}`)
+    copyFileSync(this.file(sizeBytes), path)
+    return path
+  }
+
+  /** A new, empty directory. */
+  scratchDirectory(): string {
+    const path = join(this.#directory, `scratch-${this.#scratchCount++}`)
+    mkdirSync(path)
+    return path
+  }
+
+  /** A package of `bench/peers`. Throws Skip where it is not installed or does not load. */
+  peer(name: string): unknown {
+    try {
+      return createRequire(join(this.#peersDirectory, 'package.json'))(name)
+    } catch (error) {
+      const [reason] = (error as Error).message.split('\n')
+      throw new Skip(`the package ${name} is not installed or does not load here: ${reason}`)
+    }
   }
 
   /**

@@ -33,7 +33,10 @@ export interface Sample {
   readonly value: number
   /** Equal on both sides and in all rounds. */
   readonly checksum: number
-  /** Parts of the value by name, in the row's unit unless the name says another. */
+  /**
+   * Parts of the value by name, in the row's unit unless the name says another. Names made by `cell` are shown as a
+   * table.
+   */
   readonly phases?: Readonly<Record<string, number>>
 }
 
@@ -51,7 +54,8 @@ export interface Row<Context, Subject> {
   /** Such as `ns/page`. */
   readonly unit: string
   readonly sense: Sense
-  readonly reach: Reach
+  /** Undefined for a row that only tells where a cost lies. Its ratio is our figure over theirs. */
+  readonly reach: Reach | undefined
   /** Sets up our side on the build being measured. */
   ours(context: Context, subject: Subject): Side | Promise<Side>
   /**
@@ -75,7 +79,7 @@ export interface RowResult {
   readonly what: string
   readonly against: string
   readonly unit: string
-  readonly reach: Reach
+  readonly reach: Reach | undefined
   /** `baseline`: only the other side was asked for. `checksum`: the sides disagree. `failed`: a side threw. */
   readonly status: 'measured' | 'baseline' | 'skipped' | 'checksum' | 'failed'
   /** Why a row has no figures. */
@@ -95,6 +99,17 @@ export interface RunOptions {
   readonly warmupMs: number
   /** Called before each round, for a progress line. Rounds that count begin at 1, the warm-up is 0. */
   readonly onProgress?: (row: string, round: number) => void
+}
+
+/** The name of a phase that stands in a table, at the row and the column of these names. */
+export function cell(row: string, column: string): string {
+  return `${row} | ${column}`
+}
+
+/** The row and the column of a phase's name, or undefined if it is in no table. */
+export function placeOf(phase: string): [row: string, column: string] | undefined {
+  const [row, column] = phase.split(' | ')
+  return column === undefined ? undefined : [row, column]
 }
 
 /** Times `work` and divides by `operations`. The value is in ns per operation; `work` returns the checksum. */
@@ -121,14 +136,14 @@ export function inBlocks<State>(
   return checksum
 }
 
-let collectGarbage: (() => void) | undefined
+let gc: (() => void) | undefined
 
-function collect(): void {
-  if (collectGarbage === undefined) {
+export function collectGarbage(): void {
+  if (gc === undefined) {
     setFlagsFromString('--expose-gc')
-    collectGarbage = runInNewContext('gc') as () => void
+    gc = runInNewContext('gc') as () => void
   }
-  collectGarbage()
+  gc()
 }
 
 /** A row is its sides measured, or the reason why not. Never throws for what a side does. */
@@ -157,7 +172,7 @@ export async function runRow<Context, Subject>(
       result = withoutFigures(row, 'failed', `cleanup: ${error instanceof Error ? error.message : error}`)
     }
   }
-  collect()
+  collectGarbage()
   return result
 }
 
@@ -172,11 +187,11 @@ async function measure(
   const theirSamples: Sample[] = []
   const playRound = async (): Promise<void> => {
     if (ours !== undefined) {
-      collect()
+      collectGarbage()
       ourSamples.push(await ours.run())
     }
     if (theirs !== undefined) {
-      collect()
+      collectGarbage()
       theirSamples.push(await theirs.run())
     }
   }
@@ -206,16 +221,17 @@ export function compare(
   const ours = ourSamples.length === 0 ? undefined : summary(ourSamples)
   const theirs = theirSamples.length === 0 ? undefined : summary(theirSamples)
   const { reach, sense } = row
+  const better = reach?.better ?? 'lower'
   const both = ours !== undefined && theirs !== undefined
-  const pairs = both ? pairwiseRatio(ours.samples, theirs.samples, sense, reach.better) : undefined
-  const figure = 'ratio' in reach ? pairs : ours?.median
+  const pairs = both ? pairwiseRatio(ours.samples, theirs.samples, sense, better) : undefined
+  const figure = reach === undefined || 'ratio' in reach ? pairs : ours?.median
   return {
     ...withoutFigures(row, ours === undefined ? 'baseline' : 'measured', undefined),
     ours,
     theirs,
-    ratioOfMedians: both ? ratio(ours.median, theirs.median, sense, reach.better) : undefined,
+    ratioOfMedians: both ? ratio(ours.median, theirs.median, sense, better) : undefined,
     pairwiseRatio: pairs,
-    verdict: figure === undefined ? undefined : verdict(figure, reach)
+    verdict: figure === undefined || reach === undefined ? undefined : verdict(figure, reach)
   }
 }
 

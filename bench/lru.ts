@@ -30,6 +30,16 @@ export class PageLru {
     return this.#words[(this.#slot(page) * this.#pageBytes + offset) >>> 2]
   }
 
+  clear(): void {
+    this.#slotOf.clear()
+  }
+
+  /** The bytes of a page, until the next call. */
+  page(index: number): Uint8Array {
+    const at = this.#slot(index) * this.#pageBytes
+    return this.#pool.subarray(at, at + this.#pageBytes)
+  }
+
   #slot(page: number): number {
     let slot = this.#slotOf.get(page)
     if (slot !== undefined) {

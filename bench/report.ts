@@ -1,7 +1,8 @@
 /** How results are shown: an aligned table for people, and the same as JSON with the machine it was measured on. */
 import { readFileSync } from 'node:fs'
 import { arch, cpus, platform, release, totalmem } from 'node:os'
-import type { RowResult, SideResult } from './harness.ts'
+import { cell, placeOf, type RowResult, type SideResult } from './harness.ts'
+import type { SeriesResult } from './series.ts'
 import type { Reach } from './statistics.ts'
 
 export interface Machine {
@@ -26,6 +27,7 @@ export interface Report {
   readonly warmups: number
   readonly quick: boolean
   readonly rows: readonly RowResult[]
+  readonly series: readonly SeriesResult[]
 }
 
 export function describeMachine(): Machine {
@@ -60,7 +62,20 @@ export function formatNumber(n: number): string {
   return size >= 1e-3 || size === 0 ? rounded.toPrecision(3) : rounded.toExponential(2)
 }
 
-export function formatReach(reach: Reach): string {
+/** A whole number of the largest unit: `1 MiB`, `64 GiB`. */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  const power = Math.max(0, Math.min(units.length - 1, Math.floor(Math.log2(bytes) / 10)))
+  return `${formatNumber(bytes / 2 ** (10 * power))} ${units[power]}`
+}
+
+export function formatRounds(report: Report): string {
+  const { rounds, warmups, quick } = report
+  return `${rounds} rounds after at least ${warmups} to warm up, medians${quick ? '; quick: smaller, not for quoting' : ''}`
+}
+
+export function formatReach(reach: Reach | undefined): string {
+  if (reach === undefined) return '-'
   const sign = reach.better === 'lower' ? '<=' : '>='
   return 'ratio' in reach ? `${sign} ${reach.ratio}x` : `${sign} ${formatNumber(reach.value)}`
 }
@@ -108,13 +123,19 @@ export function formatReport(report: Report): string {
   const memory = `${(machine.memoryBytes / 2 ** 30).toFixed(1)} GiB`
   const parts = [
     `${machine.cpu}, ${machine.cores} cores, ${memory}, ${machine.kernel} ${machine.arch}, node ${machine.node}`,
-    `${report.rounds} rounds after at least ${report.warmups} to warm up, medians${report.quick ? '; quick: smaller, not for quoting' : ''}`,
+    formatRounds(report),
     '',
     formatTable(COLUMNS, rows.map(cells))
   ]
   const phases = rows.flatMap(phaseLines)
   if (phases.length > 0) parts.push('', 'parts of the figures', ...phases)
   parts.push('', 'rows', ...rows.map(row => `  ${row.name}: ${row.what}; against ${row.against}`))
+  for (const { name, title, xUnit, yTitle, lines } of report.series) {
+    const columns: Column[] = [{ title: yTitle, align: 'left' }, ...lines.map(right)]
+    const formatX = xUnit === 'bytes' ? formatBytes : formatNumber
+    const points = lines[0].points.map(([x], i) => [formatX(x), ...lines.map(line => formatNumber(line.points[i][1]))])
+    parts.push('', `${name}: ${title}`, formatTable(columns, points))
+  }
   const missing = rows.filter(row => row.reason !== undefined)
   if (missing.length > 0) {
     parts.push('', 'NOT MEASURED', ...missing.map(row => `  ${row.name}: ${formatVerdict(row)}: ${row.reason}`))
@@ -141,11 +162,50 @@ function formatSpread(side: SideResult | undefined): string {
   return side === undefined ? '-' : `${formatNumber(side.min)}..${formatNumber(side.max)}`
 }
 
+function right({ name }: { name: string }): Column {
+  return { title: name, align: 'right' }
+}
+
+/** The phases of a side that are cells of a table. */
+export interface Grid {
+  readonly who: 'ours' | 'theirs'
+  readonly columns: readonly string[]
+  /** NaN where a cell is missing. */
+  readonly rows: readonly { readonly name: string; readonly cells: readonly number[] }[]
+}
+
+/** The tables of a row, of whichever side has one. */
+export function gridsOf(row: RowResult): Grid[] {
+  const grids: Grid[] = []
+  for (const who of ['ours', 'theirs'] as const) {
+    const phases = row[who]?.phases ?? {}
+    const names = Object.keys(phases).flatMap(name => {
+      const place = placeOf(name)
+      return place === undefined ? [] : [place]
+    })
+    if (names.length === 0) continue
+    const columns = [...new Set(names.map(([, column]) => column))]
+    const rows = [...new Set(names.map(([name]) => name))].map(name => {
+      return { name, cells: columns.map(column => phases[cell(name, column)] ?? Number.NaN) }
+    })
+    grids.push({ who, columns, rows })
+  }
+  return grids
+}
+
 function phaseLines(row: RowResult): string[] {
   const line = (who: string, side: SideResult | undefined): string[] => {
-    const entries = Object.entries(side?.phases ?? {})
+    const entries = Object.entries(side?.phases ?? {}).filter(([name]) => placeOf(name) === undefined)
     if (entries.length === 0) return []
     return [`  ${row.name} ${who}: ${entries.map(([name, value]) => `${name} ${formatNumber(value)}`).join(', ')}`]
   }
-  return [...line('ours', row.ours), ...line('theirs', row.theirs)]
+  const grids = gridsOf(row).flatMap(({ who, columns, rows }) => {
+    const titles: Column[] = [{ title: `${row.name} ${who}`, align: 'left' }, ...columns.map(name => right({ name }))]
+    const table = formatTable(
+      titles,
+      rows.map(({ name, cells }) => [name, ...cells.map(formatNumber)])
+    )
+    return table.split('\n').map(text => `  ${text}`)
+  })
+  return [...line('ours', row.ours), ...line('theirs', row.theirs), ...grids]
 }

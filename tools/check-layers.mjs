@@ -97,7 +97,7 @@ function listFiles(root) {
   return TREES.filter(tree => existsSync(join(root, tree)))
     .flatMap(tree => readdirSync(join(root, tree), { recursive: true }).map(path => join(tree, path)))
     .map(path => path.split(sep).join('/'))
-    .filter(path => /\.[cm]?[jt]sx?$/.test(path))
+    .filter(path => /\.[cm]?[jt]sx?$/.test(path) && !path.includes('/node_modules/'))
     .sort()
 }
 

@@ -9,7 +9,7 @@ import { closeSync, openSync, readSync } from 'node:fs'
 import { type BenchRow, bytesReadSoFar, type Context } from '../context.ts'
 import { inBlocks, type Sample, type Side, timed } from '../harness.ts'
 import { fold, permutation } from '../random.ts'
-import { PAGE, type Subject, type SubjectMapping } from '../subject.ts'
+import { type Mapping, PAGE, type Subject } from '../subject.ts'
 
 const MIB = 2 ** 20
 
@@ -18,7 +18,7 @@ function fileBytes(context: Context): number {
 }
 
 interface Touches {
-  readonly map: SubjectMapping
+  readonly map: Mapping
   readonly offsets: Float64Array
 }
 
@@ -34,18 +34,19 @@ function mappingSide(context: Context, subject: Subject, offsets: Float64Array):
   const memory = new subject.Memory({ size: Math.ceil(length * 1.25) + 16 * MIB })
   const run = (): Sample => {
     const file = memory.open(subject.nodeFile(path, 'r'))
-    const map = memory.space().map(file)
+    const space = memory.space()
+    const map = space.map(file)
     const before = bytesReadSoFar()
     const sample = timed(offsets.length, () => inBlocks(offsets.length, { map, offsets }, touchBlock))
     const after = bytesReadSoFar()
-    map.unmap()
+    space.close()
     file.close()
     if (before !== undefined && after !== undefined && after - before < length) {
       throw new Error(`not cold: only ${after - before} of ${length} bytes were read`)
     }
     return sample
   }
-  return { run, cleanup: () => {} }
+  return { run, cleanup: () => memory.close() }
 }
 
 // The file's words are little-endian, and so are those of the arrays here wherever Node runs today.
@@ -98,6 +99,55 @@ function readSyncSequential(context: Context): Side {
   return { run, cleanup: () => closeSync(fd) }
 }
 
+interface PoolReads {
+  readonly fd: number
+  readonly pool: Uint8Array
+  readonly words: Uint32Array
+  readonly positions: Float64Array
+}
+
+function poolBlock({ fd, pool, words, positions }: PoolReads, from: number, to: number, start: number): number {
+  let checksum = start | 0
+  for (let k = from; k < to; k++) {
+    readSync(fd, pool, k * PAGE, PAGE, positions[k])
+    checksum = fold(checksum, words[k * (PAGE / 4)])
+  }
+  return checksum
+}
+
+interface ChunkPool {
+  readonly fd: number
+  readonly pool: Uint8Array
+  readonly words: Uint32Array
+}
+
+function chunkPoolBlock({ fd, pool, words }: ChunkPool, from: number, to: number, start: number): number {
+  let checksum = start | 0
+  for (let i = from; i < to; i++) {
+    readSync(fd, pool, i * MIB, MIB, i * MIB)
+    for (let word = 0; word < MIB / 4; word += PAGE / 4) checksum = fold(checksum, words[i * (MIB / 4) + word])
+  }
+  return checksum
+}
+
+/** A pool as large as the file, in use since the warm-up, as the frames on our side are. */
+function poolSide(context: Context, read: (fd: number, pool: Uint8Array, words: Uint32Array) => number): Side {
+  const length = fileBytes(context)
+  const fd = openSync(context.file(length), 'r')
+  const pool = new Uint8Array(length)
+  const words = new Uint32Array(pool.buffer)
+  return { run: () => timed(length / PAGE, () => read(fd, pool, words)), cleanup: () => closeSync(fd) }
+}
+
+function readSyncPool(context: Context): Side {
+  const positions = randomOrder(context)
+  return poolSide(context, (fd, pool, words) => inBlocks(positions.length, { fd, pool, words, positions }, poolBlock))
+}
+
+function readSyncChunkPool(context: Context): Side {
+  return poolSide(context, (fd, pool, words) => inBlocks(fileBytes(context) / MIB, { fd, pool, words }, chunkPoolBlock))
+}
+
 function randomOrder(context: Context): Float64Array {
   return Float64Array.from(permutation(fileBytes(context) / PAGE), page => page * PAGE)
 }
@@ -126,5 +176,25 @@ export const coldRows: readonly BenchRow[] = [
     reach: { ratio: 1.15, better: 'lower' },
     ours: (context, subject) => mappingSide(context, subject, inOrder(context)),
     theirs: context => readSyncSequential(context)
+  },
+  {
+    name: 'cold/random-pool',
+    what: 'cold/random once more',
+    against: 'fs.readSync of 4 KiB, each page into a buffer of its own, as what keeps them must',
+    unit: 'ns/page',
+    sense: 'cost',
+    reach: undefined,
+    ours: (context, subject) => mappingSide(context, subject, randomOrder(context)),
+    theirs: readSyncPool
+  },
+  {
+    name: 'cold/sequential-pool',
+    what: 'cold/sequential once more',
+    against: 'fs.readSync of 1 MiB chunks, each into a buffer of its own',
+    unit: 'ns/page',
+    sense: 'cost',
+    reach: undefined,
+    ours: (context, subject) => mappingSide(context, subject, inOrder(context)),
+    theirs: readSyncChunkPool
   }
 ]

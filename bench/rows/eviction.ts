@@ -4,7 +4,7 @@ import type { BenchRow, Context } from '../context.ts'
 import { inBlocks, type Sample, type Side, timed } from '../harness.ts'
 import { PageLru } from '../lru.ts'
 import { fold, SEED, uniform } from '../random.ts'
-import { PAGE, type Subject, type SubjectMapping } from '../subject.ts'
+import { type Mapping, PAGE, type Subject } from '../subject.ts'
 
 const MIB = 2 ** 20
 
@@ -25,7 +25,7 @@ function reads(context: Context): Reads {
 // The next two loops are one text on purpose: each side's copy sees only its own types.
 
 interface MappingReads {
-  readonly map: SubjectMapping
+  readonly map: Mapping
   readonly positions: Float64Array
 }
 
@@ -52,11 +52,7 @@ function mappingSide(context: Context, subject: Subject): Side {
   const file = memory.open(subject.nodeFile(context.file(fileBytes), 'r'))
   const map = memory.space().map(file)
   const run = (): Sample => timed(positions.length, () => inBlocks(positions.length, { map, positions }, mapBlock))
-  const cleanup = (): void => {
-    map.unmap()
-    file.close()
-  }
-  return { run, cleanup }
+  return { run, cleanup: () => memory.close() }
 }
 
 function lruSide(context: Context): Side {

@@ -1,28 +1,26 @@
 /** Rows against remap_file_pages(2) of the live kernel, which emulates with vmas: `bench/linux/nonlinear.c`. */
 import type { BenchRow, Context } from '../context.ts'
+import { meanOfDiscontinuities, showBackwards } from '../discontinuities.ts'
 import { inBlocks, type Sample, type Side, Skip, timed } from '../harness.ts'
 import { fold, permutation, remapCalls, SEED, stamp } from '../random.ts'
-import { MAP_NONBLOCK, PAGE, type Subject, type SubjectMapping } from '../subject.ts'
+import { MAP_NONBLOCK, type Mapping, type Mm, PAGE, type Subject } from '../subject.ts'
 
 /** Below vm.max_map_count, or the kernel's side stops half-way. */
 const CYCLE_PAGES = 60_000
 const REMAP_PAGES = 32_768
 const DISCONTINUITIES = 10_000_000
-const SAMPLE_PAGES = 1000
-const VECTOR_PAGES = 65_536
-const GIB = 2 ** 30
 
 /** A shared window of `pages`, stamped, for one run. */
 interface Window {
-  readonly map: SubjectMapping
-  readonly mm: unknown
+  readonly map: Mapping
+  readonly mm: Mm
   close(): void
 }
 
 /** Opens windows of one memory that lives as long as the row: its frames are in use from the warm-up on. */
-function windows(subject: Subject, pages: number): () => Window {
+function windows(subject: Subject, pages: number): { open(): Window; cleanup(): void } {
   const memory = new subject.Memory({ size: Math.ceil((pages * PAGE * 5) / 4) + 32 * 2 ** 20 })
-  return () => {
+  const open = (): Window => {
     const shared = memory.shared(pages * PAGE)
     const space = memory.space()
     const map = space.map(shared, { writable: true })
@@ -30,19 +28,20 @@ function windows(subject: Subject, pages: number): () => Window {
       map,
       mm: space.mm,
       close: () => {
-        map.unmap()
+        space.close()
         shared.close()
       }
     }
   }
+  return { open, cleanup: () => memory.close() }
 }
 
-function stampBlock(map: SubjectMapping, from: number, to: number): number {
+function stampBlock(map: Mapping, from: number, to: number): number {
   for (let i = from; i < to; i++) map.setUint32(i * PAGE, stamp(i))
   return 0
 }
 
-function foldBlock(map: SubjectMapping, from: number, to: number, start: number): number {
+function foldBlock(map: Mapping, from: number, to: number, start: number): number {
   let checksum = start | 0
   for (let i = from; i < to; i++) checksum = fold(checksum, map.getUint32(i * PAGE))
   return checksum
@@ -51,8 +50,8 @@ function foldBlock(map: SubjectMapping, from: number, to: number, start: number)
 /** One call of the system call or of the mapping for each pair of `at` and `page`. */
 interface Calls {
   readonly remapFilePages: Subject['sys_remap_file_pages']
-  readonly map: SubjectMapping
-  readonly mm: unknown
+  readonly map: Mapping
+  readonly mm: Mm
   readonly at: Int32Array
   readonly page: Int32Array
   readonly flags: number
@@ -126,7 +125,7 @@ function remapCallCount(context: Context): number {
 function cycle(context: Context, subject: Subject, remapAll: (window: Window, shown: Int32Array) => void): Side {
   const pages = cyclePages(context)
   const shown = permutation(pages)
-  const open = windows(subject, pages)
+  const { open, cleanup } = windows(subject, pages)
   const run = (): Sample => {
     const window = open()
     const t0 = performance.now()
@@ -145,12 +144,12 @@ function cycle(context: Context, subject: Subject, remapAll: (window: Window, sh
       phases: { write: nsPerPage(t0, t1), remap: nsPerPage(t1, t2), read: nsPerPage(t2, t3), unmap: nsPerPage(t3, t4) }
     }
   }
-  return { run, cleanup: () => {} }
+  return { run, cleanup }
 }
 
 /** Only the remapping is timed; `remapAll` does all calls. The window's content is the checksum. */
 function remapAlone(subject: Subject, pages: number, operations: number, remapAll: (window: Window) => void): Side {
-  const open = windows(subject, pages)
+  const { open, cleanup } = windows(subject, pages)
   const run = (): Sample => {
     const window = open()
     inBlocks(pages, window.map, stampBlock)
@@ -162,7 +161,7 @@ function remapAlone(subject: Subject, pages: number, operations: number, remapAl
     window.close()
     return { value, checksum }
   }
-  return { run, cleanup: () => {} }
+  return { run, cleanup }
 }
 
 function sysCycle(context: Context, subject: Subject, flags: number): Side {
@@ -186,38 +185,6 @@ function vectoredRemap(context: Context, subject: Subject): Side {
   return remapAlone(subject, shown.length, shown.length, ({ map }) => map.remapPages(0, shown))
 }
 
-/**
- * Shows a file of `pages` backwards, page by page, as the C program does, until all is done or a call throws.
- * → pages that stand alone, ns a page, and the checksum of the first ones, which were stamped i+1.
- */
-function showBackwards(subject: Subject, pages: number): { count: number; nsPerPage: number; checksum: number } {
-  const memory = new subject.Memory({ size: GIB / 4 })
-  const shared = memory.shared(pages * PAGE)
-  const map = memory.space().map(shared, { writable: true })
-  for (let i = 0; i < SAMPLE_PAGES; i++) map.setUint32((pages - 1 - i) * PAGE, i + 1)
-  const vector = new Int32Array(Math.min(VECTOR_PAGES, pages))
-  let count = 0
-  let elapsed = 0
-  while (count < pages) {
-    const length = Math.min(vector.length, pages - count)
-    for (let i = 0; i < length; i++) vector[i] = pages - 1 - count - i
-    const chunk = length === vector.length ? vector : vector.subarray(0, length)
-    const start = performance.now()
-    try {
-      map.remapPages(count, chunk)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOMEM') break
-      throw error
-    }
-    elapsed += performance.now() - start
-    count += length
-  }
-  const checksum = inBlocks(SAMPLE_PAGES, map, foldBlock) >>> 0
-  map.unmap()
-  shared.close()
-  return { count, nsPerPage: (elapsed * 1e6) / count, checksum }
-}
-
 function oursDiscontinuities(subject: Subject): Side {
   const run = (): Sample => {
     const { count, nsPerPage, checksum } = showBackwards(subject, DISCONTINUITIES)
@@ -226,21 +193,8 @@ function oursDiscontinuities(subject: Subject): Side {
   return { run, cleanup: () => {} }
 }
 
-/** The mean over as many windows as make a million pages: a single small one is over too soon for the clock. */
 function costOfDiscontinuities(subject: Subject, pages: number): Side {
-  const run = (): Sample => {
-    const repeats = Math.ceil(1_000_000 / pages)
-    let sum = 0
-    let checksum = 0
-    for (let i = 0; i < repeats; i++) {
-      const shown = showBackwards(subject, pages)
-      if (shown.count < pages) throw new Error(`only ${shown.count} of ${pages} discontinuities fit`)
-      sum += shown.nsPerPage
-      checksum = shown.checksum
-    }
-    return { value: sum / repeats, checksum }
-  }
-  return { run, cleanup: () => {} }
+  return { run: () => meanOfDiscontinuities(subject, pages), cleanup: () => {} }
 }
 
 const LIVE = 'the same in C on the live kernel'

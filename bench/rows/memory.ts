@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import type { BenchRow, Context } from '../context.ts'
 import type { Sample, Side } from '../harness.ts'
 import { permutation } from '../random.ts'
-import { PAGE, type Subject, type SubjectStats } from '../subject.ts'
+import { type MemoryStats, PAGE, type Subject } from '../subject.ts'
 
 const MIB = 2 ** 20
 
@@ -13,19 +13,15 @@ function pageCount(context: Context): number {
 }
 
 /** Fills a memory through a permuted window of as many pages, and gives what `figure` says of its own count. */
-function ownCount(context: Context, subject: Subject, figure: (stats: SubjectStats) => number): Side {
+function ownCount(context: Context, subject: Subject, figure: (stats: MemoryStats) => number): Side {
   const pages = pageCount(context)
   const shown = permutation(pages)
   const run = (): Sample => {
-    const memory = new subject.Memory({ size: Math.ceil(pages * PAGE * 1.0625) + 4 * MIB })
-    const shared = memory.shared(pages * PAGE)
-    const map = memory.space().map(shared, { writable: true })
+    using memory = new subject.Memory({ size: Math.ceil(pages * PAGE * 1.0625) + 4 * MIB })
+    const map = memory.space().map(memory.shared(pages * PAGE), { writable: true })
     map.remapPages(0, shown)
     for (let i = 0; i < pages; i++) map.setUint32(i * PAGE, i + 1)
-    const value = figure(memory.stats())
-    map.unmap()
-    shared.close()
-    return { value, checksum: 0 }
+    return { value: figure(memory.stats()), checksum: 0 }
   }
   return { run, cleanup: () => {} }
 }

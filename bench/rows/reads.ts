@@ -2,7 +2,7 @@
 import type { BenchRow, Context } from '../context.ts'
 import { inBlocks, type Sample, type Side, timed } from '../harness.ts'
 import { permutation, SEED, stamp, uniform } from '../random.ts'
-import { PAGE, type Subject, type SubjectMapping } from '../subject.ts'
+import { type Mapping, PAGE, type Subject } from '../subject.ts'
 
 interface Reads {
   readonly words: number
@@ -36,7 +36,7 @@ function arrayBlock({ array, indexes }: ArrayReads, from: number, to: number, st
 }
 
 interface MappingReads {
-  readonly map: SubjectMapping
+  readonly map: Mapping
   readonly offsets: Int32Array
 }
 
@@ -86,18 +86,13 @@ function constantArraySide(name: string, reads: Reads): Side {
   return { run: () => timedPasses(reads, null, block), cleanup: () => {} }
 }
 
-function filledMapping(subject: Subject, words: number): { map: SubjectMapping; close(): void } {
+function filledMapping(subject: Subject, words: number): { map: Mapping; close(): void } {
   const bytes = words * 4
   const memory = new subject.Memory({ size: Math.ceil(bytes * 1.125) + 16 * MIB })
-  const shared = memory.shared(bytes)
-  const map = memory.space().map(shared, { writable: true })
+  const map = memory.space().map(memory.shared(bytes), { writable: true })
   map.remapPages(0, permutation(bytes / PAGE))
   for (let i = 0; i < words; i++) map.setUint32(i * 4, stamp(i))
-  const close = (): void => {
-    map.unmap()
-    shared.close()
-  }
-  return { map, close }
+  return { map, close: () => memory.close() }
 }
 
 function mappingSide(subject: Subject, reads: Reads): Side {

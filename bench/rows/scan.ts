@@ -1,8 +1,8 @@
-/** Sequential scans of resident pages, through a window in random page order, against one Uint8Array. */
+/** Scans of resident pages against one Uint8Array: a window in file order, and one that shows its pages shuffled. */
 import type { BenchRow, Context } from '../context.ts'
-import { inBlocks, type Side, timed } from '../harness.ts'
+import { inBlocks, type Sample, type Side, timed } from '../harness.ts'
 import { fold, permutation } from '../random.ts'
-import { PAGE, type Subject, type SubjectMapping } from '../subject.ts'
+import { type Mapping, PAGE, type Subject } from '../subject.ts'
 
 const MIB = 2 ** 20
 const BULK = 64 * 1024
@@ -22,17 +22,20 @@ function filled(length: number): Uint8Array {
   return array
 }
 
-function withMapping(subject: Subject, length: number, run: (map: SubjectMapping) => ReturnType<Side['run']>): Side {
-  const memory = new subject.Memory({ size: Math.ceil(length * 1.125) + 16 * MIB })
-  const shared = memory.shared(length)
-  const map = memory.space().map(shared, { writable: true })
-  map.remapPages(0, permutation(length / PAGE))
-  map.write(filled(length), 0)
-  const cleanup = (): void => {
-    map.unmap()
-    shared.close()
-  }
-  return { run: () => run(map), cleanup }
+type Order = 'linear' | 'shuffled'
+
+interface Scan {
+  readonly subject: Subject
+  readonly lengthBytes: number
+  readonly order: Order
+}
+
+function withMapping({ subject, lengthBytes, order }: Scan, run: (map: Mapping) => Sample): Side {
+  const memory = new subject.Memory({ size: Math.ceil(lengthBytes * 1.125) + 16 * MIB })
+  const map = memory.space().map(memory.shared(lengthBytes), { writable: true })
+  if (order === 'shuffled') map.remapPages(0, permutation(lengthBytes / PAGE))
+  map.write(filled(lengthBytes), 0)
+  return { run: () => run(map), cleanup: () => memory.close() }
 }
 
 // The next two loops are one text on purpose: each side's copy sees only its own types. The array's side is called
@@ -61,14 +64,15 @@ function arrayScan(length: number): Side {
   return { run, cleanup: () => {} }
 }
 
-function viewBlock(map: SubjectMapping, from: number, to: number, start: number): number {
+function viewBlock(map: Mapping, from: number, to: number, start: number): number {
   let sum = start | 0
   for (let i = from; i < to; i++) sum = sumOfView(sum, map.page(i), 0, PAGE)
   return sum
 }
 
-function viewScan(subject: Subject, length: number): Side {
-  return withMapping(subject, length, map => timed(length / 1024, () => inBlocks(length / PAGE, map, viewBlock)))
+function viewScan(scan: Scan): Side {
+  const { lengthBytes } = scan
+  return withMapping(scan, map => timed(lengthBytes / 1024, () => inBlocks(lengthBytes / PAGE, map, viewBlock)))
 }
 
 function arrayCopy(length: number): Side {
@@ -86,12 +90,13 @@ function arrayCopy(length: number): Side {
   return { run, cleanup: () => {} }
 }
 
-function bulkRead(subject: Subject, length: number): Side {
+function bulkRead(scan: Scan): Side {
   const target = new Uint8Array(BULK)
-  return withMapping(subject, length, map =>
-    timed(length / 1024, () => {
+  const { lengthBytes } = scan
+  return withMapping(scan, map =>
+    timed(lengthBytes / 1024, () => {
       let checksum = 0
-      for (let offset = 0; offset < length; offset += BULK) {
+      for (let offset = 0; offset < lengthBytes; offset += BULK) {
         map.read(target, offset)
         checksum = fold(checksum, target[(offset >>> 16) & (BULK - 1)])
       }
@@ -100,25 +105,35 @@ function bulkRead(subject: Subject, length: number): Side {
   )
 }
 
-export const scanRows: readonly BenchRow[] = [
-  {
-    name: 'scan/views',
-    what: 'sum of all bytes of 64 MiB through borrowed page views',
-    against: 'the same sum over one Uint8Array',
+function scanRow(
+  name: string,
+  what: string,
+  against: string,
+  order: Order,
+  ours: (scan: Scan) => Side,
+  theirs: (lengthBytes: number) => Side
+): BenchRow {
+  return {
+    name,
+    what,
+    against,
     unit: 'ns/KiB',
     sense: 'cost',
-    reach: { ratio: 1.1, better: 'lower' },
-    ours: (context, subject) => viewScan(subject, scanBytes(context)),
-    theirs: context => arrayScan(scanBytes(context))
-  },
-  {
-    name: 'scan/bulk',
-    what: 'bulk reads of 64 KiB over 64 MiB',
-    against: 'the same copies out of one Uint8Array',
-    unit: 'ns/KiB',
-    sense: 'cost',
-    reach: { ratio: 1.1, better: 'lower' },
-    ours: (context, subject) => bulkRead(subject, scanBytes(context)),
-    theirs: context => arrayCopy(scanBytes(context))
+    reach: order === 'linear' ? { ratio: 1.1, better: 'lower' } : undefined,
+    ours: (context, subject) => ours({ subject, lengthBytes: scanBytes(context), order }),
+    theirs: context => theirs(scanBytes(context))
   }
+}
+
+const VIEWS = 'sum of all bytes of 64 MiB through borrowed page views'
+const SUM = 'the same sum over one Uint8Array'
+const BULK_READS = 'bulk reads of 64 KiB over 64 MiB'
+const COPIES = 'the same copies out of one Uint8Array'
+const SHUFFLED = 'of a window in random page order; the array is in order'
+
+export const scanRows: readonly BenchRow[] = [
+  scanRow('scan/views', VIEWS, SUM, 'linear', viewScan, arrayScan),
+  scanRow('scan/bulk', BULK_READS, COPIES, 'linear', bulkRead, arrayCopy),
+  scanRow('scan/views-shuffled', `${VIEWS} ${SHUFFLED}`, SUM, 'shuffled', viewScan, arrayScan),
+  scanRow('scan/bulk-shuffled', `${BULK_READS} ${SHUFFLED}`, COPIES, 'shuffled', bulkRead, arrayCopy)
 ]

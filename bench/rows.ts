@@ -1,0 +1,30 @@
+/** All rows, in the order of the report. */
+import type { BenchRow } from './context.ts'
+import { coldRows } from './rows/cold.ts'
+import { evictionRows } from './rows/eviction.ts'
+import { linuxRows } from './rows/linux.ts'
+import { memoryRows } from './rows/memory.ts'
+import { readRows } from './rows/reads.ts'
+import { rmapRows } from './rows/rmap.ts'
+import { scanRows } from './rows/scan.ts'
+
+export { peerRows } from './rows/peers.ts'
+
+export const ROWS: readonly BenchRow[] = [
+  ...linuxRows,
+  ...readRows,
+  ...scanRows,
+  ...coldRows,
+  ...evictionRows,
+  ...rmapRows,
+  ...memoryRows
+]
+
+export const QUICK_ROUNDS = 3
+export const ROUNDS = 7
+export const WARMUPS = 3
+
+/** How long a row's warm-up takes at least. */
+export function warmupMs(quick: boolean): number {
+  return quick ? 200 : 1000
+}
