@@ -153,7 +153,8 @@ function findPlace(m: Machine, mm: number, vpn: number, pages: number, flags: nu
   const { vmas } = m
   if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) !== 0) {
     if (vpn > TASK_PAGES - pages) return -ENOMEM
-    if ((flags & MAP_FIXED) === 0) {
+    // As since 4.17: it forbids replacing also when MAP_FIXED is there.
+    if ((flags & MAP_FIXED_NOREPLACE) !== 0) {
       const next = vmas.find(mm, vpn)
       if (next !== 0 && vmas.start[next] < vpn + pages) return -EEXIST
     }
