@@ -58,7 +58,10 @@ export function isAdvice(advice: number): boolean {
   )
 }
 
-/** Advises [start, end). → 0; the first error of a vma; or -ENOMEM when part was unmapped (the rest is done). */
+/**
+ * Advises [start, end). → 0; the first error of a vma; or -ENOMEM when part was unmapped (the rest is done, but
+ * not by POPULATE, which goes page by page and stops there).
+ */
 export function doMadvise(m: Machine, mm: number, start: number, end: number, advice: number): number {
   const { vmas } = m
   let unmapped = 0
@@ -67,6 +70,7 @@ export function doMadvise(m: Machine, mm: number, start: number, end: number, ad
     const vma = vmas.find(mm, at)
     if (vma === 0) return -ENOMEM
     if (at < vmas.start[vma]) {
+      if (advice === MADV_POPULATE_READ || advice === MADV_POPULATE_WRITE) return -ENOMEM
       unmapped = -ENOMEM
       at = vmas.start[vma]
       if (at >= end) break
