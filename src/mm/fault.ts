@@ -78,7 +78,10 @@ export function faultInside(m: Machine, mm: number, vpn: number, access: number)
   m.vmstat[PGFAULT]++
   const majorBefore = m.vmstat[PGMAJFAULT]
   let code: number = FAULT_RETRY
-  while (code === FAULT_RETRY) code = faultOnce(m, mm, vpn, access)
+  let rounds = 0
+  for (; code === FAULT_RETRY; rounds++) code = faultOnce(m, mm, vpn, access)
+  // An earlier round may have made a node ready that the last one had no use for.
+  if (rounds > 1 || code !== FAULT_OK) m.nodes.trim()
   m.trace.add(TRACE_FAULT, mm, vpn, access, code)
   m.mms.w[(mm << MM_SHIFT) + (m.vmstat[PGMAJFAULT] > majorBefore ? MM_MAJ_FLT : MM_MIN_FLT)]++
   return code

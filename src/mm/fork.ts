@@ -48,8 +48,11 @@ export function doFork(m: Machine, parent: number): number {
     if (error === 0) continue
     exitMmap(m, child)
     m.mms.free(child)
+    m.nodes.trim()
     return error
   }
+  // A node was made ready for each entry, needed or not.
+  m.nodes.trim()
   return child
 }
 

@@ -3,13 +3,13 @@
  * borrowed until the next call.
  */
 
+import { PROT_NONE, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts'
 import { PG_ANON } from '../../src/frame/frame-table.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import {
   PAGE_PROT_DEFAULT,
   PAGE_PROT_NONE,
   PAGE_PROT_READ,
-  PAGE_PROT_WRITE,
   PTE_PRESENT,
   pteFile,
   pteFrame,
@@ -76,9 +76,15 @@ export class Peeker {
   /** Whether the entry is a file entry with that page and protection (-1 for the vma's). */
   remembers(mm: number, vpn: number, pgoff: number, prot: number): boolean {
     const pte = this.m.tables.get(mm, vpn)
-    const own =
-      prot < 0 ? PAGE_PROT_DEFAULT : prot === 0 ? PAGE_PROT_NONE : prot === 1 ? PAGE_PROT_READ : PAGE_PROT_WRITE
-    return pteFile(pte) && pteToPgoff(pte) === pgoff && ptePageProt(pte) === own
+    const own = prot === PROT_WRITE ? PROT_READ | PROT_WRITE : prot
+    return pteFile(pte) && pteToPgoff(pte) === pgoff && this.ownProtection(mm, vpn) === own
+  }
+
+  /** The page's own protection as PROT_* bits, -1 for none. */
+  ownProtection(mm: number, vpn: number): number {
+    const prot = ptePageProt(this.m.tables.get(mm, vpn))
+    if (prot === PAGE_PROT_DEFAULT) return -1
+    return prot === PAGE_PROT_NONE ? PROT_NONE : prot === PAGE_PROT_READ ? PROT_READ : PROT_READ | PROT_WRITE
   }
 
   /** Whether the address has a page of its own: anonymous, in memory or swap. */

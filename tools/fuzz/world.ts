@@ -83,7 +83,7 @@ export class World {
     this.#freeAtStart = machine.allocator.nrFree
     if (config.store === 'node') this.#directory = fs.mkdtempSync(path.join(os.tmpdir(), 'fremap-fuzz-'))
     for (let f = 0; f < NR_FILES; f++) this.files.push(this.#makeFile(f))
-    this.spaces.length = MAX_SPACES
+    for (let s = 0; s < MAX_SPACES; s++) this.spaces.push(undefined)
     this.makeSpace(0)
   }
 
@@ -193,6 +193,8 @@ export class World {
       if (shown < 0 !== (page.copy !== null))
         throw new Mismatch(`${name}: private copy ${shown < 0}, expected otherwise`)
     }
+    const own = this.peeker.ownProtection(mm, vpn)
+    if (own !== page.own) throw new Mismatch(`${name} has protection ${own} of its own, not ${page.own}`)
     this.settleLazy(mm, vpn, page)
     const expected = bytesOf(page, this.zeros)
     if (expected === undefined) return
