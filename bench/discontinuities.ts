@@ -1,11 +1,15 @@
 /** How many pages can stand alone in one mapping, and what it costs to put them there. */
 import { inBlocks, type Sample } from './harness.ts'
 import { fold } from './random.ts'
-import { type Mapping, PAGE, type Subject } from './subject.ts'
+import { type Mapping, type Memory, PAGE, type Subject } from './subject.ts'
 
 const SAMPLE_PAGES = 1000
 const VECTOR_PAGES = 65_536
-const MEMORY_BYTES = 2 ** 28
+
+/** A memory for `showBackwards`; it should live as long as what is measured, so that its frames are in use already. */
+export function memoryForDiscontinuities(subject: Subject): Memory {
+  return new subject.Memory({ size: 2 ** 28 })
+}
 
 function foldBlock(map: Mapping, from: number, to: number, start: number): number {
   let checksum = start | 0
@@ -17,9 +21,10 @@ function foldBlock(map: Mapping, from: number, to: number, start: number): numbe
  * Shows a file of `pages` backwards, page by page, as the C program does, until all is done or a call throws.
  * → pages that stand alone, ns a page, and the checksum of the first ones, which were stamped i+1.
  */
-export function showBackwards(subject: Subject, pages: number): { count: number; nsPerPage: number; checksum: number } {
-  using memory = new subject.Memory({ size: MEMORY_BYTES })
-  const map = memory.space().map(memory.shared(pages * PAGE), { writable: true })
+export function showBackwards(memory: Memory, pages: number): { count: number; nsPerPage: number; checksum: number } {
+  using shared = memory.shared(pages * PAGE)
+  using space = memory.space()
+  const map = space.map(shared, { writable: true })
   const sampled = Math.min(SAMPLE_PAGES, pages)
   for (let i = 0; i < sampled; i++) map.setUint32((pages - 1 - i) * PAGE, i + 1)
   const vector = new Int32Array(Math.min(VECTOR_PAGES, pages))
@@ -44,12 +49,12 @@ export function showBackwards(subject: Subject, pages: number): { count: number;
 }
 
 /** ns a page, as the mean over as many windows as make a million pages: one small one is over too soon for the clock. */
-export function meanOfDiscontinuities(subject: Subject, pages: number, totalPages = 1_000_000): Sample {
+export function meanOfDiscontinuities(memory: Memory, pages: number, totalPages = 1_000_000): Sample {
   const repeats = Math.ceil(totalPages / pages)
   let sum = 0
   let checksum = 0
   for (let i = 0; i < repeats; i++) {
-    const shown = showBackwards(subject, pages)
+    const shown = showBackwards(memory, pages)
     if (shown.count < pages) throw new Error(`only ${shown.count} of ${pages} discontinuities fit`)
     sum += shown.nsPerPage
     checksum = shown.checksum

@@ -5,7 +5,7 @@
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import type { Context } from './context.ts'
-import { meanOfDiscontinuities } from './discontinuities.ts'
+import { meanOfDiscontinuities, memoryForDiscontinuities } from './discontinuities.ts'
 import { inBlocks, timed } from './harness.ts'
 import { fold, permutation, SEED, stamp, uniform } from './random.ts'
 import { median } from './statistics.ts'
@@ -72,9 +72,10 @@ function same(name: string, checksums: readonly number[]): void {
 }
 
 function discontinuities(count: number, _context: Context, subject: Subject): Point {
+  const memory = memoryForDiscontinuities(subject)
   return {
-    sample: () => [meanOfDiscontinuities(subject, count, 100_000).value],
-    close: () => {}
+    sample: () => [meanOfDiscontinuities(memory, count, 100_000).value],
+    close: () => memory.close()
   }
 }
 

@@ -1,6 +1,6 @@
 /** Rows against remap_file_pages(2) of the live kernel, which emulates with vmas: `bench/linux/nonlinear.c`. */
 import type { BenchRow, Context } from '../context.ts'
-import { meanOfDiscontinuities, showBackwards } from '../discontinuities.ts'
+import { meanOfDiscontinuities, memoryForDiscontinuities, showBackwards } from '../discontinuities.ts'
 import { inBlocks, type Sample, type Side, Skip, timed } from '../harness.ts'
 import { fold, permutation, remapCalls, SEED, stamp } from '../random.ts'
 import { MAP_NONBLOCK, type Mapping, type Mm, PAGE, type Subject } from '../subject.ts'
@@ -186,15 +186,17 @@ function vectoredRemap(context: Context, subject: Subject): Side {
 }
 
 function oursDiscontinuities(subject: Subject): Side {
+  const memory = memoryForDiscontinuities(subject)
   const run = (): Sample => {
-    const { count, nsPerPage, checksum } = showBackwards(subject, DISCONTINUITIES)
+    const { count, nsPerPage, checksum } = showBackwards(memory, DISCONTINUITIES)
     return { value: count, checksum, phases: { 'ns/page': nsPerPage } }
   }
-  return { run, cleanup: () => {} }
+  return { run, cleanup: () => memory.close() }
 }
 
 function costOfDiscontinuities(subject: Subject, pages: number): Side {
-  return { run: () => meanOfDiscontinuities(subject, pages), cleanup: () => {} }
+  const memory = memoryForDiscontinuities(subject)
+  return { run: () => meanOfDiscontinuities(memory, pages), cleanup: () => memory.close() }
 }
 
 const LIVE = 'the same in C on the live kernel'
