@@ -17,6 +17,7 @@ import { getFile } from './files.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
 import { addTotalVm, findHole, lockedBeyondLimit, mayExpand } from './mmap.ts'
 import { doMunmap } from './munmap.ts'
+import { remembered } from './zap.ts'
 
 /** What the caller populates afterwards: the part that a locked vma grew by. */
 export class MremapResult {
@@ -148,7 +149,8 @@ function moveVma(
     doMunmap(m, mm, target, target + newPages)
     return -ENOMEM
   }
-  moveTables(m, mm, pieces, start, target, oldPages, linear)
+  const kept = (flags & MREMAP_DONTUNMAP) !== 0 ? vmas.at(mm, start) : 0
+  moveTables(m, mm, pieces, start, target, oldPages, linear, kept)
   const vmFlags = vmas.flags[created]
   addTotalVm(m, mm, newPages)
   if ((vmFlags & VM_LOCKED) !== 0) m.mms.w[(mm << MM_SHIFT) + MM_LOCKED_VM] += newPages
@@ -223,7 +225,10 @@ function unpinTable(m: Machine, mm: number, vpn: number): void {
   m.tables.releaseIfEmpty(slot)
 }
 
-/** Moves the entries of the pieces that `prepareTables` found; `linear` is the linear file page of `from`. Cannot fail. */
+/**
+ * Moves the entries of the pieces that `prepareTables` found; `linear` is the linear file page of `from`. `kept` is the
+ * source's vma when it stays, or 0: it goes on showing the file pages that it showed. Cannot fail.
+ */
 function moveTables(
   m: Machine,
   mm: number,
@@ -231,7 +236,8 @@ function moveTables(
   from: number,
   to: number,
   pages: number,
-  linear: number
+  linear: number,
+  kept: number
 ): void {
   const { tables } = m
   const { i32 } = m.ram
@@ -245,7 +251,7 @@ function moveTables(
       const pte = i32[source + i]
       if (pte === 0) continue
       if (hasNode(m, pte, linear + (vpn + i - from))) m.nodes.move(mm, vpn + i, to + (vpn + i - from))
-      tables.set(source + i, 0)
+      tables.set(source + i, kept === 0 ? 0 : remembered(m, kept, vpn + i, pte))
       tables.set(target + i, pteMkSoftDirty(pte))
     }
     unpinTable(m, mm, to + (vpn - from))
