@@ -104,6 +104,14 @@ function git(root: string, ...args: string[]): string {
   return execFileSync('git', ['-C', root, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim()
 }
 
+function resolveRevision(root: string, revision: string): string {
+  try {
+    return git(root, 'rev-parse', '--verify', '--quiet', '--end-of-options', `${revision}^{commit}`)
+  } catch {
+    throw new Error(`git knows no revision ${revision}`)
+  }
+}
+
 /** Builds the revision in a worktree of its own with the packages of this tree. → its build, and how to remove it. */
 function buildRevision(root: string, commit: string): { buildDirectory: string; remove(): void } {
   const parent = mkdtempSync(join(tmpdir(), 'fremap-compare-'))
@@ -131,7 +139,7 @@ function buildRevision(root: string, commit: string): { buildDirectory: string; 
 
 async function measure(rows: readonly BenchRow[], revision: string, flags: Flags): Promise<RowResult[]> {
   const root = projectRoot()
-  const commit = git(root, 'rev-parse', '--verify', `${revision}^{commit}`)
+  const commit = resolveRevision(root, revision)
   showProgress(`building ${revision}`)
   const { buildDirectory, remove } = buildRevision(root, commit)
   const interrupted = (): void => {

@@ -91,7 +91,7 @@ function legend(names: readonly string[], x: number, y: number): string[] {
 /** Both axes logarithmic: powers of 4 across for sizes that are powers of 2, else of 10. */
 export function lineChart(chart: LineChart): string {
   const { title, xTitle, yTitle, lines, formatX, formatY } = chart
-  const [width, height, left, top, right, bottom] = [720, 360, 64, 64, 704, 306]
+  const [width, height, left, top, right, bottom] = [720, 360, 64, 64, 690, 306]
   const points = lines.flatMap(line => line.points)
   const xs = points.map(([x]) => x)
   const inPowersOf2 = xs.length > 0 && xs.every(x => Number.isInteger(Math.log2(x)) && x > 1)
@@ -137,7 +137,10 @@ export function barChart(chart: BarChart): string {
   const values = [...bars.map(bar => bar.value), ...(goal === undefined ? [] : [goal.value])]
   const x = logScale(values, left, right)
   const parts = kinds === undefined ? [] : legend(kinds, 16, 46)
-  for (const tick of x.ticks) parts.push(lineAt(x.place(tick), top, x.place(tick), bottom, 'grid'))
+  for (const tick of x.ticks) {
+    parts.push(lineAt(x.place(tick), top, x.place(tick), bottom, 'grid'))
+    parts.push(textAt(x.place(tick), bottom + 16, String(Number(tick.toPrecision(3))), ' text-anchor="middle"'))
+  }
   for (const [i, bar] of bars.entries()) {
     const y = top + i * rowHeight
     const end = Math.max(x.place(bar.value), left + 2)
@@ -150,5 +153,5 @@ export function barChart(chart: BarChart): string {
     parts.push(lineAt(x.place(goal.value), top - 4, x.place(goal.value), bottom, 'goal'))
     parts.push(textAt(x.place(goal.value), top - 8, goal.name, ' text-anchor="middle"'))
   }
-  return svg(width, bottom + 16, title, parts)
+  return svg(width, bottom + 28, title, parts)
 }
