@@ -6,6 +6,7 @@
  * excused. docs/conformance.md has the same table; a test holds the two together.
  */
 
+import { release } from 'node:os'
 import { PROT_WRITE } from '../../src/abi/mman.ts'
 import * as vmaFlags from '../../src/vma/flags.ts'
 import { addressOf, bytesOf, flagsOf, PAGE, protOf } from '../oracle/quantity.ts'
@@ -41,12 +42,12 @@ export const LEFT_OUT: readonly LeftOut[] = [
   },
   {
     name: 'cut-mapping',
-    what: 'mremap of more than one page of a nonlinear mapping, or one that grows, shrinks or copies it',
+    what: 'mremap of a nonlinear mapping that grows, copies or moves a part of it; before 6.17 all moves of several pages',
     why: 'one mapping in 3.19; the emulation has cut it: EFAULT, or other pages in the part that was added'
   },
   {
     name: 'several-moved',
-    what: 'mremap of a range that is not in one mapping',
+    what: 'mremap to another place of a range that is not in one mapping',
     why: 'EFAULT in 3.19, which has then unmapped a fixed target; moved since 6.17, with the target left alone on error'
   },
   {
@@ -65,6 +66,11 @@ export const LEFT_OUT: readonly LeftOut[] = [
     why: 'an overlap in 3.19, EINVAL; none in 6.18, which unmaps the source with the target: EFAULT'
   },
   {
+    name: 'locked-dontunmap',
+    what: 'mremap with DONTUNMAP of a locked mapping',
+    why: 'not in 3.19; 6.18 unlocks what stays behind and counts it as locked for ever; here it stays locked'
+  },
+  {
     name: 'locked-mprotect',
     what: 'mprotect that makes a locked private mapping writable',
     why: 'copies are made at the next store in 3.19, at once since 4.2'
@@ -77,6 +83,9 @@ export const LEFT_OUT: readonly LeftOut[] = [
 ]
 
 const ATTRIBUTES = vmaFlags.VM_SEQ_READ | vmaFlags.VM_RAND_READ
+/** Since 6.17 a move takes several mappings, so also the runs that the emulation cut one into. */
+const MOVES_SEVERAL = isSince(6, 17)
+const KEEPS_SOURCE = flagsOf('MREMAP_DONTUNMAP')
 const MADV_REMOVE = flagsOf('REMOVE')
 
 interface Range {
@@ -137,15 +146,22 @@ function isRemoveApart(flags: number): boolean {
 function mremapDifference(s: Session, args: Step['args']): string | undefined {
   const { vmas } = s.machine
   const oldPages = pagesUp(args.old)
-  if (oldPages === 0 && args.to !== undefined && isWithin(args.at, args.to, args.new)) return 'copy-onto-itself'
+  const newPages = pagesUp(args.new)
+  const isMove = args.to !== undefined
+  if (oldPages === 0 && isMove && isWithin(args.at, args.to, args.new)) return 'copy-onto-itself'
   const range = rangeOf(s, args.at, oldPages === 0 ? 1 : args.old)
-  if (range.vmas.length === 0) return args.to === undefined ? 'unmapped-source' : 'several-moved'
-  if (vmas.start[range.vmas[0]] > Number(addressOf(args.at) / PAGE) && args.to === undefined) return 'unmapped-source'
-  if (range.vmas.length > 1 || !range.isCovered) return 'several-moved'
-  const flags = vmas.flags[range.vmas[0]]
-  if (oldPages === 0 && (flags & vmaFlags.VM_MAYSHARE) === 0) return 'private-copy'
-  const cut = (flags & vmaFlags.VM_NONLINEAR) !== 0 && (oldPages !== 1 || pagesUp(args.new) !== 1)
-  return cut ? 'cut-mapping' : undefined
+  const [first] = range.vmas
+  if (!isMove && newPages <= oldPages) {
+    const isMapped = first !== undefined && vmas.start[first] <= Number(addressOf(args.at) / PAGE)
+    return isMapped ? undefined : 'unmapped-source'
+  }
+  if (range.vmas.length !== 1 || !range.isCovered) return isMove ? 'several-moved' : undefined
+  if ((flagsOf(args.flags) & KEEPS_SOURCE) !== 0n && (vmas.flags[first] & vmaFlags.VM_LOCKED) !== 0) {
+    return 'locked-dontunmap'
+  }
+  if (oldPages === 0 && (vmas.flags[first] & vmaFlags.VM_MAYSHARE) === 0) return 'private-copy'
+  const whole = oldPages === newPages && (oldPages === 1 || MOVES_SEVERAL)
+  return (vmas.flags[first] & vmaFlags.VM_NONLINEAR) !== 0 && !whole ? 'cut-mapping' : undefined
 }
 
 function isWithin(at: unknown, start: unknown, size: unknown): boolean {
@@ -167,6 +183,11 @@ function rangeOf(s: Session, at: unknown, size: unknown): Range {
     found.push(vma)
   }
   return { vmas: found, isCovered: isCovered && reached >= end }
+}
+
+function isSince(major: number, minor: number): boolean {
+  const [, a, b] = (/^(\d+)\.(\d+)/.exec(release()) ?? []).map(Number)
+  return a > major || (a === major && b >= minor)
 }
 
 function pagesUp(size: unknown): number {

@@ -69,9 +69,13 @@ class Generator {
   #nrAnonymous = 0
   #value = FIRST_VALUE
 
+  /** First page of the window: at the arena's start, or across the end of a page table. */
+  readonly #base: number
+
   /** Each program prefers some operations, so that programs differ in more than order. */
   constructor(rng: Prng) {
     this.#rng = rng
+    this.#base = rng.pick([0, 0, 512 - 32, 1024 - 20])
     for (const [name, weight] of Object.entries(WEIGHTS)) {
       const times = Math.ceil(weight * rng.pick([0.2, 1, 1, 1, 3]))
       for (let i = 0; i < times; i++) this.#names.push(name)
@@ -103,12 +107,16 @@ class Generator {
       { op: 'maps', args: {} },
       { op: 'rss', args: {} }
     ]
-    for (const off of [0, 4092]) steps.push({ op: 'scan', args: { at: 0, pages: WINDOW, off } })
+    for (const off of [0, 4092]) steps.push({ op: 'scan', args: { at: this.#base, pages: WINDOW, off } })
     for (let file = 1; file <= this.#nrFiles; file++) {
       for (const off of [0, 4092]) steps.push({ op: 'fdump', args: { file, off } })
       steps.push({ op: 'stat', args: { file } })
     }
     return steps
+  }
+
+  get #end(): number {
+    return this.#base + WINDOW
   }
 
   #args(op: string): Args {
@@ -178,13 +186,14 @@ class Generator {
 
   #mmap(): Args {
     const rng = this.#rng
-    const at = rng.below(WINDOW)
-    const len = Math.min(WINDOW - at, rng.between(1, 20))
+    const at = this.#base + rng.below(WINDOW)
+    const len = Math.min(this.#end - at, rng.between(1, 20))
     this.#zones.push({ at, len })
     if (this.#zones.length > 8) this.#zones.shift()
     const flags = [rng.oneIn(4) ? 'PRIVATE' : 'SHARED']
     if (rng.oneIn(5)) flags.push('POPULATE')
     if (rng.oneIn(12)) flags.push('LOCKED')
+    if (rng.oneIn(15)) flags.push('FIXED_NOREPLACE')
     const prot = rng.pick(['', 'r', 'rw', 'rw', 'rw', 'rw'])
     const args = { at, len, prot, flags: flags.join('|') }
     if (rng.oneIn(7)) return { ...args, anon: `anonymous ${++this.#nrAnonymous}` }
@@ -210,19 +219,20 @@ class Generator {
     const { at, len } = this.#part()
     const old = rng.oneIn(20) ? 0 : len
     const wanted = rng.oneIn(2) ? len : rng.between(1, 12)
-    if (rng.oneIn(3)) return { at, old, new: Math.min(wanted, WINDOW - at), flags: 0 }
-    const to = rng.below(WINDOW)
-    const size = Math.min(wanted, WINDOW - to)
+    if (rng.oneIn(3)) return { at, old, new: Math.min(wanted, this.#end - at), flags: 0 }
+    const to = this.#base + rng.below(WINDOW)
+    const size = Math.min(wanted, this.#end - to)
     this.#zones.push({ at: to, len: size })
-    return { at, old, new: size, flags: rng.oneIn(30) ? 'MREMAP_FIXED' : 'MREMAP_MAYMOVE|MREMAP_FIXED', to }
+    const keep = rng.oneIn(8) ? '|MREMAP_DONTUNMAP' : ''
+    return { at, old, new: size, flags: rng.oneIn(30) ? 'MREMAP_FIXED' : `MREMAP_MAYMOVE|MREMAP_FIXED${keep}`, to }
   }
 
   /** A part of the window, mostly of what was mapped. */
   #part(): Zone {
     const rng = this.#rng
-    const zone = rng.oneIn(10) ? { at: 0, len: WINDOW } : rng.pick(this.#zones)
+    const zone = rng.oneIn(10) ? { at: this.#base, len: WINDOW } : rng.pick(this.#zones)
     const at = zone.at + rng.below(zone.len)
-    const room = rng.oneIn(10) ? WINDOW - at : zone.at + zone.len - at
+    const room = rng.oneIn(10) ? this.#end - at : zone.at + zone.len - at
     return { at, len: Math.min(room, rng.oneIn(2) ? 1 : rng.between(1, 12)) }
   }
 
@@ -261,5 +271,7 @@ const ADVICE = [
   'DONTNEED',
   'REMOVE',
   'REMOVE',
+  'POPULATE_READ',
+  'POPULATE_WRITE',
   99
 ]

@@ -45,7 +45,7 @@ export class LiveKernel {
   readonly mem: number
   readonly #folder: string
   readonly #pipe: [number, number]
-  readonly #lockedAtStart: number
+  #lockedAtStart = 0
   readonly #opened: Map<string, number> = new Map()
   readonly #word: Uint8Array = new Uint8Array(4)
 
@@ -60,10 +60,9 @@ export class LiveKernel {
     this.clear()
     this.#pipe = libc.pipe()
     this.mem = fs.openSync('/proc/self/mem', 'r+')
-    this.#lockedAtStart = lockedPages()
   }
 
-  /** Pages that count as locked. */
+  /** Pages that count as locked since the arena was emptied. */
   get nrLocked(): number {
     return lockedPages() - this.#lockedAtStart
   }
@@ -85,6 +84,7 @@ export class LiveKernel {
     this.#opened.clear()
     this.files.clear()
     this.names.clear()
+    this.#lockedAtStart = lockedPages()
   }
 
   dispose(): void {
