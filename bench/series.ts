@@ -157,7 +157,7 @@ function coldFaults(sizeBytes: number, context: Context, subject: Subject): Poin
 
 interface ResidentReads {
   readonly map: Mapping
-  readonly offsets: Float64Array
+  readonly offsets: Int32Array
 }
 
 function residentBlock({ map, offsets }: ResidentReads, from: number, to: number, start: number): number {
@@ -183,7 +183,7 @@ function residentReads(budgetBytes: number, context: Context, subject: Subject):
   const words = (pages * PAGE) / 4
   const count = context.size(1 << 20, 1 << 18)
   const indexes = uniform(count, words, SEED + 5)
-  const offsets = Float64Array.from(indexes, index => index * 4)
+  const offsets = indexes.map(index => index * 4) // below 2^31 up to a budget of 2 GiB
   const memory = new subject.Memory({ size: budgetBytes })
   const map = memory.space().map(memory.shared(pages * PAGE), { writable: true })
   map.remapPages(0, permutation(pages))
