@@ -153,6 +153,8 @@ export class Reclaim {
     lru.remove(frame)
     const flags = frames.flags[frame]
     if ((flags & PG_LOCKED) !== 0 || flags >>> PIN_SHIFT !== 0) {
+      // Out of the way: an inactive list of pages in use would hide the active one.
+      frames.flags[frame] |= PG_ACTIVE
       lru.add(frame)
       return false
     }

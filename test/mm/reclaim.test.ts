@@ -3,6 +3,8 @@ import { describe, expect, test } from 'vitest'
 import { EAGAIN, EIO, ENOMEM } from '../../src/abi/errno.ts'
 import { FAULT_BUS, FAULT_OOM } from '../../src/abi/fault.ts'
 import * as abi from '../../src/abi/mman.ts'
+import { PG_ACTIVE, PG_LRU } from '../../src/frame/frame-table.ts'
+import { LRU_ACTIVE_FILE } from '../../src/frame/lru.ts'
 import { MM_ANONPAGES, MM_FILEPAGES, MM_SWAPENTS } from '../../src/frame/mm-table.ts'
 import { NR_DIRTY, NR_MLOCK } from '../../src/frame/vmstat.ts'
 import { assertMachine } from '../../src/observe/check.ts'
@@ -121,6 +123,25 @@ describe.each([8, 12, 16, 32, 64])('within %i frames', nrFrames => {
     }
     assertMachine(r.m)
   })
+})
+
+test('pages that somebody has borrowed do not hide those that can go', () => {
+  const r = rig({ nrFrames: 64 })
+  const { fd } = r.file(40)
+  const at = r.map(fd, 40, MAP_SHARED)
+  for (let round = 0; round < 3; round++) {
+    r.loads(at, 40)
+    r.m.reclaim.shrink(1)
+  }
+  const { frames } = r.m
+  const pinned: number[] = []
+  for (let frame = 1; frame < 64; frame++) {
+    if ((frames.flags[frame] & (PG_LRU | PG_ACTIVE)) === PG_LRU && frames.pin(frame)) pinned.push(frame)
+  }
+  expect(r.m.lru.count(LRU_ACTIVE_FILE)).toBeGreaterThan(0)
+  expect(pinned.length).toBeGreaterThanOrEqual(r.m.lru.count(LRU_ACTIVE_FILE))
+  expect(r.m.reclaim.shrink(5)).toBeGreaterThanOrEqual(5)
+  for (const frame of pinned) frames.unpin(frame)
 })
 
 describe('locked pages', () => {

@@ -173,7 +173,8 @@ function mremap(w: World, space: FuzzSpace, op: OpOf<'mremap'>): void {
   }
   for (let i = 0; i < op.n; i++) space.pages.delete(from + i)
   if ((op.flags & abi.MREMAP_DONTUNMAP) !== 0) {
-    for (let i = 0; i < op.n; i++) space.pages.set(from + i, grown(source, i))
+    // The source goes on showing its file pages; private copies have moved.
+    for (let i = 0; i < op.n; i++) space.pages.set(from + i, { ...taken[i], copy: null, lazy: false })
   }
   for (let i = 0; i < op.newn; i++) space.pages.set(target + i, taken[i])
   on.syncCopies(w, space)

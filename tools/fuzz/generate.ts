@@ -169,7 +169,7 @@ export class Generator {
       case 'remapv':
         return { op, s, p, pgoffs: Array.from({ length: n }, () => rng.below(filePages + 2)), prot: own, flags }
       case 'madvise':
-        return { op, s, p, n, advice: rng.pick(ADVICE) }
+        return this.#madvise(w, s, p, n)
       case 'msync':
         return { op, s, p, n, flags: rng.pick([abi.MS_SYNC, abi.MS_SYNC, abi.MS_ASYNC]) }
       case 'mprotect':
@@ -192,6 +192,18 @@ export class Generator {
       default:
         return { op, s }
     }
+  }
+
+  /** MADV_FREE is for private anonymous pages that are in memory, which chance seldom meets. */
+  #madvise(w: World, s: number, p: number, n: number): Op {
+    const rng = this.#rng
+    const advice = rng.pick(ADVICE)
+    for (let tries = 0; advice === abi.MADV_FREE && tries < 20; tries++) {
+      const place = rng.pick(this.#places)
+      const page = w.spaces[s]?.pages.get(w.vpnOf(place))
+      if (page?.file === null && page.copy !== null) return { op: 'madvise', s, p: place, n: 1, advice }
+    }
+    return { op: 'madvise', s, p, n, advice }
   }
 
   #offset(): number {
