@@ -27,6 +27,11 @@ export function execute(w: World, op: Op): void {
   w.heal()
 }
 
+/** Before pages are brought in: those that MADV_FREE gave up, and reclaim took, come back as zeros. */
+function settleSpace(w: World, space: FuzzSpace): void {
+  for (const [vpn, page] of space.pages) w.settleLazy(space.mm.id, vpn, page)
+}
+
 function arm(w: World, op: OpOf<'nomem' | 'ioerror'>): void {
   w.armed = true
   if (op.op === 'nomem') {
@@ -81,12 +86,14 @@ function execSpace(w: World, space: FuzzSpace, op: Extract<Op, { s: number }>): 
       mremap(w, space, op)
       break
     case 'mlock':
+      settleSpace(w, space)
       on.afterLock(w, space, op.op, sys_mlock(space.mm, w.address(w.vpnOf(op.p)), w.address(op.n)))
       break
     case 'munlock':
       on.afterLock(w, space, op.op, sys_munlock(space.mm, w.address(w.vpnOf(op.p)), w.address(op.n)))
       break
     case 'mlockall':
+      settleSpace(w, space)
       on.afterLock(w, space, op.op, sys_mlockall(space.mm, abi.MCL_CURRENT))
       break
     case 'munlockall':
