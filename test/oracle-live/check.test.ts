@@ -112,7 +112,7 @@ describe('programs', () => {
         .flat()
         .map(s => s.op)
     )
-    expect(ops.size).toBe(27)
+    expect(ops.size).toBe(29)
   })
 })
 

@@ -8,6 +8,7 @@
 
 import { release } from 'node:os'
 import { PROT_WRITE } from '../../src/abi/mman.ts'
+import { pteFile, pteMappedFrame, pteMaps, pteToPgoff } from '../../src/pgtable/pte.ts'
 import * as vmaFlags from '../../src/vma/flags.ts'
 import { addressOf, bytesOf, flagsOf, PAGE, protOf } from '../oracle/quantity.ts'
 import type { Session } from '../oracle/session.ts'
@@ -42,13 +43,18 @@ export const LEFT_OUT: readonly LeftOut[] = [
   },
   {
     name: 'cut-mapping',
-    what: 'mremap of a nonlinear mapping that grows, copies or moves a part of it; before 6.17 all moves of several pages',
+    what: 'mremap of a nonlinear mapping to another size; before 6.17 of more than one page',
     why: 'one mapping in 3.19; the emulation has cut it: EFAULT, or other pages in the part that was added'
   },
   {
     name: 'several-moved',
     what: 'mremap to another place of a range that is not in one mapping',
     why: 'EFAULT in 3.19, which has then unmapped a fixed target; moved since 6.17, with the target left alone on error'
+  },
+  {
+    name: 'private-merge',
+    what: 'mremap that grows a range over several private mappings in place',
+    why: 'EFAULT in 3.19, which merges such neighbours less often: a copied page in one of them is enough'
   },
   {
     name: 'unmapped-source',
@@ -74,6 +80,16 @@ export const LEFT_OUT: readonly LeftOut[] = [
     name: 'locked-mprotect',
     what: 'mprotect that makes a locked private mapping writable',
     why: 'copies are made at the next store in 3.19, at once since 4.2'
+  },
+  {
+    name: 'partial-copy',
+    what: 'read() and write() with a buffer that is not accessible from end to end',
+    why: 'how much is copied before the fault differs between kernels'
+  },
+  {
+    name: 'self-copy',
+    what: 'read() and write() of a file with a mapping of that file as the buffer',
+    why: 'until it was fixed, read() zeroed the first byte of such a buffer; overlapping copies have no order'
   },
   {
     name: 'readahead',
@@ -118,6 +134,10 @@ export function leftOut(s: Session, { op, args }: Step): string | undefined {
       const range = rangeOf(s, args.at, args.len)
       return writes && range.vmas.some(vma => isLockedPrivate(vmas.flags[vma])) ? 'locked-mprotect' : undefined
     }
+    case 'copyin':
+      return copyDifference(s, args, vmaFlags.VM_WRITE)
+    case 'copyout':
+      return copyDifference(s, args, vmaFlags.VM_READ)
     case 'mremap':
       return mremapDifference(s, args)
     case 'mincore': {
@@ -155,13 +175,41 @@ function mremapDifference(s: Session, args: Step['args']): string | undefined {
     const isMapped = first !== undefined && vmas.start[first] <= Number(addressOf(args.at) / PAGE)
     return isMapped ? undefined : 'unmapped-source'
   }
-  if (range.vmas.length !== 1 || !range.isCovered) return isMove ? 'several-moved' : undefined
+  if (range.vmas.length !== 1 || !range.isCovered) {
+    const isPrivate = range.vmas.some(vma => (vmas.flags[vma] & vmaFlags.VM_MAYSHARE) === 0)
+    return isMove ? 'several-moved' : isPrivate && range.isCovered ? 'private-merge' : undefined
+  }
   if ((flagsOf(args.flags) & KEEPS_SOURCE) !== 0n && (vmas.flags[first] & vmaFlags.VM_LOCKED) !== 0) {
     return 'locked-dontunmap'
   }
   if (oldPages === 0 && (vmas.flags[first] & vmaFlags.VM_MAYSHARE) === 0) return 'private-copy'
   const whole = oldPages === newPages && (oldPages === 1 || MOVES_SEVERAL)
   return (vmas.flags[first] & vmaFlags.VM_NONLINEAR) !== 0 && !whole ? 'cut-mapping' : undefined
+}
+
+function copyDifference(s: Session, args: Step['args'], permission: number): string | undefined {
+  const { vmas, files, fds } = s.machine
+  const mm = s.process(0).mm.id
+  const inode = files.inode[fds[s.file(args.file as number).fd]]
+  const first = addressOf(args.at) / PAGE
+  const last = (addressOf(args.at) + bytesOf(args.len) - 1n) / PAGE
+  for (let vpn = Number(first); vpn <= Number(last); vpn++) {
+    const vma = vmas.at(mm, vpn)
+    if (vma === 0 || (vmas.flags[vma] & permission) === 0 || isPastEnd(s, mm, vma, vpn)) return 'partial-copy'
+    if (vmas.inode[vma] === inode) return 'self-copy'
+  }
+  return undefined
+}
+
+function isPastEnd({ machine }: Session, mm: number, vma: number, vpn: number): boolean {
+  const { vmas, tables } = machine
+  const inode = vmas.inode[vma]
+  if (inode === 0) return false
+  const pte = tables.get(mm, vpn)
+  const frame = pteMaps(pte) ? pteMappedFrame(pte) : 0
+  if (frame !== 0) return false
+  const index = pteFile(pte) ? pteToPgoff(pte) : vmas.linearIndex(vma, vpn)
+  return index >= machine.nrFilePages(inode)
 }
 
 function isWithin(at: unknown, start: unknown, size: unknown): boolean {

@@ -1,8 +1,8 @@
 /**
  * Where programs run on the real kernel: a child process, so that what kills it is a result and not the end.
  *
- * A child takes a batch of programs and is then replaced. An answer is the results, in order, or why there are none: the
- * program crashed the child, hung, or was no program.
+ * A child takes a batch of programs and is then replaced. An answer is the results, in order, or why there are none:
+ * the program crashed the child, hung, or was no program.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import type { Result } from '../oracle/trace.ts'
@@ -87,7 +87,7 @@ export class ChildExecutor implements Executor {
   }
 }
 
-/** Another executor with a lie: the first result of each operation `op` is not the kernel's. To see that lies are found. */
+/** Another executor, with a lie: the first result of `op` is not the kernel's. To see that lies are found. */
 export class LyingExecutor implements Executor {
   readonly #honest: Executor
   readonly #op: string

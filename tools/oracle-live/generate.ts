@@ -47,7 +47,9 @@ const WEIGHTS: Readonly<Record<string, number>> = {
   maps: 2,
   rss: 2,
   memread: 4,
-  memwrite: 4
+  memwrite: 4,
+  copyin: 4,
+  copyout: 4
 }
 
 export function generate(seed: number, nrOps: number, kernel: string): Program {
@@ -139,6 +141,12 @@ class Generator {
         const { at, len } = this.#part()
         const off = rng.oneIn(3) ? { off: rng.pick([4, 2048, 4092]) } : {}
         return { at, pages: len, ...off, ...(op === 'fill' ? { value: this.#newValue(len) } : {}) }
+      }
+      case 'copyin':
+      case 'copyout': {
+        const { at, len } = this.#part()
+        const file = rng.between(1, this.#nrFiles)
+        return { at: this.#wordOf(at), len: this.#bytes(Math.min(len, 4)), file, off: this.#bytes(rng.below(MAX_FILE)) }
       }
       case 'munlockall':
       case 'maps':

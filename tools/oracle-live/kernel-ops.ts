@@ -1,4 +1,4 @@
-/** The operations of traces on the running Linux. Results have the shapes of tools/oracle/FORMAT's: see its replayer. */
+/** The operations of traces on the running Linux. Results have the shapes that tools/oracle replays. */
 import * as fs from 'node:fs'
 import { MAP_ANONYMOUS, MAP_FIXED } from '../../src/abi/mman.ts'
 import { addressOf, bytesOf, flagsOf, PAGE, protOf, rawOf, resultPage } from '../oracle/quantity.ts'
@@ -61,6 +61,8 @@ const OPS: Readonly<Record<string, Run>> = {
   },
   maps: k => ({ m: k.maps().map(line => [line.start, line.end, line.perms, line.pgoff, nameOf(k, line)]) }),
   rss: k => ({ lck: k.nrLocked }),
+  copyin: (k, a) => copy(k, 'pread64', a),
+  copyout: (k, a) => copy(k, 'pwrite64', a),
   memread: (k, a) => {
     const buffer = new Uint8Array(4)
     fs.readSync(k.mem, buffer, 0, 4, Number(k.guard(addressOf(a.at), 4n)))
@@ -74,7 +76,7 @@ const OPS: Readonly<Record<string, Run>> = {
 
 export type Step = Pick<Op, 'op' | 'args'>
 
-/** Runs a program on an empty arena, and empties it afterwards. Throws for what is no operation, or outside the arena. */
+/** Runs a program on an empty arena, and empties it then. Throws for what is no operation, or outside the arena. */
 export function runProgram(kernel: LiveKernel, program: readonly Step[]): Result[] {
   try {
     return program.map(step => runStep(kernel, step))
@@ -107,6 +109,13 @@ function fdOf(k: LiveKernel, a: Args): number {
 function ranged(k: LiveKernel, name: CallName, a: Args, ...more: bigint[]): Result {
   const len = bytesOf(a.len)
   return returned(k.libc.call(name, k.guard(addressOf(a.at), len), len, ...more))
+}
+
+/** read() or write() of a file with the arena as the buffer. */
+function copy(k: LiveKernel, name: CallName, a: Args): Result {
+  const len = bytesOf(a.len)
+  const fd = k.descriptor(a.file as number, 'rw', 'first')
+  return returned(k.libc.call(name, fd, k.guard(addressOf(a.at), len), len, bytesOf(a.off)))
 }
 
 /** As the replayer's: page i gets u32 (id << 24) | i at its first and last word. */

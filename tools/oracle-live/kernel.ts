@@ -4,9 +4,9 @@
  * The arena is where traces have it (quantity.ts) and is empty at the start; every address is checked to lie in it, so
  * that an operation can neither unmap nor change what the process itself needs.
  *
- * Loads and stores are done by the kernel: a word goes from memory into a pipe (a load) or out of it (a store). The copy
- * takes the same page faults as an instruction would, respects protection, and gives EFAULT for what would be a signal.
- * Which signal is told from /proc/self/maps: no mapping, no permission, or else the end of the file.
+ * Loads and stores are done by the kernel: a word goes from memory into a pipe (a load) or out of it (a store). The
+ * copy takes the same page faults as an instruction would, respects protection, and gives EFAULT for what would be a
+ * signal. Which signal is told from /proc/self/maps: no mapping, no permission, or else the end of the file.
  */
 import * as fs from 'node:fs'
 import { join } from 'node:path'

@@ -10,6 +10,8 @@ const NUMBERS = {
   x64: {
     read: 0,
     write: 1,
+    pread64: 17,
+    pwrite64: 18,
     mmap: 9,
     mprotect: 10,
     munmap: 11,
@@ -25,6 +27,8 @@ const NUMBERS = {
   arm64: {
     read: 63,
     write: 64,
+    pread64: 67,
+    pwrite64: 68,
     mmap: 222,
     mprotect: 226,
     munmap: 215,
