@@ -9,14 +9,18 @@ let installed = false
 
 /** Has `undo` run at the end of the process. It must be synchronous. → a function that calls it off. */
 export function undoAtExit(undo: () => void): () => void {
-  install()
+  catchSignals()
   undos.add(undo)
   return () => {
     undos.delete(undo)
   }
 }
 
-function install(): void {
+/**
+ * Has signals wait for the event loop from now on. To be called before something is made that must not stay: a signal
+ * between the making and `undoAtExit` would otherwise end the process with nothing undone.
+ */
+export function catchSignals(): void {
   if (installed) return
   installed = true
   process.once('exit', undoAll)

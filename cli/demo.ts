@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { formatSize } from '../src/index.ts'
-import { undoAtExit } from './cleanup.ts'
+import { catchSignals, undoAtExit } from './cleanup.ts'
 import { RunError } from './failure.ts'
 import { formatCount, formatDuration, plural, table } from './format.ts'
 import { DirectFile } from './input.ts'
@@ -32,6 +32,7 @@ const TURN_PAGES = 256
 const REWRITE_EVERY = 8
 
 export async function demo(options: DemoOptions): Promise<void> {
+  catchSignals()
   const directory = mkdtempSync(join(tmpdir(), 'fremap-'))
   const removed = undoAtExit(() => rmSync(directory, { recursive: true, force: true }))
   try {

@@ -16,7 +16,7 @@ import {
   writeSync
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { undoAtExit } from './cleanup.ts'
+import { catchSignals, undoAtExit } from './cleanup.ts'
 import { UsageError, withPath } from './failure.ts'
 
 export interface Sink {
@@ -56,6 +56,7 @@ function directOutput(path: string): Sink {
 
 function replacingOutput(place: string, mode: number | undefined): Sink {
   const temporary = join(dirname(place), `.${basename(place)}.${process.pid}.fremap`)
+  catchSignals()
   const fd = openSync(temporary, 'wx')
   const keep = undoAtExit(() => unlinkSync(temporary))
   let open = true

@@ -12,7 +12,7 @@ import { fstatSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 import { errnoName } from '../src/index.ts'
 import { type NodeFile, nodeFile } from '../src/stores/node-file.ts'
-import { undoAtExit } from './cleanup.ts'
+import { catchSignals, undoAtExit } from './cleanup.ts'
 import { RunError, UsageError, withPath } from './failure.ts'
 import { plural } from './format.ts'
 import { DirectFile, Portions } from './input.ts'
@@ -60,6 +60,7 @@ function openTarget(path: string, size: number | undefined): { store: NodeFile; 
     return { store: withPath(path, () => nodeFile(path, 'r+')), keep: () => {} }
   }
   if (size === undefined) throw new UsageError(`${path}: no such file; --size makes one`)
+  catchSignals()
   const store = withPath(path, () => nodeFile(path, 'wx+'))
   const keep = undoAtExit(() => rmSync(path, { force: true }))
   const result = store.truncate(size)
