@@ -21,7 +21,7 @@ import { PTE_FILE_MAX_PAGES } from '../abi/limits.ts'
 import { INODE_NOREMAP, INODE_STORE } from '../cache/inodes.ts'
 import { TRACE_REMAP } from '../frame/trace.ts'
 import { REMAP_CALLS, REMAP_PAGES } from '../frame/vmstat.ts'
-import { PAGE_PROT_DEFAULT, PAGE_PROT_WRITE, pgoffToPte } from '../pgtable/pte.ts'
+import { PAGE_PROT_DEFAULT, PAGE_PROT_WRITE, pgoffToPte, pteFile } from '../pgtable/pte.ts'
 import { VM_LOCKED, VM_MAYWRITE, VM_NONLINEAR, VM_PAGE_PROT, VM_SHARED } from '../vma/flags.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
 import { munlockPages } from './mlock-pages.ts'
@@ -111,13 +111,16 @@ export function remapVector(m: Machine, mm: number, start: number, pgoffs: Int32
       error = -ENOMEM
       break
     }
-    // One table at a time: nothing below allocates, so its slots stay good.
+    // One table at a time: nothing below allocates, so its slots stay good, and what it holds is counted at the end.
     const stop = tables.leafEnd(start + i, end) - start
+    let added = 0
     for (let slot = first; i < stop; i++, slot++) {
       const old = i32[slot]
-      if (old !== 0) zapEntry(m, mm, vma, start + i, old)
-      tables.set(slot, pgoffToPte(pgoffs[i], pageProt, SOFT))
+      if (old === 0) added++
+      else if (!pteFile(old)) zapEntry(m, mm, vma, start + i, old)
+      i32[slot] = pgoffToPte(pgoffs[i], pageProt, SOFT)
     }
+    tables.noteAdded(first, added)
   }
   m.notifiers.rangeEnd(mm, start, end)
   m.vmstat[REMAP_PAGES] += i

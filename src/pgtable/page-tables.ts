@@ -107,6 +107,11 @@ export class PageTables {
     } else if (pte === 0) this.frames.mapcount[slot >>> this.leafShift]--
   }
 
+  /** Counts `added` entries that were written where there was none, in the table of `slot`, without `set`. */
+  noteAdded(slot: number, added: number): void {
+    this.frames.mapcount[slot >>> this.leafShift] += added
+  }
+
   releaseIfEmpty(slot: number): void {
     let table = slot >>> this.leafShift
     const { frames, mms } = this
