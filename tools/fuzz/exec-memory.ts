@@ -171,18 +171,25 @@ export function mapWrite(w: World, space: FuzzSpace, op: OpOf<'mapwrite'>): void
   const vpn = w.vpnOf(op.p)
   const data = pattern(op.fill, op.len)
   const [expected, fault] = predict(w, space, vpn, op.off, op.len, WRITE)
-  settleAll(w, space, vpn, op.off + op.len)
+  if (!settleAll(w, space, vpn, op.off + op.len)) return
   const got = sys_copy_to_user(space.mm, w.address(vpn) + op.off, data)
   const done = checkCopied(w, 'mapwrite', got, expected, fault)
   applyStore(w, space, vpn, op.off, data.subarray(0, done))
 }
 
-/** Pages given up by MADV_FREE may have turned into zeros since the last look. */
-function settleAll(w: World, space: FuzzSpace, vpn: number, bytes: number): void {
+/**
+ * Pages given up by MADV_FREE may have turned into zeros since the last look. → whether all is certain now: a page after
+ * the first could still turn in the middle of the copy, when an earlier one's fault reclaims it.
+ */
+function settleAll(w: World, space: FuzzSpace, vpn: number, bytes: number): boolean {
+  let certain = true
   for (let i = 0; i * w.pageSize < bytes; i++) {
     const page = space.pages.get(vpn + i)
-    if (page !== undefined) w.settleLazy(space.mm.id, vpn + i, page)
+    if (page === undefined) continue
+    w.settleLazy(space.mm.id, vpn + i, page)
+    if (i > 0 && page.lazy && page.copy !== null) certain = false
   }
+  return certain
 }
 
 export function applyStore(w: World, space: FuzzSpace, vpn: number, off: number, data: Uint8Array): void {
@@ -205,7 +212,7 @@ export function readUser(w: World, space: FuzzSpace, op: OpOf<'readuser' | 'writ
   if (readsItself(w, space, vpn, op.off, op.len, model, op.pos)) return
   const inFile = Math.max(0, Math.min(op.len, model.size - op.pos))
   const [expected] = predict(w, space, vpn, op.off, inFile, WRITE)
-  settleAll(w, space, vpn, op.off + op.len)
+  if (!settleAll(w, space, vpn, op.off + op.len)) return
   const got = sys_read_user(space.mm, w.address(vpn) + op.off, op.len, fd, op.pos)
   checkMoved(w, 'readuser', got, expected, inFile > 0 && expected === 0)
   for (let at = 0; at < got; ) {
@@ -223,7 +230,7 @@ export function writeUser(w: World, space: FuzzSpace, op: OpOf<'readuser' | 'wri
   const [readable] = predict(w, space, vpn, op.off, op.len, READ)
   // Each file page is taken as a whole or not at all.
   const expected = readable === op.len ? readable : Math.max(0, readable - ((op.pos + readable) % w.pageSize))
-  settleAll(w, space, vpn, op.off + op.len)
+  if (!settleAll(w, space, vpn, op.off + op.len)) return
   // Unknown bytes past the end of a mapped file must not become known ones of this; nor must the file grow under its own
   // mapping half way.
   if (touchesUnknown(w, space, vpn, op.off, op.len, model)) return
