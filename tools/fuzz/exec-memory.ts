@@ -151,6 +151,7 @@ export function mapRead(w: World, space: FuzzSpace, op: OpOf<'mapread'>): void {
   const vpn = w.vpnOf(op.p)
   const buffer = new Uint8Array(op.len)
   const [expected, fault] = predict(w, space, vpn, op.off, op.len, READ)
+  if (!settleAll(w, space, vpn, op.off + op.len)) return
   const got = sys_copy_from_user(space.mm, w.address(vpn) + op.off, buffer)
   const done = checkCopied(w, 'mapread', got, expected, fault)
   for (let at = 0; at < done; ) {
@@ -158,7 +159,6 @@ export function mapRead(w: World, space: FuzzSpace, op: OpOf<'mapread'>): void {
     const from = (op.off + at) % w.pageSize
     const n = Math.min(done - at, w.pageSize - from)
     const page = space.pages.get(pageVpn) as ModelPage
-    w.settleLazy(space.mm.id, pageVpn, page)
     const bytes = bytesOf(page, w.zeros) ?? w.zeros
     const length = Math.min(n, knownBytes(page, w.pageSize) - from)
     if (length > 0)
