@@ -155,7 +155,6 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
   const migration = new Migration(allocator, lru, cache, rmap)
   const fds = arena.int32('files', maxFiles + 3)
   const quotas = arena.int32('files', 128)
-  fds.fill(0)
 
   allocator.setReclaim(wanted => reclaim.shrink(wanted))
   allocator.setMakeRun(n => migration.makeRun(n))

@@ -13,7 +13,8 @@
  *
  * Everything that can allocate, and so reclaim, comes first; then the entry is looked up again and, if it is still the
  * one we began with, replaced. The page in hand is pinned meanwhile. Never throws: FAULT_* codes, and the store's errno
- * in `m.lastError`. Lock: mmap lock for reading; truncation is kept out by the page's own check after it is in hand.
+ * in `m.lastError`. Lock: `Machine.enter`, for the one fault; whether the page left its file meanwhile is checked once it is
+ * in hand.
  */
 import { EAGAIN, EDEADLK, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM, FAULT_RETRY } from '../abi/fault.ts'

@@ -46,7 +46,7 @@ export function sys_remap_file_pages(
   const result = doRemap(m, mm.id, vpn, pages, first, pageProt)
   m.unlock(mm.id)
   if (result < 0) return result
-  if ((f & MAP_NONBLOCK) === 0 || isLocked(m, mm.id, vpn)) mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock)
+  populateAfterRemap(m, mm.id, vpn, pages, f)
   return 0
 }
 
@@ -76,8 +76,13 @@ export function sys_remap_file_pages_vec(
   const result = remapVector(m, mm.id, vpn, pgoffs, pageProt)
   m.unlock(mm.id)
   if (result < 0) return result
-  if ((f & MAP_NONBLOCK) === 0 || isLocked(m, mm.id, vpn)) mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock)
+  populateAfterRemap(m, mm.id, vpn, pages, f)
   return 0
+}
+
+/** Brings the remapped pages in, errors ignored: always in a locked mapping, else without MAP_NONBLOCK. */
+function populateAfterRemap(m: Machine, mm: number, vpn: number, pages: number, flags: number): void {
+  if ((flags & MAP_NONBLOCK) === 0 || isLocked(m, mm, vpn)) mmPopulate(m, mm, vpn, vpn + pages, m.vmas.clock)
 }
 
 function isLocked(m: Machine, mm: number, vpn: number): boolean {
