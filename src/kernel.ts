@@ -17,7 +17,7 @@ import { FileTable, InodeTable } from './cache/inodes.ts'
 import { PageCache } from './cache/page-cache.ts'
 import { Writeback } from './cache/writeback.ts'
 import { FrameAllocator } from './frame/allocator.ts'
-import { FrameTable, PG_RESERVED } from './frame/frame-table.ts'
+import { F_FLAGS, FrameTable, PG_RESERVED } from './frame/frame-table.ts'
 import { Lru } from './frame/lru.ts'
 import { MmTable } from './frame/mm-table.ts'
 import { Ram } from './frame/ram.ts'
@@ -104,7 +104,7 @@ export function createKernel(options: MachineOptions): Kernel {
   build(measuring, ram, options, pageShift, faultAroundPages)
   const arena = Arena.over(new SharedArrayBuffer(Math.max(64, measuring.usedBytes)))
   const machine = build(arena, ram, options, pageShift, faultAroundPages)
-  machine.frames.flags[0] = PG_RESERVED
+  machine.frames.w[F_FLAGS] = PG_RESERVED
   machine.allocator.init()
   machine.swap.init()
   return { machine, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }

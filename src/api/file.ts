@@ -7,6 +7,7 @@
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/mman.ts'
 import { DIRTY } from '../cache/inodes.ts'
+import { F_INDEX } from '../frame/frame-table.ts'
 import { fileOf } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import {
@@ -97,7 +98,9 @@ export class MappedFile {
     const inode = machine.files.inode[file]
     const { pageSize } = machine.ram
     const work = new LongWork(machine.cache.nrDirty(inode) * pageSize, options)
-    const pages = machine.cache.collect(inode, 0, MAX_FILE_PAGES, DIRTY).map(frame => machine.frames.index[frame])
+    const pages = machine.cache
+      .collect(inode, 0, MAX_FILE_PAGES, DIRTY)
+      .map(frame => machine.frames.row(frame, F_INDEX))
     const stepPages = Math.max(1, (4 << 20) / pageSize)
     for (let i = 0; i < pages.length && fileOf(machine, fd) === file; i += stepPages) {
       const last = pages[Math.min(i + stepPages, pages.length) - 1]

@@ -27,7 +27,7 @@ import {
   PROT_READ,
   PROT_WRITE
 } from '../abi/mman.ts'
-import { PG_ANON } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, PG_ANON } from '../frame/frame-table.ts'
 import { copyFromUser, copyToUser, fillUser, translate } from '../mm/access.ts'
 import { PopulateCursor, populateStep } from '../mm/populate.ts'
 import { PTE_PRESENT, pteFile, pteFrame, pteToPgoff } from '../pgtable/pte.ts'
@@ -159,7 +159,7 @@ export class Mapping extends Accessors {
     const pte = machine.tables.get(this.mmId, vpn)
     if ((pte & PTE_PRESENT) !== 0) {
       const frame = pteFrame(pte)
-      return (machine.frames.flags[frame] & PG_ANON) !== 0 ? -1 : machine.frames.index[frame]
+      return (machine.frames.row(frame, F_FLAGS) & PG_ANON) !== 0 ? -1 : machine.frames.row(frame, F_INDEX)
     }
     return pteFile(pte) ? pteToPgoff(pte) : pte === 0 ? machine.vmas.linearIndex(vma, vpn) : -1
   }

@@ -10,7 +10,7 @@
  */
 import { EIO } from '../abi/errno.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
-import { PG_READAHEAD, PG_UPTODATE } from '../frame/frame-table.ts'
+import { F_FLAGS, FRAME_SHIFT, PG_READAHEAD, PG_UPTODATE } from '../frame/frame-table.ts'
 import type { Lru } from '../frame/lru.ts'
 import { TRACE_READ, type Trace } from '../frame/trace.ts'
 import { PGPGIN, READ_ERRORS, READAHEAD_HITS, READAHEAD_PAGES, STORE_READS } from '../frame/vmstat.ts'
@@ -58,9 +58,10 @@ export class Filler {
 
   /** Notes that a cached page was used, for the count of readahead that was worth it. */
   noteHit(frame: number): void {
-    const { flags } = this.cache.frames
-    if ((flags[frame] & PG_READAHEAD) === 0) return
-    flags[frame] &= ~PG_READAHEAD
+    const { w } = this.cache.frames
+    const at = (frame << FRAME_SHIFT) + F_FLAGS
+    if ((w[at] & PG_READAHEAD) === 0) return
+    w[at] &= ~PG_READAHEAD
     this.cache.vmstat[READAHEAD_HITS]++
   }
 
@@ -196,10 +197,10 @@ export class Filler {
 
   #insert(inode: number, index: number, n: number): number {
     const { cache, lru } = this
-    const { flags } = cache.frames
+    const { w } = cache.frames
     for (let i = n - 1; i >= 0; i--) {
       const frame = this.#run[i]
-      flags[frame] = i === 0 ? PG_UPTODATE : PG_UPTODATE | PG_READAHEAD
+      w[(frame << FRAME_SHIFT) + F_FLAGS] = i === 0 ? PG_UPTODATE : PG_UPTODATE | PG_READAHEAD
       cache.add(frame, inode, index + i)
       lru.add(frame)
     }

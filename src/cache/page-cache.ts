@@ -9,7 +9,21 @@
  */
 import { broken } from '../base/assert.ts'
 import { Lists } from '../base/lists.ts'
-import { type ColumnSource, type FrameTable, MAPPING_ANON, PG_CACHED, PG_DIRTY } from '../frame/frame-table.ts'
+import {
+  type ColumnSource,
+  F_CACHE_NEXT,
+  F_FLAGS,
+  F_INDEX,
+  F_MAPPING,
+  FRAME_SHIFT,
+  type FrameTable,
+  MAPPING_ANON,
+  OWN_NEXT,
+  OWN_PREV,
+  OWN_SHIFT,
+  PG_CACHED,
+  PG_DIRTY
+} from '../frame/frame-table.ts'
 import { NR_DIRTY, NR_FILE_PAGES } from '../frame/vmstat.ts'
 import { CLEAN, DIRTY, type InodeTable } from './inodes.ts'
 
@@ -30,35 +44,42 @@ export class PageCache {
     this.#mask = nrBuckets - 1
     const nrLists = (inodes.capacity + 1) * 2
     this.own = new Lists(
-      frames.ownNext,
-      frames.ownPrev,
+      frames.own,
+      OWN_SHIFT,
+      OWN_NEXT,
+      OWN_PREV,
       columns.int32('inodes', nrLists),
       columns.int32('inodes', nrLists),
       columns.int32('inodes', nrLists)
     )
   }
 
-  /** First frame of each hash chain (`frames.cacheNext` links it), for checks: read only. */
+  /** First frame of each hash chain (F_CACHE_NEXT links it), for checks: read only. */
   get buckets(): Int32Array {
     return this.#buckets
   }
 
   /** The frame that holds a page, or 0. */
   lookup(inode: number, index: number): number {
-    const { mapping, index: indexes, cacheNext } = this.frames
+    const { w } = this.frames
     let frame = this.#buckets[this.#bucket(inode, index)]
-    while (frame !== 0 && (indexes[frame] !== index || mapping[frame] !== inode)) frame = cacheNext[frame]
+    while (frame !== 0) {
+      const row = frame << FRAME_SHIFT
+      if (w[row + F_INDEX] === index && w[row + F_MAPPING] === inode) break
+      frame = w[row + F_CACHE_NEXT]
+    }
     return frame
   }
 
   /** Enters a frame. The page is not in the cache yet; an anonymous frame keeps its flags. */
   add(frame: number, inode: number, index: number): void {
     const bucket = this.#bucket(inode, index)
-    const t = this.frames
-    t.mapping[frame] = inode
-    t.index[frame] = index
-    t.cacheNext[frame] = this.#buckets[bucket]
-    t.flags[frame] |= PG_CACHED
+    const { w } = this.frames
+    const row = frame << FRAME_SHIFT
+    w[row + F_MAPPING] = inode
+    w[row + F_INDEX] = index
+    w[row + F_CACHE_NEXT] = this.#buckets[bucket]
+    w[row + F_FLAGS] |= PG_CACHED
     this.#buckets[bucket] = frame
     if (inode === 0) return
     this.own.addHead(inode * 2 + CLEAN, frame)
@@ -68,38 +89,40 @@ export class PageCache {
 
   /** Takes a page out, whatever its dirty state; the frame keeps its other flags. */
   remove(frame: number): void {
-    const t = this.frames
-    const inode = t.mapping[frame]
-    const bucket = this.#bucket(inode, t.index[frame])
+    const { w } = this.frames
+    const row = frame << FRAME_SHIFT
+    const inode = w[row + F_MAPPING]
+    const bucket = this.#bucket(inode, w[row + F_INDEX])
     let at = this.#buckets[bucket]
-    if (at === frame) this.#buckets[bucket] = t.cacheNext[frame]
+    if (at === frame) this.#buckets[bucket] = w[row + F_CACHE_NEXT]
     else {
-      while (at !== 0 && t.cacheNext[at] !== frame) at = t.cacheNext[at]
+      while (at !== 0 && w[(at << FRAME_SHIFT) + F_CACHE_NEXT] !== frame) at = w[(at << FRAME_SHIFT) + F_CACHE_NEXT]
       if (at === 0) broken(`frame ${frame} is not in its hash chain`)
-      t.cacheNext[at] = t.cacheNext[frame]
+      w[(at << FRAME_SHIFT) + F_CACHE_NEXT] = w[row + F_CACHE_NEXT]
     }
-    t.cacheNext[frame] = 0
-    t.flags[frame] &= ~PG_CACHED
-    t.mapping[frame] = MAPPING_ANON
+    w[row + F_CACHE_NEXT] = 0
+    w[row + F_FLAGS] &= ~PG_CACHED
+    w[row + F_MAPPING] = MAPPING_ANON
     if (inode === 0) {
-      t.index[frame] = -1
+      w[row + F_INDEX] = -1
       return
     }
-    const dirty = (t.flags[frame] & PG_DIRTY) !== 0
+    const dirty = (w[row + F_FLAGS] & PG_DIRTY) !== 0
     this.own.remove(inode * 2 + (dirty ? DIRTY : CLEAN), frame)
     if (dirty) this.vmstat[NR_DIRTY]--
-    t.flags[frame] &= ~PG_DIRTY
+    w[row + F_FLAGS] &= ~PG_DIRTY
     this.inodes.nrPages[inode]--
     this.vmstat[NR_FILE_PAGES]--
   }
 
   /** Marks a page dirty. An anonymous page, and one that left its file, just get the flag. */
   setDirty(frame: number): void {
-    const t = this.frames
-    const flags = t.flags[frame]
+    const { w } = this.frames
+    const row = frame << FRAME_SHIFT
+    const flags = w[row + F_FLAGS]
     if ((flags & PG_DIRTY) !== 0) return
-    t.flags[frame] = flags | PG_DIRTY
-    const inode = t.mapping[frame]
+    w[row + F_FLAGS] = flags | PG_DIRTY
+    const inode = w[row + F_MAPPING]
     if (inode <= 0) return
     this.own.remove(inode * 2 + CLEAN, frame)
     this.own.addTail(inode * 2 + DIRTY, frame)
@@ -107,11 +130,12 @@ export class PageCache {
   }
 
   clearDirty(frame: number): void {
-    const t = this.frames
-    const flags = t.flags[frame]
+    const { w } = this.frames
+    const row = frame << FRAME_SHIFT
+    const flags = w[row + F_FLAGS]
     if ((flags & PG_DIRTY) === 0) return
-    t.flags[frame] = flags & ~PG_DIRTY
-    const inode = t.mapping[frame]
+    w[row + F_FLAGS] = flags & ~PG_DIRTY
+    const inode = w[row + F_MAPPING]
     if (inode <= 0) return
     this.own.remove(inode * 2 + DIRTY, frame)
     this.own.addHead(inode * 2 + CLEAN, frame)
@@ -134,8 +158,8 @@ export class PageCache {
     const found = new Float64Array(nr)
     let n = 0
     for (let list = dirtyOnly ? DIRTY : CLEAN; list <= DIRTY; list++) {
-      for (let f = this.own.head[inode * 2 + list]; f !== 0; f = this.frames.ownNext[f]) {
-        const index = this.frames.index[f]
+      for (let f = this.own.head[inode * 2 + list]; f !== 0; f = this.own.next(f)) {
+        const index = this.frames.row(f, F_INDEX)
         // Index and frame in one double: 31 + 22 bits, so that a plain numeric sort orders by index.
         if (index >= first && index <= last) found[n++] = index * 0x400000 + f
       }
@@ -151,7 +175,7 @@ export class PageCache {
     let n = 0
     for (let index = first; index <= last; index++) {
       const f = this.lookup(inode, index)
-      if (f !== 0 && (!dirtyOnly || (this.frames.flags[f] & PG_DIRTY) !== 0)) frames[n++] = f
+      if (f !== 0 && (!dirtyOnly || (this.frames.row(f, F_FLAGS) & PG_DIRTY) !== 0)) frames[n++] = f
     }
     return frames.subarray(0, n)
   }

@@ -15,7 +15,7 @@
  * Bytes past the end of the file in the last page are zeroed before the write and never reach the store.
  */
 import { EIO } from '../abi/errno.ts'
-import { type FrameTable, PG_DIRTY } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, F_MAPPING, type FrameTable, PG_DIRTY } from '../frame/frame-table.ts'
 import type { Ram } from '../frame/ram.ts'
 import { TRACE_WRITEBACK, type Trace } from '../frame/trace.ts'
 import { PGPGOUT, STORE_FLUSHES, STORE_WRITES, WRITE_ERRORS } from '../frame/vmstat.ts'
@@ -59,8 +59,7 @@ export class Writeback {
     let from = 0
     while (from < dirty.length) {
       let to = from + 1
-      const { index } = this.#frames
-      while (to < dirty.length && to - from < this.#maxRunPages && index[dirty[to]] === index[dirty[to - 1]] + 1) to++
+      while (to < dirty.length && to - from < this.#maxRunPages && this.#follows(dirty[to], dirty[to - 1])) to++
       const result = this.#writeRun(inode, dirty, from, to)
       if (result < 0 && error === 0) error = result
       from = to
@@ -70,8 +69,8 @@ export class Writeback {
 
   /** Writes one dirty page and the dirty pages around it in the file; what reclaim asks for. → 0 or -errno. */
   writeAround(frame: number): number {
-    const inode = this.#frames.mapping[frame]
-    const index = this.#frames.index[frame]
+    const inode = this.#frames.row(frame, F_MAPPING)
+    const index = this.#frames.row(frame, F_INDEX)
     let first = index
     let last = index
     while (index - first < this.#maxRunPages / 2 && this.#isDirty(inode, first - 1)) first--
@@ -122,15 +121,19 @@ export class Writeback {
     return -this.inodes.wbErrno[inode]
   }
 
+  #follows(frame: number, before: number): boolean {
+    return this.#frames.row(frame, F_INDEX) === this.#frames.row(before, F_INDEX) + 1
+  }
+
   #isDirty(inode: number, index: number): boolean {
     if (index < 0) return false
     const frame = this.cache.lookup(inode, index)
-    return frame !== 0 && (this.#frames.flags[frame] & PG_DIRTY) !== 0
+    return frame !== 0 && (this.#frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0
   }
 
   #writeRun(inode: number, dirty: Int32Array, from: number, to: number): number {
     const { pageSize, u8 } = this.ram
-    const firstIndex = this.#frames.index[dirty[from]]
+    const firstIndex = this.#frames.row(dirty[from], F_INDEX)
     const position = firstIndex * pageSize
     const sizeBytes = this.inodes.sizeBytes[inode]
     const length = Math.min((to - from) * pageSize, sizeBytes - position)

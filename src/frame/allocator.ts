@@ -11,7 +11,16 @@
  */
 import { broken } from '../base/assert.ts'
 import { Bitmap } from '../base/bitmap.ts'
-import type { ColumnSource, FrameTable } from './frame-table.ts'
+import {
+  type ColumnSource,
+  F_FLAGS,
+  F_INDEX,
+  F_MAPCOUNT,
+  F_MAPPING,
+  F_RMAP_HEAD,
+  FRAME_SHIFT,
+  type FrameTable
+} from './frame-table.ts'
 import type { Ram } from './ram.ts'
 
 export const POISON = 0xa5 as const
@@ -90,7 +99,7 @@ export class FrameAllocator {
     return this.#free.has(frame)
   }
 
-  /** A frame with unspecified bytes, or 0 when none can be had. Its flags, mapcount, mapping, index and rmapHead are 0. */
+  /** A frame with unspecified bytes, or 0 when none can be had. Its first five words are 0, from F_FLAGS to F_RMAP_HEAD. */
   alloc(): number {
     if (this.#fail?.()) return 0
     if (this.#state[A_FREE] === 0 && !this.ensureFree(1)) return 0
@@ -150,12 +159,13 @@ export class FrameAllocator {
 
   free(frame: number): void {
     if (frame <= 0 || this.#free.has(frame)) broken(`frame ${frame} freed twice`)
-    const t = this.frames
-    t.flags[frame] = 0
-    t.mapcount[frame] = 0
-    t.mapping[frame] = 0
-    t.index[frame] = 0
-    t.rmapHead[frame] = 0
+    const { w } = this.frames
+    const row = frame << FRAME_SHIFT
+    w[row + F_FLAGS] = 0
+    w[row + F_MAPCOUNT] = 0
+    w[row + F_MAPPING] = 0
+    w[row + F_INDEX] = 0
+    w[row + F_RMAP_HEAD] = 0
     if (this.#poison !== undefined) this.ram.u8.set(this.#poison, frame * this.ram.pageSize)
     this.#free.set(frame)
     this.#state[A_FREE]++

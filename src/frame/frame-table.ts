@@ -1,23 +1,41 @@
 /**
- * The frame table: one row for each page frame, kept as columns (Linux: struct page).
+ * The frame table: one row of words for each page frame (Linux: struct page).
  *
- * flags word          read with                        written with
- *  bits 0-15  PG_*     `flags[f] & PG_X`                `flags[f] |= PG_X`, `flags[f] &= ~PG_X`
- *  bits 16-29 pins     `flags[f] >>> PIN_SHIFT`         `pin`, `unpin`
+ * Read `frames.row(f, F_X)`, in hot code `frames.w[(f << FRAME_SHIFT) + F_X]`; write the latter. A row is 32 bytes, so it
+ * lies in one cache line: mapping and unmapping a random page touches one line of the table. Only the links of an inode's
+ * list of pages, which change when a page comes, goes, or gets dirty, are apart: `frames.own[(f << OWN_SHIFT) + OWN_X]`.
  *
- * Column            file or shared page        anonymous page         page table            rmap slab
- *  mapcount         ptes that map it           the same               entries not none      nodes in use
- *  mapping          inode                      0 (swap cache) or -1   mm                    -
- *  index            file page                  swap slot or -1        first vpn covered     first free node
- *  rmapHead         first reverse-map node     the same               word of parent entry  -
- *  lruNext/lruPrev  LRU list                   LRU list               -                     partial slabs
- *  cacheNext        hash chain                 hash chain (swap)      level (0 = leaf)      -
- *  ownNext/ownPrev  list of the inode's pages  -                      -                     -
+ * flags word          read with                  written with
+ *  bits 0-15  PG_*     `flags & PG_X`             `w[row + F_FLAGS] |= PG_X`, `w[row + F_FLAGS] &= ~PG_X`
+ *  bits 16-29 pins     `flags >>> PIN_SHIFT`      `pin`, `unpin`
+ *
+ * Word              file or shared page        anonymous page         page table            rmap slab
+ *  F_MAPCOUNT       ptes that map it           the same               entries not none      nodes in use
+ *  F_MAPPING        inode                      0 (swap cache) or -1   mm                    -
+ *  F_INDEX          file page                  swap slot or -1        first vpn covered     first free node
+ *  F_RMAP_HEAD      first reverse-map node     the same               word of parent entry  -
+ *  F_CACHE_NEXT     hash chain                 hash chain (swap)      level (0 = leaf)      -
+ *  F_LRU_NEXT/PREV  LRU list                   LRU list               -                     partial slabs
+ *  OWN_NEXT/PREV    list of the inode's pages  -                      -                     -
  *
  * That is 40 bytes a frame. Life of a data frame:
  *
  *   free --alloc--> private to its allocator --insert in cache / map--> in use --last of (cache, ptes, pins)--> free
  */
+export const FRAME_SHIFT = 3 as const
+export const F_FLAGS = 0 as const
+export const F_MAPCOUNT = 1 as const
+export const F_MAPPING = 2 as const
+export const F_INDEX = 3 as const
+export const F_RMAP_HEAD = 4 as const
+export const F_CACHE_NEXT = 5 as const
+export const F_LRU_NEXT = 6 as const
+export const F_LRU_PREV = 7 as const
+
+export const OWN_SHIFT = 1 as const
+export const OWN_NEXT = 0 as const
+export const OWN_PREV = 1 as const
+
 export const PG_LOCKED = 1 as const
 export const PG_UPTODATE = 2 as const
 export const PG_DIRTY = 4 as const
@@ -53,48 +71,38 @@ export interface ColumnSource {
 }
 
 export class FrameTable {
-  readonly flags: Int32Array
-  readonly mapcount: Int32Array
-  readonly mapping: Int32Array
-  readonly index: Int32Array
-  readonly rmapHead: Int32Array
-  readonly lruNext: Int32Array
-  readonly lruPrev: Int32Array
-  readonly cacheNext: Int32Array
-  readonly ownNext: Int32Array
-  readonly ownPrev: Int32Array
+  readonly w: Int32Array
+  readonly own: Int32Array
 
   constructor(columns: ColumnSource, nrFrames: number) {
-    this.flags = columns.int32('frame table', nrFrames)
-    this.mapcount = columns.int32('frame table', nrFrames)
-    this.mapping = columns.int32('frame table', nrFrames)
-    this.index = columns.int32('frame table', nrFrames)
-    this.rmapHead = columns.int32('frame table', nrFrames)
-    this.lruNext = columns.int32('frame table', nrFrames)
-    this.lruPrev = columns.int32('frame table', nrFrames)
-    this.cacheNext = columns.int32('frame table', nrFrames)
-    this.ownNext = columns.int32('frame table', nrFrames)
-    this.ownPrev = columns.int32('frame table', nrFrames)
+    this.w = columns.int32('frame table', nrFrames << FRAME_SHIFT)
+    this.own = columns.int32('frame table', nrFrames << OWN_SHIFT)
+  }
+
+  row(frame: number, word: number): number {
+    return this.w[(frame << FRAME_SHIFT) + word]
   }
 
   pins(frame: number): number {
-    return this.flags[frame] >>> PIN_SHIFT
+    return this.w[(frame << FRAME_SHIFT) + F_FLAGS] >>> PIN_SHIFT
   }
 
   /** Keeps the frame from being reused until `unpin`. False when it already has MAX_PINS. */
   pin(frame: number): boolean {
-    if (this.flags[frame] >>> PIN_SHIFT >= MAX_PINS) return false
-    this.flags[frame] += PIN_ONE
+    const at = (frame << FRAME_SHIFT) + F_FLAGS
+    if (this.w[at] >>> PIN_SHIFT >= MAX_PINS) return false
+    this.w[at] += PIN_ONE
     return true
   }
 
   unpin(frame: number): void {
-    this.flags[frame] -= PIN_ONE
+    this.w[(frame << FRAME_SHIFT) + F_FLAGS] -= PIN_ONE
   }
 
   /** True when nothing holds the frame any more: not cached, not mapped, not pinned, not locked. */
   isUnused(frame: number): boolean {
-    const flags = this.flags[frame]
-    return (flags & (PG_CACHED | PG_LOCKED)) === 0 && flags >>> PIN_SHIFT === 0 && this.mapcount[frame] === 0
+    const row = frame << FRAME_SHIFT
+    const flags = this.w[row + F_FLAGS]
+    return (flags & (PG_CACHED | PG_LOCKED)) === 0 && flags >>> PIN_SHIFT === 0 && this.w[row + F_MAPCOUNT] === 0
   }
 }

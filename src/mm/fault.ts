@@ -20,7 +20,19 @@ import { EAGAIN, EDEADLK, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM, FAULT_RETRY } from '../abi/fault.ts'
 import { RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
-import { MAPPING_ANON, PG_ANON, PG_CACHED, PG_DIRTY, PG_SWAPBACKED, PG_UPTODATE } from '../frame/frame-table.ts'
+import {
+  F_FLAGS,
+  F_INDEX,
+  F_MAPCOUNT,
+  F_MAPPING,
+  FRAME_SHIFT,
+  MAPPING_ANON,
+  PG_ANON,
+  PG_CACHED,
+  PG_DIRTY,
+  PG_SWAPBACKED,
+  PG_UPTODATE
+} from '../frame/frame-table.ts'
 import { MM_MAJ_FLT, MM_MIN_FLT, MM_SHIFT, MM_SWAPENTS } from '../frame/mm-table.ts'
 import { TRACE_FAULT } from '../frame/trace.ts'
 import { COW_COPIES, PGFAULT, PGMAJFAULT, PSWPIN } from '../frame/vmstat.ts'
@@ -183,11 +195,16 @@ function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: num
   const old = pteFrame(pte)
   const { frames } = m
   prepareAnon(m, vma)
-  if (old !== 0 && (frames.flags[old] & PG_ANON) !== 0 && frames.mapcount[old] === 1 && leaveSwapCache(m, old)) {
+  if (
+    old !== 0 &&
+    (frames.row(old, F_FLAGS) & PG_ANON) !== 0 &&
+    frames.row(old, F_MAPCOUNT) === 1 &&
+    leaveSwapCache(m, old)
+  ) {
     m.ram.i32[slot] = pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY
-    frames.flags[old] |= PG_DIRTY
+    frames.w[(old << FRAME_SHIFT) + F_FLAGS] |= PG_DIRTY
     // After MADV_FREE: an ordinary page again, and so on another list.
-    if ((frames.flags[old] & PG_SWAPBACKED) === 0) m.lru.setSwapBacked(old)
+    if ((frames.row(old, F_FLAGS) & PG_SWAPBACKED) === 0) m.lru.setSwapBacked(old)
     return FAULT_OK
   }
   if (old !== 0 && !frames.pin(old)) return outOfMemory(m)
@@ -219,9 +236,11 @@ function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: num
  * 0. A node is prepared, unless `old` has one.
  */
 function installAnon(m: Machine, mm: number, vma: number, vpn: number, slot: number, frame: number, old: number): void {
-  m.frames.flags[frame] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY
-  m.frames.mapping[frame] = MAPPING_ANON
-  m.frames.index[frame] = -1
+  const { w } = m.frames
+  const row = frame << FRAME_SHIFT
+  w[row + F_FLAGS] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY
+  w[row + F_MAPPING] = MAPPING_ANON
+  w[row + F_INDEX] = -1
   if (old === 0) m.rmap.addRmap(frame, mm, vma, vpn)
   else m.rmap.replaceRmap(old, frame, mm, vma, vpn)
   m.lru.add(frame)
@@ -317,7 +336,7 @@ function fileFault(
 
   if (!frames.pin(page)) return outOfMemory(m)
   const copy = copies ? m.allocator.alloc() : 0
-  const needsNode = copies || frames.index[page] !== m.vmas.linearIndex(vma, vpn)
+  const needsNode = copies || frames.row(page, F_INDEX) !== m.vmas.linearIndex(vma, vpn)
   const slot = copies && copy === 0 ? 0 : prepareEntry(m, mm, vpn, needsNode ? NEEDS_NODE : NO_NODE)
   frames.unpin(page)
   if (slot === 0) {
@@ -325,7 +344,7 @@ function fileFault(
     m.putFrame(page)
     return outOfMemory(m)
   }
-  if (m.ram.i32[slot] !== pte || frames.mapping[page] !== inode) {
+  if (m.ram.i32[slot] !== pte || frames.row(page, F_MAPPING) !== inode) {
     if (copy !== 0) m.allocator.free(copy)
     m.putFrame(page)
     m.tables.releaseIfEmpty(slot)
@@ -370,7 +389,7 @@ function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number
   m.mms.w[(mm << MM_SHIFT) + MM_SWAPENTS]--
   swap.count[swapSlot]--
   let flags = PTE_READ | pteSoftDirty(pte)
-  const alone = frames.mapcount[page] === 1 && leaveSwapCache(m, page)
+  const alone = frames.row(page, F_MAPCOUNT) === 1 && leaveSwapCache(m, page)
   if (alone && access === ACCESS_WRITE) flags |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
   m.tables.set(slot, mkPte(page, flags))
   return alone || access !== ACCESS_WRITE ? FAULT_OK : FAULT_RETRY
@@ -387,7 +406,7 @@ export function swapInAnon(m: Machine, swapSlot: number): number {
     m.allocator.free(page)
     return error
   }
-  m.frames.flags[page] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED
+  m.frames.w[(page << FRAME_SHIFT) + F_FLAGS] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED
   m.cache.add(page, 0, swapSlot)
   m.lru.add(page)
   m.vmstat[PSWPIN]++
@@ -396,11 +415,11 @@ export function swapInAnon(m: Machine, swapSlot: number): number {
 
 /** Frees the slot behind an anonymous page if no swap entry needs it; the frame is then the only copy. */
 function leaveSwapCache(m: Machine, frame: number): boolean {
-  if ((m.frames.flags[frame] & PG_CACHED) === 0) return true
-  const slot = m.frames.index[frame]
+  if ((m.frames.row(frame, F_FLAGS) & PG_CACHED) === 0) return true
+  const slot = m.frames.row(frame, F_INDEX)
   if (m.swap.count[slot] !== 0) return false
   m.cache.remove(frame)
   m.swap.free(slot)
-  m.frames.flags[frame] |= PG_DIRTY
+  m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_DIRTY
   return true
 }

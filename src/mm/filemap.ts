@@ -7,7 +7,7 @@
  */
 import { ENOMEM, ENOSPC } from '../abi/errno.ts'
 import { INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
-import { PG_SWAPBACKED, PG_UNEVICTABLE, PG_UPTODATE } from '../frame/frame-table.ts'
+import { F_FLAGS, FRAME_SHIFT, PG_SWAPBACKED, PG_UNEVICTABLE, PG_UPTODATE } from '../frame/frame-table.ts'
 import { NR_SHMEM, PSWPIN } from '../frame/vmstat.ts'
 import type { Machine } from './machine.ts'
 
@@ -54,7 +54,8 @@ export function bringPage(
     uncharge(m, inode, 1)
     return -ENOMEM
   }
-  m.frames.flags[frame] = PG_UPTODATE | PG_SWAPBACKED | (kind === INODE_RAMFS ? PG_UNEVICTABLE : 0)
+  m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] =
+    PG_UPTODATE | PG_SWAPBACKED | (kind === INODE_RAMFS ? PG_UNEVICTABLE : 0)
   m.cache.add(frame, inode, index)
   m.lru.add(frame)
   m.vmstat[NR_SHMEM]++
@@ -68,7 +69,7 @@ export function getPageForOverwrite(m: Machine, inode: number, index: number): n
   if (m.inodes.kind[inode] !== INODE_STORE) return getPage(m, inode, 0, index, 0, FILL_HOLES)
   const frame = m.allocator.allocZeroed()
   if (frame === 0) return -ENOMEM
-  m.frames.flags[frame] = PG_UPTODATE
+  m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] = PG_UPTODATE
   m.cache.add(frame, inode, index)
   m.lru.add(frame)
   return frame
@@ -100,7 +101,7 @@ function swapInShared(m: Machine, inode: number, index: number, slot: number): n
     return error
   }
   m.swap.free(slot)
-  m.frames.flags[frame] = PG_UPTODATE | PG_SWAPBACKED
+  m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] = PG_UPTODATE | PG_SWAPBACKED
   m.cache.add(frame, inode, index)
   m.cache.setDirty(frame)
   m.lru.add(frame)

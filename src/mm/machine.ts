@@ -10,7 +10,18 @@ import { type FileTable, INODE_RAMFS, type InodeTable } from '../cache/inodes.ts
 import type { PageCache } from '../cache/page-cache.ts'
 import type { Writeback } from '../cache/writeback.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
-import { type FrameTable, PG_ANON, PG_CACHED, PG_LRU, PG_MLOCKED } from '../frame/frame-table.ts'
+import {
+  F_FLAGS,
+  F_INDEX,
+  F_MAPCOUNT,
+  F_MAPPING,
+  FRAME_SHIFT,
+  type FrameTable,
+  PG_ANON,
+  PG_CACHED,
+  PG_LRU,
+  PG_MLOCKED
+} from '../frame/frame-table.ts'
 import type { Lru } from '../frame/lru.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, type MmTable } from '../frame/mm-table.ts'
 import type { Ram } from '../frame/ram.ts'
@@ -131,18 +142,18 @@ export class Machine implements MachineParts {
   putFrame(frame: number): void {
     const { frames } = this
     if (frame === 0 || !frames.isUnused(frame)) return
-    if ((frames.flags[frame] & PG_LRU) !== 0) this.lru.remove(frame)
+    if ((frames.row(frame, F_FLAGS) & PG_LRU) !== 0) this.lru.remove(frame)
     this.allocator.free(frame)
   }
 
   /** An entry of the frame went away: forgets its lock and its swap slot with the last one, and frees it. */
   afterUnmap(frame: number): void {
     const { frames } = this
-    if (frames.mapcount[frame] !== 0) return
-    const flags = frames.flags[frame]
+    if (frames.row(frame, F_MAPCOUNT) !== 0) return
+    const flags = frames.row(frame, F_FLAGS)
     if ((flags & PG_MLOCKED) !== 0) this.clearMlocked(frame)
     if ((flags & PG_ANON) !== 0 && (flags & PG_CACHED) !== 0) {
-      const slot = frames.index[frame]
+      const slot = frames.row(frame, F_INDEX)
       if (this.swap.count[slot] === 0) {
         this.cache.remove(frame)
         this.swap.free(slot)
@@ -153,11 +164,11 @@ export class Machine implements MachineParts {
 
   /** The page is in no locked vma any more: back to the lists that reclaim looks at. */
   clearMlocked(frame: number): void {
-    this.frames.flags[frame] &= ~PG_MLOCKED
+    this.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_MLOCKED
     this.vmstat[NR_MLOCK]--
-    const { flags, mapping } = this.frames
-    const stays = (flags[frame] & PG_ANON) === 0 && this.inodes.kind[mapping[frame]] === INODE_RAMFS
-    if (!stays && (flags[frame] & PG_LRU) !== 0) this.lru.setEvictable(frame)
+    const flags = this.frames.row(frame, F_FLAGS)
+    const stays = (flags & PG_ANON) === 0 && this.inodes.kind[this.frames.row(frame, F_MAPPING)] === INODE_RAMFS
+    if (!stays && (flags & PG_LRU) !== 0) this.lru.setEvictable(frame)
   }
 
   /**

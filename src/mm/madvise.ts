@@ -26,7 +26,16 @@ import {
   MADV_WILLNEED
 } from '../abi/mman.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
-import { PG_ANON, PG_CACHED, PG_DIRTY, PG_LRU, PG_SWAPBACKED } from '../frame/frame-table.ts'
+import {
+  F_FLAGS,
+  F_MAPCOUNT,
+  FRAME_SHIFT,
+  PG_ANON,
+  PG_CACHED,
+  PG_DIRTY,
+  PG_LRU,
+  PG_SWAPBACKED
+} from '../frame/frame-table.ts'
 import { PTE_DIRTY, PTE_PRESENT, PTE_WRITE, pteFrame, pteSwap, pteSwapOffset } from '../pgtable/pte.ts'
 import {
   VM_DONTCOPY,
@@ -185,11 +194,12 @@ function free(m: Machine, mm: number, vma: number, start: number, end: number): 
       const frame = pteFrame(pte)
       if ((pte & PTE_PRESENT) === 0 || frame === 0) continue
       // Shared with a forked address space, or with a copy in swap: the others still want it.
-      if (frames.mapcount[frame] !== 1 || (frames.flags[frame] & (PG_ANON | PG_CACHED)) !== PG_ANON) continue
+      const flags = frames.row(frame, F_FLAGS)
+      if (frames.row(frame, F_MAPCOUNT) !== 1 || (flags & (PG_ANON | PG_CACHED)) !== PG_ANON) continue
       ram.i32[slot] = pte & ~(PTE_DIRTY | PTE_WRITE)
-      const onList = (frames.flags[frame] & PG_LRU) !== 0
+      const onList = (flags & PG_LRU) !== 0
       if (onList) m.lru.remove(frame)
-      frames.flags[frame] &= ~(PG_DIRTY | PG_SWAPBACKED)
+      frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~(PG_DIRTY | PG_SWAPBACKED)
       if (onList) m.lru.addOld(frame)
     }
     tables.releaseIfEmpty(first)

@@ -8,7 +8,7 @@
 import { EAGAIN, EFAULT, EINVAL, ENOMEM } from '../abi/errno.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
 import { MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE } from '../abi/mman.ts'
-import { PG_ANON } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, PG_ANON } from '../frame/frame-table.ts'
 import { MM_LOCKED_VM, MM_MAP_COUNT, MM_SHIFT } from '../frame/mm-table.ts'
 import { pteMappedFrame, pteMaps, pteMkSoftDirty } from '../pgtable/pte.ts'
 import { VM_DONTEXPAND, VM_LOCKED } from '../vma/flags.ts'
@@ -263,7 +263,7 @@ function hasNode(m: Machine, pte: number, linear: number): boolean {
   if (!pteMaps(pte)) return false
   const frame = pteMappedFrame(pte)
   if (frame === 0) return false
-  return (m.frames.flags[frame] & PG_ANON) !== 0 || m.frames.index[frame] !== linear
+  return (m.frames.row(frame, F_FLAGS) & PG_ANON) !== 0 || m.frames.row(frame, F_INDEX) !== linear
 }
 
 /** Gives back the tables that moving emptied, where the range itself stays mapped. */

@@ -1,7 +1,7 @@
 /** clear_refs: forgets which pages were used or stored to (Linux: fs/proc/task_mmu.c, 3.19). */
 
 import { TASK_PAGES } from '../abi/limits.ts'
-import { PG_ANON, PG_REFERENCED } from '../frame/frame-table.ts'
+import { F_FLAGS, FRAME_SHIFT, PG_ANON, PG_REFERENCED } from '../frame/frame-table.ts'
 import { MM_ANONPAGES, MM_FILEPAGES, MM_HIWATER_RSS, MM_SHIFT } from '../frame/mm-table.ts'
 import { PTE_PRESENT, PTE_YOUNG, pteClearSoftDirty, pteFrame } from '../pgtable/pte.ts'
 import { VM_SOFTDIRTY } from '../vma/flags.ts'
@@ -46,7 +46,9 @@ function clearVma(m: Machine, mm: number, vma: number, kind: number): void {
       else if ((pte & PTE_PRESENT) !== 0) {
         i32[slot] = pte & ~PTE_YOUNG
         const frame = pteFrame(pte)
-        if (frame !== 0 && (frames.flags[frame] & PG_ANON) === 0) frames.flags[frame] &= ~PG_REFERENCED
+        if (frame !== 0 && (frames.row(frame, F_FLAGS) & PG_ANON) === 0) {
+          frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_REFERENCED
+        }
       }
     }
     if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)

@@ -10,7 +10,7 @@
 import { EFBIG, EINVAL, ENOMEM, EOPNOTSUPP } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { CLEAN, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
-import { PG_ANON } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, F_MAPCOUNT, F_MAPPING, PG_ANON } from '../frame/frame-table.ts'
 import { TRACE_TRUNCATE } from '../frame/trace.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { pteFile, pteMappedFrame, pteMaps } from '../pgtable/pte.ts'
@@ -47,7 +47,7 @@ export function unmapMappingRange(
   if (m.nodes.nrNodes === 0) return
   const pages = m.cache.collect(inode, first, last, CLEAN)
   for (const frame of pages) {
-    if (m.frames.mapcount[frame] === 0) continue
+    if (m.frames.row(frame, F_MAPCOUNT) === 0) continue
     m.rmap.unmapAll(frame)
     m.afterUnmap(frame)
   }
@@ -76,8 +76,9 @@ function unmapLinear(
       if (pte === 0 || pteFile(pte)) continue
       if (pteMaps(pte)) {
         const frame = pteMappedFrame(pte)
-        if (frame !== 0 && (frames.flags[frame] & PG_ANON) === 0) {
-          if (frames.mapping[frame] !== inode || frames.index[frame] < first || frames.index[frame] > last) continue
+        if (frame !== 0 && (frames.row(frame, F_FLAGS) & PG_ANON) === 0) {
+          const index = frames.row(frame, F_INDEX)
+          if (frames.row(frame, F_MAPPING) !== inode || index < first || index > last) continue
         } else if (cows === KEEP_COWS) continue
       } else if (cows === KEEP_COWS) continue
       const left = remembered(m, vma, vpn, pte)

@@ -8,7 +8,7 @@
  * Lock: mmap lock for writing (munmap), for reading (DONTNEED), or i_mmap lock (truncate).
  */
 
-import { PG_ANON } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, F_MAPCOUNT, PG_ANON } from '../frame/frame-table.ts'
 import { MM_SHIFT, MM_SWAPENTS } from '../frame/mm-table.ts'
 import {
   PAGE_PROT_DEFAULT,
@@ -50,7 +50,7 @@ export function dropSwapEntry(m: Machine, slot: number): void {
   if (--swap.count[slot] > 0) return
   const frame = cache.lookup(0, slot)
   if (frame !== 0) {
-    if (frames.mapcount[frame] !== 0) return
+    if (frames.row(frame, F_MAPCOUNT) !== 0) return
     cache.remove(frame)
     m.putFrame(frame)
   }
@@ -61,8 +61,8 @@ export function dropSwapEntry(m: Machine, slot: number): void {
 export function remembered(m: Machine, vma: number, vpn: number, pte: number): number {
   if (!pteMaps(pte)) return pteFile(pte) ? pte : 0
   const frame = pteMappedFrame(pte)
-  if (frame === 0 || (m.frames.flags[frame] & PG_ANON) !== 0) return 0
-  const index = m.frames.index[frame]
+  if (frame === 0 || (m.frames.row(frame, F_FLAGS) & PG_ANON) !== 0) return 0
+  const index = m.frames.row(frame, F_INDEX)
   const prot = ptePageProt(pte)
   if (prot === PAGE_PROT_DEFAULT && index === m.vmas.linearIndex(vma, vpn)) return 0
   return pgoffToPte(index, prot, pteSoftDirty(pte))

@@ -1,7 +1,7 @@
 /** Rules about files: the page cache, inodes and their lists, open files and references, quotas, and swap slots. */
 
 import { CLEAN, DIRTY, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
-import { PG_ANON, PG_CACHED, PG_DIRTY } from '../frame/frame-table.ts'
+import { F_CACHE_NEXT, F_FLAGS, F_INDEX, F_MAPPING, PG_ANON, PG_CACHED, PG_DIRTY } from '../frame/frame-table.ts'
 import { NR_DIRTY, NR_FILE_PAGES, NR_SHMEM } from '../frame/vmstat.ts'
 import type { Census } from './check.ts'
 
@@ -49,11 +49,11 @@ function checkHash(c: Census): void {
   const { cache, frames, ram, swap, inodes } = c.machine
   let nrCached = 0
   for (let f = 1; f < ram.nrFrames; f++) {
-    if ((frames.flags[f] & PG_CACHED) === 0) continue
+    if ((frames.row(f, F_FLAGS) & PG_CACHED) === 0) continue
     nrCached++
-    const inode = frames.mapping[f]
-    const index = frames.index[f]
-    const anon = (frames.flags[f] & PG_ANON) !== 0
+    const inode = frames.row(f, F_MAPPING)
+    const index = frames.row(f, F_INDEX)
+    const anon = (frames.row(f, F_FLAGS) & PG_ANON) !== 0
     c.expect(anon === (inode === 0), () => `frame ${f} is cached as page ${index} of inode ${inode}`)
     if (inode === 0) {
       c.expect(
@@ -70,13 +70,13 @@ function checkHash(c: Census): void {
   }
   let inChains = 0
   for (const first of cache.buckets) {
-    for (let f = first; f !== 0; f = frames.cacheNext[f]) {
+    for (let f = first; f !== 0; f = frames.row(f, F_CACHE_NEXT)) {
       if (++inChains > ram.nrFrames) {
         c.expect(false, () => 'a chain of the page cache does not end')
         return
       }
       c.expect(
-        (frames.flags[f] & PG_CACHED) !== 0,
+        (frames.row(f, F_FLAGS) & PG_CACHED) !== 0,
         () => `frame ${f} is in a chain of the page cache without saying so`
       )
     }
@@ -90,15 +90,15 @@ function checkOwnList(c: Census, inode: number, which: typeof CLEAN | typeof DIR
   const what = `the ${which === DIRTY ? 'dirty' : 'clean'} list of inode ${inode}`
   let n = 0
   let prev = 0
-  for (let f = cache.own.head[list]; f !== 0; f = frames.ownNext[f]) {
+  for (let f = cache.own.head[list]; f !== 0; f = cache.own.next(f)) {
     if (++n > ram.nrFrames) {
       c.expect(false, () => `${what} does not end`)
       return n
     }
-    c.expect(frames.ownPrev[f] === prev, () => `${what} is not linked both ways at frame ${f}`)
-    c.expect(frames.mapping[f] === inode, () => `${what} has frame ${f} of inode ${frames.mapping[f]}`)
-    c.expect((frames.flags[f] & PG_CACHED) !== 0, () => `${what} has frame ${f}, which is not cached`)
-    c.expect(((frames.flags[f] & PG_DIRTY) !== 0) === (which === DIRTY), () => `frame ${f} is on ${what}`)
+    c.expect(cache.own.prev(f) === prev, () => `${what} is not linked both ways at frame ${f}`)
+    c.expect(frames.row(f, F_MAPPING) === inode, () => `${what} has frame ${f} of inode ${frames.row(f, F_MAPPING)}`)
+    c.expect((frames.row(f, F_FLAGS) & PG_CACHED) !== 0, () => `${what} has frame ${f}, which is not cached`)
+    c.expect(((frames.row(f, F_FLAGS) & PG_DIRTY) !== 0) === (which === DIRTY), () => `frame ${f} is on ${what}`)
     prev = f
   }
   c.expect(cache.own.tail[list] === prev, () => `${what} has a wrong tail`)

@@ -3,6 +3,11 @@
 import type { Bitmap } from '../base/bitmap.ts'
 import { INODE_RAMFS } from '../cache/inodes.ts'
 import {
+  F_FLAGS,
+  F_INDEX,
+  F_MAPCOUNT,
+  F_MAPPING,
+  F_RMAP_HEAD,
   PG_ACTIVE,
   PG_ANON,
   PG_CACHED,
@@ -47,14 +52,17 @@ export function checkFrames(c: Census): void {
   let nrNodes = 0
   let nrMlocked = 0
   let nrAnon = 0
-  c.expect((frames.flags[0] & PG_RESERVED) !== 0, () => 'the zero page is not reserved')
-  c.equal(frames.mapcount[0], 0, 'map count of the zero page')
+  c.expect((frames.row(0, F_FLAGS) & PG_RESERVED) !== 0, () => 'the zero page is not reserved')
+  c.equal(frames.row(0, F_MAPCOUNT), 0, 'map count of the zero page')
   for (let f = 1; f < machine.ram.nrFrames; f++) {
-    const flags = frames.flags[f]
+    const flags = frames.row(f, F_FLAGS)
     const pins = flags >>> PIN_SHIFT
     const name = `frame ${f} (flags 0x${flags.toString(16)})`
     if (allocator.isFree(f)) {
-      c.expect(flags === 0 && frames.mapcount[f] === 0 && frames.rmapHead[f] === 0, () => `${name} is free but in use`)
+      c.expect(
+        flags === 0 && frames.row(f, F_MAPCOUNT) === 0 && frames.row(f, F_RMAP_HEAD) === 0,
+        () => `${name} is free but in use`
+      )
       c.expect(c.mapped[f] === 0 && c.isTable[f] === 0, () => `${name} is free but page tables have it`)
       continue
     }
@@ -67,37 +75,43 @@ export function checkFrames(c: Census): void {
     c.expect(c.isTable[f] === 0, () => `${name} is used as a page table`)
     if ((flags & PG_SLAB) !== 0) {
       nrSlabs++
-      nrNodes += frames.mapcount[f]
+      nrNodes += frames.row(f, F_MAPCOUNT)
       c.expect(flags === PG_SLAB, () => `${name} is a slab and something else`)
       c.expect(c.mapped[f] === 0, () => `${name} is a slab but mapped`)
       continue
     }
-    c.equal(frames.mapcount[f], c.mapped[f], `map count of ${name}`)
+    c.equal(frames.row(f, F_MAPCOUNT), c.mapped[f], `map count of ${name}`)
     if ((flags & PG_MLOCKED) !== 0) {
       nrMlocked++
-      c.expect(frames.mapcount[f] > 0, () => `${name} is mlocked but mapped nowhere`)
+      c.expect(frames.row(f, F_MAPCOUNT) > 0, () => `${name} is mlocked but mapped nowhere`)
       c.expect((flags & PG_UNEVICTABLE) !== 0, () => `${name} is mlocked but on reclaim's lists`)
     }
     const list = listLength(c, f, name)
     c.equal(list, c.offLinear[f], `reverse-map nodes of ${name}`)
     if ((flags & PG_ANON) !== 0) {
-      if (frames.mapcount[f] > 0) nrAnon++
-      c.expect((flags & PG_CACHED) !== 0 || frames.mapcount[f] > 0 || pins > 0, () => `${name} is anonymous and leaked`)
-      c.expect((flags & PG_CACHED) !== 0 || frames.mapping[f] === -1, () => `${name} is not in the swap cache`)
+      if (frames.row(f, F_MAPCOUNT) > 0) nrAnon++
+      c.expect(
+        (flags & PG_CACHED) !== 0 || frames.row(f, F_MAPCOUNT) > 0 || pins > 0,
+        () => `${name} is anonymous and leaked`
+      )
+      c.expect((flags & PG_CACHED) !== 0 || frames.row(f, F_MAPPING) === -1, () => `${name} is not in the swap cache`)
     } else if ((flags & PG_CACHED) === 0) {
       // Truncated or punched away while somebody held it.
       c.expect(pins > 0, () => `${name} is used by nobody and leaked`)
-      c.expect(frames.mapcount[f] === 0, () => `${name} left its file but is mapped`)
+      c.expect(frames.row(f, F_MAPCOUNT) === 0, () => `${name} left its file but is mapped`)
       continue
     }
     c.expect((flags & PG_UPTODATE) !== 0, () => `${name} has no valid contents`)
     c.expect((flags & PG_LRU) !== 0, () => `${name} is on no LRU list`)
     if ((flags & PG_UNEVICTABLE) !== 0) {
-      const stays = (flags & PG_ANON) === 0 && inodes.kind[frames.mapping[f]] === INODE_RAMFS
+      const stays = (flags & PG_ANON) === 0 && inodes.kind[frames.row(f, F_MAPPING)] === INODE_RAMFS
       c.expect(stays || (flags & PG_MLOCKED) !== 0, () => `${name} is unevictable for no reason`)
       c.expect((flags & PG_ACTIVE) === 0, () => `${name} is active and unevictable`)
     } else if ((flags & PG_ANON) === 0) {
-      c.expect(inodes.kind[frames.mapping[f]] !== INODE_RAMFS, () => `${name} is of memory that stays, but evictable`)
+      c.expect(
+        inodes.kind[frames.row(f, F_MAPPING)] !== INODE_RAMFS,
+        () => `${name} is of memory that stays, but evictable`
+      )
     }
   }
   c.equal(nodes.nrSlabs, nrSlabs, 'reverse-map slabs')
@@ -128,13 +142,13 @@ export function checkLru(c: Census): void {
   for (let list = 0; list < NR_LRU; list++) {
     let n = 0
     let prev = 0
-    for (let f = lru.lists.head[list]; f !== 0; f = frames.lruNext[f]) {
+    for (let f = lru.lists.head[list]; f !== 0; f = lru.lists.next(f)) {
       if (++n > ram.nrFrames) {
         c.expect(false, () => `LRU list ${list} does not end`)
         break
       }
-      c.expect(frames.lruPrev[f] === prev, () => `LRU list ${list} is not linked both ways at frame ${f}`)
-      c.expect((frames.flags[f] & PG_LRU) !== 0, () => `frame ${f} is on LRU list ${list} without saying so`)
+      c.expect(lru.lists.prev(f) === prev, () => `LRU list ${list} is not linked both ways at frame ${f}`)
+      c.expect((frames.row(f, F_FLAGS) & PG_LRU) !== 0, () => `frame ${f} is on LRU list ${list} without saying so`)
       c.expect(lru.listOf(f) === list, () => `frame ${f} is on LRU list ${list} but belongs on ${lru.listOf(f)}`)
       prev = f
     }
@@ -143,7 +157,7 @@ export function checkLru(c: Census): void {
     c.equal(lru.count(list), n, `length of LRU list ${list}${list === LRU_UNEVICTABLE ? ' (unevictable)' : ''}`)
   }
   let flagged = 0
-  for (let f = 0; f < ram.nrFrames; f++) if ((frames.flags[f] & PG_LRU) !== 0) flagged++
+  for (let f = 0; f < ram.nrFrames; f++) if ((frames.row(f, F_FLAGS) & PG_LRU) !== 0) flagged++
   c.equal(flagged, onLists, 'frames that say they are on an LRU list')
 }
 
@@ -155,16 +169,17 @@ export function checkNodes(c: Census): void {
   let nrFree = 0
   let nrPartial = 0
   const { partialSlabs } = nodes
-  for (let slab = partialSlabs.head[0]; slab !== 0; slab = partialSlabs.next[slab]) {
+  for (let slab = partialSlabs.head[0]; slab !== 0; slab = partialSlabs.next(slab)) {
     if (++nrPartial > nodes.nrSlabs) {
       c.expect(false, () => 'the list of partial slabs does not end')
       return
     }
-    c.expect((frames.flags[slab] & PG_SLAB) !== 0, () => `frame ${slab} is listed as a slab`)
+    c.expect((frames.row(slab, F_FLAGS) & PG_SLAB) !== 0, () => `frame ${slab} is listed as a slab`)
     let inSlab = 0
-    for (let node = frames.index[slab]; node !== 0 && inSlab <= nodes.perSlab; node = nodes.nextFree(node)) inSlab++
+    for (let node = frames.row(slab, F_INDEX); node !== 0 && inSlab <= nodes.perSlab; node = nodes.nextFree(node))
+      inSlab++
     c.expect(inSlab > 0, () => `slab ${slab} is full but listed as partial`)
-    c.equal(frames.mapcount[slab], nodes.perSlab - inSlab, `nodes used in slab ${slab}`)
+    c.equal(frames.row(slab, F_MAPCOUNT), nodes.perSlab - inSlab, `nodes used in slab ${slab}`)
     nrFree += inSlab
   }
   c.equal(partialSlabs.count[0], nrPartial, 'partial slabs')

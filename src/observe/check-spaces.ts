@@ -2,7 +2,18 @@
 
 import { PTE_FILE_MAX_PAGES, TASK_PAGES } from '../abi/limits.ts'
 import type { IntervalTree } from '../base/interval-tree.ts'
-import { PG_ANON, PG_CACHED, PG_DIRTY, PG_TABLE } from '../frame/frame-table.ts'
+import {
+  F_CACHE_NEXT,
+  F_FLAGS,
+  F_INDEX,
+  F_MAPCOUNT,
+  F_MAPPING,
+  F_RMAP_HEAD,
+  PG_ANON,
+  PG_CACHED,
+  PG_DIRTY,
+  PG_TABLE
+} from '../frame/frame-table.ts'
 import {
   MM_ANONPAGES,
   MM_FILEPAGES,
@@ -213,13 +224,22 @@ class SpaceWalk {
     c.isTable[frame] = 1
     this.nrTables++
     c.expect(
-      (frames.flags[frame] & 0xffff) === PG_TABLE,
-      () => `${name} has flags 0x${frames.flags[frame].toString(16)}`
+      (frames.row(frame, F_FLAGS) & 0xffff) === PG_TABLE,
+      () => `${name} has flags 0x${frames.row(frame, F_FLAGS).toString(16)}`
     )
-    c.expect(frames.mapping[frame] === mm, () => `${name} is marked as of space ${frames.mapping[frame]}`)
-    c.expect(frames.index[frame] === firstVpn, () => `${name} is marked as from page ${frames.index[frame]}`)
-    c.expect(frames.cacheNext[frame] === level, () => `${name} is marked as level ${frames.cacheNext[frame]}`)
-    c.expect(frames.rmapHead[frame] === parent, () => `${name} names slot ${frames.rmapHead[frame]} as its parent's`)
+    c.expect(frames.row(frame, F_MAPPING) === mm, () => `${name} is marked as of space ${frames.row(frame, F_MAPPING)}`)
+    c.expect(
+      frames.row(frame, F_INDEX) === firstVpn,
+      () => `${name} is marked as from page ${frames.row(frame, F_INDEX)}`
+    )
+    c.expect(
+      frames.row(frame, F_CACHE_NEXT) === level,
+      () => `${name} is marked as level ${frames.row(frame, F_CACHE_NEXT)}`
+    )
+    c.expect(
+      frames.row(frame, F_RMAP_HEAD) === parent,
+      () => `${name} names slot ${frames.row(frame, F_RMAP_HEAD)} as its parent's`
+    )
     const base = frame << ram.wordShift
     if (level === 0) this.leaves.set(firstVpn >>> tables.leafShift, base)
     const span = 2 ** (level * tables.leafShift)
@@ -231,7 +251,7 @@ class SpaceWalk {
       if (level > 0) this.table(word, level - 1, firstVpn + i * span, base + i)
       else this.entry(firstVpn + i, word)
     }
-    c.equal(frames.mapcount[frame], used, `entries of ${name}`)
+    c.equal(frames.row(frame, F_MAPCOUNT), used, `entries of ${name}`)
     // A window may hold its tables, used or not.
     c.expect(used > 0 || frames.pins(frame) > 0, () => `${name} is empty`)
   }
@@ -285,7 +305,7 @@ class SpaceWalk {
       return
     }
     c.mapped[frame]++
-    const pg = frames.flags[frame]
+    const pg = frames.row(frame, F_FLAGS)
     // Linux lets shared memory be stored to without a fault; the page learns of it when the entry goes.
     const dirty = (pg & PG_DIRTY) !== 0 || (c.machine.policy === POLICY_LINUX && inodes.isShmem(vmas.inode[vma]))
     c.expect((pte & PTE_DIRTY) === 0 || dirty, () => `${name} is dirty, but its frame ${frame} is not`)
@@ -297,16 +317,16 @@ class SpaceWalk {
       c.expect((vmFlags & VM_SHARED) === 0, () => `${name} maps anonymous frame ${frame} in a shared vma`)
       c.expect(vmas.anon[vma] !== 0, () => `${name} maps anonymous frame ${frame} in a vma without identity`)
       c.expect(
-        !write || frames.mapcount[frame] === 1,
+        !write || frames.row(frame, F_MAPCOUNT) === 1,
         () => `${name} is writable, but frame ${frame} has other mappers`
       )
     } else {
       this.filePages++
       c.expect(!write || (vmFlags & VM_SHARED) !== 0, () => `${name} is private but would write to the file`)
-      const inode = frames.mapping[frame]
+      const inode = frames.row(frame, F_MAPPING)
       const cached = (pg & PG_CACHED) !== 0 && inode === vmas.inode[vma]
       c.expect(cached, () => `${name} maps frame ${frame}, which is no page of its file`)
-      const index = frames.index[frame]
+      const index = frames.row(frame, F_INDEX)
       const size = inode > 0 && inode <= inodes.capacity ? c.machine.nrFilePages(inode) : 0
       c.expect(index < size, () => `${name} maps file page ${index} of ${size}`)
       if (index !== vmas.linearIndex(vma, vpn)) {

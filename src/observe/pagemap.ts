@@ -4,7 +4,7 @@
  * As Linux 3.19: a remembered file page counts as not present, and its own soft-dirty bit does not show, only the
  * mapping's; a page not mapped at all is 0. Lock: the address space's mmap lock for reading.
  */
-import { PG_ANON } from '../frame/frame-table.ts'
+import { F_FLAGS, PG_ANON } from '../frame/frame-table.ts'
 import type { Machine } from '../mm/machine.ts'
 import { PTE_PRESENT, pteFrame, pteMigration, pteSoftDirty, pteSwap, pteSwapOffset } from '../pgtable/pte.ts'
 import { VM_SOFTDIRTY } from '../vma/flags.ts'
@@ -59,5 +59,5 @@ function entryFlags(m: Machine, pte: number): number {
 }
 
 function fileFlag(m: Machine, frame: number): number {
-  return frame === 0 || (m.frames.flags[frame] & PG_ANON) !== 0 ? 0 : PM_FILE
+  return frame === 0 || (m.frames.row(frame, F_FLAGS) & PG_ANON) !== 0 ? 0 : PM_FILE
 }

@@ -8,7 +8,7 @@
  *
  * Lock: the address space's mmap lock for reading. Costs time for page tables, not for the size of the mappings.
  */
-import { PG_ANON, PG_DIRTY, PG_REFERENCED } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, F_MAPCOUNT, PG_ANON, PG_DIRTY, PG_REFERENCED } from '../frame/frame-table.ts'
 import type { Machine } from '../mm/machine.ts'
 import {
   PTE_DIRTY,
@@ -150,21 +150,22 @@ function countEntry(m: Machine, row: SmapsRow, vpn: number, pte: number): void {
 }
 
 function noteIndex(m: Machine, row: SmapsRow, linear: number, frame: number): void {
-  if (row.nonlinear === undefined || frame === 0 || (m.frames.flags[frame] & PG_ANON) !== 0) return
-  if (m.frames.index[frame] !== linear) row.nonlinear++
+  if (row.nonlinear === undefined || frame === 0 || (m.frames.row(frame, F_FLAGS) & PG_ANON) !== 0) return
+  if (m.frames.row(frame, F_INDEX) !== linear) row.nonlinear++
 }
 
 function countPage(m: Machine, row: SmapsRow, frame: number, pte: number): void {
   if (frame === 0) return
-  const { flags, mapcount } = m.frames
-  const dirty = (pte & PTE_DIRTY) !== 0 || (flags[frame] & PG_DIRTY) !== 0
+  const pg = m.frames.row(frame, F_FLAGS)
+  const mapcount = m.frames.row(frame, F_MAPCOUNT)
+  const dirty = (pte & PTE_DIRTY) !== 0 || (pg & PG_DIRTY) !== 0
   row.rss++
-  if ((flags[frame] & PG_ANON) !== 0) row.anonymous++
-  if ((pte & PTE_YOUNG) !== 0 || (flags[frame] & PG_REFERENCED) !== 0) row.referenced++
-  if (mapcount[frame] >= 2) {
+  if ((pg & PG_ANON) !== 0) row.anonymous++
+  if ((pte & PTE_YOUNG) !== 0 || (pg & PG_REFERENCED) !== 0) row.referenced++
+  if (mapcount >= 2) {
     if (dirty) row.sharedDirty++
     else row.sharedClean++
-    row.pss += Math.floor((m.ram.pageSize * PSS_SCALE) / mapcount[frame])
+    row.pss += Math.floor((m.ram.pageSize * PSS_SCALE) / mapcount)
   } else {
     if (dirty) row.privateDirty++
     else row.privateClean++

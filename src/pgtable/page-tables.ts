@@ -18,7 +18,18 @@
  */
 import { assert } from '../base/assert.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
-import { type ColumnSource, type FrameTable, PG_TABLE } from '../frame/frame-table.ts'
+import {
+  type ColumnSource,
+  F_CACHE_NEXT,
+  F_FLAGS,
+  F_INDEX,
+  F_MAPCOUNT,
+  F_MAPPING,
+  F_RMAP_HEAD,
+  FRAME_SHIFT,
+  type FrameTable,
+  PG_TABLE
+} from '../frame/frame-table.ts'
 import { MM_HEIGHT, MM_NR_TABLES, MM_ROOT, MM_SHIFT, type MmTable } from '../frame/mm-table.ts'
 import type { Ram } from '../frame/ram.ts'
 
@@ -103,22 +114,22 @@ export class PageTables {
     const old = this.#i32[slot]
     this.#i32[slot] = pte
     if (old === 0) {
-      if (pte !== 0) this.frames.mapcount[slot >>> this.leafShift]++
-    } else if (pte === 0) this.frames.mapcount[slot >>> this.leafShift]--
+      if (pte !== 0) this.frames.w[((slot >>> this.leafShift) << FRAME_SHIFT) + F_MAPCOUNT]++
+    } else if (pte === 0) this.frames.w[((slot >>> this.leafShift) << FRAME_SHIFT) + F_MAPCOUNT]--
   }
 
   /** Counts `added` entries that were written where there was none, in the table of `slot`, without `set`. */
   noteAdded(slot: number, added: number): void {
-    this.frames.mapcount[slot >>> this.leafShift] += added
+    this.frames.w[((slot >>> this.leafShift) << FRAME_SHIFT) + F_MAPCOUNT] += added
   }
 
   releaseIfEmpty(slot: number): void {
     let table = slot >>> this.leafShift
     const { frames, mms } = this
-    while (frames.mapcount[table] === 0 && frames.pins(table) === 0) {
-      const mm = frames.mapping[table]
-      const parent = frames.rmapHead[table]
-      if (frames.cacheNext[table] === 0) this.#forgetLeaf(mm, frames.index[table] >>> this.leafShift)
+    while (frames.row(table, F_MAPCOUNT) === 0 && frames.pins(table) === 0) {
+      const mm = frames.row(table, F_MAPPING)
+      const parent = frames.row(table, F_RMAP_HEAD)
+      if (frames.row(table, F_CACHE_NEXT) === 0) this.#forgetLeaf(mm, frames.row(table, F_INDEX) >>> this.leafShift)
       mms.w[(mm << MM_SHIFT) + MM_NR_TABLES]--
       this.allocator.free(table)
       if (parent === 0) {
@@ -128,7 +139,7 @@ export class PageTables {
       }
       this.#i32[parent] = 0
       table = parent >>> this.leafShift
-      frames.mapcount[table]--
+      frames.w[(table << FRAME_SHIFT) + F_MAPCOUNT]--
     }
   }
 
@@ -314,8 +325,8 @@ export class PageTables {
       const old = w[row + MM_ROOT]
       const root = this.#newTable(this.#stock[--stocked], mm, 0, w[row + MM_HEIGHT], 0)
       this.#i32[root << bits] = old
-      this.frames.mapcount[root] = 1
-      this.frames.rmapHead[old] = root << bits
+      this.frames.w[(root << FRAME_SHIFT) + F_MAPCOUNT] = 1
+      this.frames.w[(old << FRAME_SHIFT) + F_RMAP_HEAD] = root << bits
       w[row + MM_ROOT] = root
       w[row + MM_HEIGHT]++
     }
@@ -327,7 +338,7 @@ export class PageTables {
         const span = 2 ** (level * bits)
         child = this.#newTable(this.#stock[--stocked], mm, Math.floor(vpn / span) * span, level - 1, slot)
         this.#i32[slot] = child
-        this.frames.mapcount[table]++
+        this.frames.w[(table << FRAME_SHIFT) + F_MAPCOUNT]++
       }
       table = child
     }
@@ -338,13 +349,14 @@ export class PageTables {
   }
 
   #newTable(frame: number, mm: number, firstVpn: number, level: number, parentSlot: number): number {
-    const { frames } = this
-    frames.flags[frame] = PG_TABLE
-    frames.mapping[frame] = mm
-    frames.index[frame] = firstVpn
-    frames.cacheNext[frame] = level
-    frames.rmapHead[frame] = parentSlot
-    frames.mapcount[frame] = 0
+    const { w } = this.frames
+    const row = frame << FRAME_SHIFT
+    w[row + F_FLAGS] = PG_TABLE
+    w[row + F_MAPPING] = mm
+    w[row + F_INDEX] = firstVpn
+    w[row + F_CACHE_NEXT] = level
+    w[row + F_RMAP_HEAD] = parentSlot
+    w[row + F_MAPCOUNT] = 0
     this.mms.w[(mm << MM_SHIFT) + MM_NR_TABLES]++
     return frame
   }

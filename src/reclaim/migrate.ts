@@ -13,7 +13,20 @@
  */
 import type { PageCache } from '../cache/page-cache.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
-import { type FrameTable, PG_CACHED, PG_DIRTY, PG_LOCKED, PG_LRU, PIN_SHIFT } from '../frame/frame-table.ts'
+import {
+  F_FLAGS,
+  F_INDEX,
+  F_MAPCOUNT,
+  F_MAPPING,
+  F_RMAP_HEAD,
+  FRAME_SHIFT,
+  type FrameTable,
+  PG_CACHED,
+  PG_DIRTY,
+  PG_LOCKED,
+  PG_LRU,
+  PIN_SHIFT
+} from '../frame/frame-table.ts'
 import type { Lru } from '../frame/lru.ts'
 import type { Rmap } from '../rmap/rmap.ts'
 
@@ -34,24 +47,27 @@ export class Migration {
 
   /** Whether the frame is a page that may move: on an LRU list, neither pinned nor locked. */
   canMove(frame: number): boolean {
-    const flags = this.frames.flags[frame]
+    const flags = this.frames.row(frame, F_FLAGS)
     return (flags & PG_LRU) !== 0 && (flags & PG_LOCKED) === 0 && flags >>> PIN_SHIFT === 0
   }
 
   /** Locks the page and replaces its entries. False when it cannot move. */
   begin(frame: number): boolean {
     if (!this.canMove(frame)) return false
-    this.frames.flags[frame] |= PG_LOCKED
+    this.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_LOCKED
     this.rmap.toMigration(frame)
     return true
   }
 
   /** Moves a page that `begin` took to `target`, a frame fresh from the allocator. The old frame is free afterwards. */
   end(frame: number, target: number): void {
-    const { frames, cache, lru } = this
-    frames.flags[frame] &= ~PG_LOCKED
-    const flags = frames.flags[frame]
-    if ((flags & PG_CACHED) === 0 && frames.mapcount[frame] === 0) {
+    const { cache, lru } = this
+    const { w } = this.frames
+    const from = frame << FRAME_SHIFT
+    const to = target << FRAME_SHIFT
+    w[from + F_FLAGS] &= ~PG_LOCKED
+    const flags = w[from + F_FLAGS]
+    if ((flags & PG_CACHED) === 0 && w[from + F_MAPCOUNT] === 0) {
       // Truncated, or unmapped by its last user, meanwhile.
       this.allocator.free(target)
       if ((flags & PG_LRU) !== 0) lru.remove(frame)
@@ -60,22 +76,22 @@ export class Migration {
     }
     this.allocator.ram.copyFrame(target, frame)
     lru.remove(frame)
-    const inode = frames.mapping[frame]
-    const index = frames.index[frame]
+    const inode = w[from + F_MAPPING]
+    const index = w[from + F_INDEX]
     if ((flags & PG_CACHED) !== 0) {
       cache.remove(frame)
-      frames.flags[target] = flags & ~(PG_CACHED | PG_DIRTY | PG_LRU)
+      w[to + F_FLAGS] = flags & ~(PG_CACHED | PG_DIRTY | PG_LRU)
       cache.add(target, inode, index)
       if ((flags & PG_DIRTY) !== 0) cache.setDirty(target)
     } else {
-      frames.flags[target] = flags & ~PG_LRU
-      frames.mapping[target] = inode
-      frames.index[target] = index
+      w[to + F_FLAGS] = flags & ~PG_LRU
+      w[to + F_MAPPING] = inode
+      w[to + F_INDEX] = index
     }
-    frames.mapcount[target] = frames.mapcount[frame]
-    frames.rmapHead[target] = frames.rmapHead[frame]
-    frames.mapcount[frame] = 0
-    frames.rmapHead[frame] = 0
+    w[to + F_MAPCOUNT] = w[from + F_MAPCOUNT]
+    w[to + F_RMAP_HEAD] = w[from + F_RMAP_HEAD]
+    w[from + F_MAPCOUNT] = 0
+    w[from + F_RMAP_HEAD] = 0
     lru.add(target)
     this.rmap.fromMigration(target, frame)
     this.allocator.free(frame)

@@ -17,6 +17,11 @@ import type { PageCache } from '../cache/page-cache.ts'
 import type { Writeback } from '../cache/writeback.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
 import {
+  F_FLAGS,
+  F_INDEX,
+  F_MAPCOUNT,
+  F_MAPPING,
+  FRAME_SHIFT,
   type FrameTable,
   PG_ACTIVE,
   PG_ANON,
@@ -151,10 +156,10 @@ export class Reclaim {
   #take(frame: number, mode: number): boolean {
     const { frames, lru, rmap } = this
     lru.remove(frame)
-    const flags = frames.flags[frame]
+    const flags = frames.row(frame, F_FLAGS)
     if ((flags & PG_LOCKED) !== 0 || flags >>> PIN_SHIFT !== 0) {
       // Out of the way: an inactive list of pages in use would hide the active one.
-      frames.flags[frame] |= PG_ACTIVE
+      frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_ACTIVE
       lru.add(frame)
       return false
     }
@@ -166,8 +171,8 @@ export class Reclaim {
     if (mode === HONOUR_REFERENCED && this.#keep(frame, referenced)) return false
     const freed = (flags & PG_ANON) !== 0 ? this.#takeAnon(frame) : this.#takeCached(frame)
     if (freed) this.vmstat[PGSTEAL]++
-    else if ((frames.flags[frame] & (PG_CACHED | PG_ANON)) !== 0) {
-      frames.flags[frame] |= PG_ACTIVE
+    else if ((frames.row(frame, F_FLAGS) & (PG_CACHED | PG_ANON)) !== 0) {
+      frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_ACTIVE
       lru.add(frame)
     }
     return freed
@@ -175,9 +180,10 @@ export class Reclaim {
 
   /** The page is in a locked vma: off to the unevictable list, counted as locked (Linux: SWAP_MLOCK). */
   #cull(frame: number): void {
-    const { flags } = this.frames
-    if ((flags[frame] & PG_MLOCKED) === 0) {
-      flags[frame] |= PG_MLOCKED
+    const { w } = this.frames
+    const at = (frame << FRAME_SHIFT) + F_FLAGS
+    if ((w[at] & PG_MLOCKED) === 0) {
+      w[at] |= PG_MLOCKED
       this.vmstat[NR_MLOCK]++
     }
     this.lru.setUnevictable(frame)
@@ -185,35 +191,36 @@ export class Reclaim {
 
   /** Second chance (Linux: page_check_references). True when the page was put back. */
   #keep(frame: number, referenced: number): boolean {
-    const { flags } = this.frames
-    const before = flags[frame] & PG_REFERENCED
+    const { w } = this.frames
+    const at = (frame << FRAME_SHIFT) + F_FLAGS
+    const before = w[at] & PG_REFERENCED
     if (referenced === 0 && before === 0) return false
-    flags[frame] &= ~PG_REFERENCED
+    w[at] &= ~PG_REFERENCED
     if (referenced === 0) return false
-    if ((flags[frame] & PG_SWAPBACKED) !== 0 || before !== 0 || referenced > 1) {
-      flags[frame] |= PG_ACTIVE
+    if ((w[at] & PG_SWAPBACKED) !== 0 || before !== 0 || referenced > 1) {
+      w[at] |= PG_ACTIVE
       this.vmstat[PGACTIVATE]++
-    } else flags[frame] |= PG_REFERENCED
+    } else w[at] |= PG_REFERENCED
     this.lru.add(frame)
     return true
   }
 
   #takeAnon(frame: number): boolean {
     const { frames, swap, cache } = this
-    if ((frames.flags[frame] & PG_SWAPBACKED) === 0) return this.#takeLazyFree(frame)
-    let slot = frames.index[frame]
-    const cached = (frames.flags[frame] & PG_CACHED) !== 0
+    if ((frames.row(frame, F_FLAGS) & PG_SWAPBACKED) === 0) return this.#takeLazyFree(frame)
+    let slot = frames.row(frame, F_INDEX)
+    const cached = (frames.row(frame, F_FLAGS) & PG_CACHED) !== 0
     if (!cached) {
       slot = swap.alloc()
       if (slot === 0) return false
       cache.add(frame, 0, slot)
-      frames.flags[frame] |= PG_DIRTY
+      frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_DIRTY
     }
     if (!this.rmap.tryToUnmap(frame, slot)) return false
-    if ((frames.flags[frame] & PG_DIRTY) !== 0) {
+    if ((frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) {
       if (swap.write(slot, frame) < 0) return false
       this.vmstat[PSWPOUT]++
-      frames.flags[frame] &= ~PG_DIRTY
+      frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_DIRTY
     }
     this.#trace.add(TRACE_EVICT, 0, slot, frame, 0)
     cache.remove(frame)
@@ -225,8 +232,8 @@ export class Reclaim {
   #takeLazyFree(frame: number): boolean {
     const { frames, rmap } = this
     rmap.pageMkclean(frame)
-    if ((frames.flags[frame] & PG_DIRTY) !== 0) {
-      frames.flags[frame] |= PG_SWAPBACKED
+    if ((frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) {
+      frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_SWAPBACKED
       return false
     }
     if (!rmap.tryToUnmap(frame, 0)) return false
@@ -236,9 +243,9 @@ export class Reclaim {
 
   #takeCached(frame: number): boolean {
     const { frames, rmap, cache } = this
-    if (frames.mapcount[frame] !== 0 && !rmap.tryToUnmap(frame, 0)) return false
-    const inode = frames.mapping[frame]
-    const dirty = (frames.flags[frame] & PG_DIRTY) !== 0
+    if (frames.row(frame, F_MAPCOUNT) !== 0 && !rmap.tryToUnmap(frame, 0)) return false
+    const inode = frames.row(frame, F_MAPPING)
+    const dirty = (frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0
     if (cache.inodes.isShmem(inode)) {
       if (dirty) {
         if (!this.#swapOutShared(frame, inode)) return false
@@ -248,9 +255,9 @@ export class Reclaim {
       }
     } else if (dirty) {
       this.writeback.writeAround(frame)
-      if ((frames.flags[frame] & PG_DIRTY) !== 0) return false
+      if ((frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) return false
     }
-    this.#trace.add(TRACE_EVICT, inode, frames.index[frame], frame, 0)
+    this.#trace.add(TRACE_EVICT, inode, frames.row(frame, F_INDEX), frame, 0)
     cache.remove(frame)
     this.allocator.free(frame)
     return true
@@ -263,7 +270,7 @@ export class Reclaim {
       this.swap.free(slot)
       return false
     }
-    this.swap.setOwner(slot, inode, this.frames.index[frame])
+    this.swap.setOwner(slot, inode, this.frames.row(frame, F_INDEX))
     this.vmstat[PSWPOUT]++
     this.vmstat[NR_SHMEM]--
     return true

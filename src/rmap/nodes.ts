@@ -14,7 +14,18 @@
 import { assert, broken } from '../base/assert.ts'
 import { Lists } from '../base/lists.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
-import { type ColumnSource, type FrameTable, PG_SLAB } from '../frame/frame-table.ts'
+import {
+  type ColumnSource,
+  F_FLAGS,
+  F_INDEX,
+  F_LRU_NEXT,
+  F_LRU_PREV,
+  F_MAPCOUNT,
+  F_RMAP_HEAD,
+  FRAME_SHIFT,
+  type FrameTable,
+  PG_SLAB
+} from '../frame/frame-table.ts'
 
 const NODE_WORDS = 5
 const N_VPN = 0
@@ -47,8 +58,10 @@ export class RmapNodes {
     this.#perSlab = Math.floor((1 << this.#wordShift) / NODE_WORDS)
     this.#buckets = columns.int32('reverse map', nrBuckets)
     this.#partial = new Lists(
-      frames.lruNext,
-      frames.lruPrev,
+      frames.w,
+      FRAME_SHIFT,
+      F_LRU_NEXT,
+      F_LRU_PREV,
       columns.int32('reverse map', 1),
       columns.int32('reverse map', 1),
       columns.int32('reverse map', 1)
@@ -86,7 +99,7 @@ export class RmapNodes {
     return n
   }
 
-  /** The one after a free node on its slab's list, or 0; the list begins at `frames.index[slab]`. For checks. */
+  /** The one after a free node on its slab's list, or 0; the list begins at the slab's F_INDEX. For checks. */
   nextFree(node: number): number {
     return this.#i32[node + N_HASH]
   }
@@ -107,9 +120,10 @@ export class RmapNodes {
     const slab = this.allocator.alloc()
     if (slab === 0) return false
     // The reclaim behind that allocation may have freed nodes; one slab more does no harm.
-    const { flags, mapcount, index } = this.frames
-    flags[slab] = PG_SLAB
-    mapcount[slab] = 0
+    const { w } = this.frames
+    const row = slab << FRAME_SHIFT
+    w[row + F_FLAGS] = PG_SLAB
+    w[row + F_MAPCOUNT] = 0
     const base = slab << this.#wordShift
     let next = 0
     for (let i = this.#perSlab - 1; i >= 0; i--) {
@@ -117,7 +131,7 @@ export class RmapNodes {
       this.#i32[node + N_HASH] = next
       next = node
     }
-    index[slab] = next
+    w[row + F_INDEX] = next
     this.#partial.addHead(PARTIAL, slab)
     this.#state[R_FREE_NODES] += this.#perSlab
     this.#state[R_SLABS]++
@@ -127,22 +141,25 @@ export class RmapNodes {
   /** Gives back the slab that was prepared for an entry that did not come, if nothing else is in it. */
   trim(): void {
     const slab = this.#partial.head[PARTIAL]
-    if (slab !== 0 && this.frames.mapcount[slab] === 0) this.#freeSlab(slab)
+    if (slab !== 0 && this.frames.row(slab, F_MAPCOUNT) === 0) this.#freeSlab(slab)
   }
 
   /** Adds a node for (mm, vpn) to the frame's list. */
   add(frame: number, mm: number, vpn: number): void {
-    const { index, mapcount, rmapHead } = this.frames
+    const { w } = this.frames
     const slab = this.#partial.head[PARTIAL]
     assert(slab !== 0, 'no reverse-map node was prepared')
     const i32 = this.#i32
-    const node = index[slab]
-    index[slab] = i32[node + N_HASH]
-    mapcount[slab]++
-    if (index[slab] === 0) this.#partial.remove(PARTIAL, slab)
+    const row = slab << FRAME_SHIFT
+    const node = w[row + F_INDEX]
+    const free = i32[node + N_HASH]
+    w[row + F_INDEX] = free
+    w[row + F_MAPCOUNT]++
+    if (free === 0) this.#partial.remove(PARTIAL, slab)
     this.#state[R_FREE_NODES]--
     this.#state[R_NODES]++
-    const head = rmapHead[frame]
+    const at = (frame << FRAME_SHIFT) + F_RMAP_HEAD
+    const head = w[at]
     const bucket = this.#bucket(mm, vpn)
     i32[node + N_VPN] = vpn
     i32[node + N_MM] = mm
@@ -150,7 +167,7 @@ export class RmapNodes {
     i32[node + N_PREV] = 0
     i32[node + N_HASH] = this.#buckets[bucket]
     if (head !== 0) i32[head + N_PREV] = node
-    rmapHead[frame] = node
+    w[at] = node
     this.#buckets[bucket] = node
   }
 
@@ -160,7 +177,7 @@ export class RmapNodes {
     const node = this.#unhash(mm, vpn)
     const next = i32[node + N_NEXT]
     const prev = i32[node + N_PREV]
-    if (prev === 0) this.frames.rmapHead[frame] = next
+    if (prev === 0) this.frames.w[(frame << FRAME_SHIFT) + F_RMAP_HEAD] = next
     else i32[prev + N_NEXT] = next
     if (next !== 0) i32[next + N_PREV] = prev
     this.#release(node)
@@ -169,19 +186,20 @@ export class RmapNodes {
   /** The node of (mm, vpn) goes from one frame's list to another's: the entry maps that one now. */
   transfer(from: number, to: number, mm: number, vpn: number): void {
     const i32 = this.#i32
-    const { rmapHead } = this.frames
+    const { w } = this.frames
     const node = this.find(mm, vpn)
     if (node === 0) broken(`no reverse-map node for page ${vpn} of address space ${mm}`)
     const next = i32[node + N_NEXT]
     const prev = i32[node + N_PREV]
-    if (prev === 0) rmapHead[from] = next
+    if (prev === 0) w[(from << FRAME_SHIFT) + F_RMAP_HEAD] = next
     else i32[prev + N_NEXT] = next
     if (next !== 0) i32[next + N_PREV] = prev
-    const head = rmapHead[to]
+    const at = (to << FRAME_SHIFT) + F_RMAP_HEAD
+    const head = w[at]
     i32[node + N_NEXT] = head
     i32[node + N_PREV] = 0
     if (head !== 0) i32[head + N_PREV] = node
-    rmapHead[to] = node
+    w[at] = node
   }
 
   /** The node of (mm, vpn) becomes that of (mm, newVpn): the entry was moved. */
@@ -195,7 +213,7 @@ export class RmapNodes {
 
   /** The first node of a frame, or 0; and the one after a node. */
   first(frame: number): number {
-    return this.frames.rmapHead[frame]
+    return this.frames.row(frame, F_RMAP_HEAD)
   }
 
   next(node: number): number {
@@ -234,14 +252,16 @@ export class RmapNodes {
   }
 
   #release(node: number): void {
-    const { index, mapcount } = this.frames
+    const { w } = this.frames
     const slab = node >>> this.#wordShift
-    if (index[slab] === 0) this.#partial.addHead(PARTIAL, slab)
-    this.#i32[node + N_HASH] = index[slab]
-    index[slab] = node
+    const row = slab << FRAME_SHIFT
+    const free = w[row + F_INDEX]
+    if (free === 0) this.#partial.addHead(PARTIAL, slab)
+    this.#i32[node + N_HASH] = free
+    w[row + F_INDEX] = node
     this.#state[R_FREE_NODES]++
     this.#state[R_NODES]--
-    if (--mapcount[slab] > 0) return
+    if (--w[row + F_MAPCOUNT] > 0) return
     // An empty slab goes back if another one has room; the rest go with the last node.
     if (this.#state[R_NODES] === 0)
       while (this.#partial.head[PARTIAL] !== 0) this.#freeSlab(this.#partial.head[PARTIAL])

@@ -15,7 +15,7 @@
  *
  * Lock: the frame's page lock; entries are changed under their page-table lock.
  */
-import { type FrameTable, PG_ANON } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, F_MAPCOUNT, F_MAPPING, FRAME_SHIFT, type FrameTable, PG_ANON } from '../frame/frame-table.ts'
 import { MM_ANONPAGES, MM_FILEPAGES, MM_SHIFT, MM_SWAPENTS, type MmTable } from '../frame/mm-table.ts'
 import { NR_ANON_PAGES } from '../frame/vmstat.ts'
 import type { Notifiers } from '../notify/notifier.ts'
@@ -92,30 +92,36 @@ export class Rmap {
 
   /** True when the entry of this frame at (vma, vpn) has a node rather than being found through the tree. */
   needsNode(frame: number, vma: number, vpn: number): boolean {
-    return (this.frames.flags[frame] & PG_ANON) !== 0 || this.frames.index[frame] !== this.vmas.linearIndex(vma, vpn)
+    const { w } = this.frames
+    const at = frame << FRAME_SHIFT
+    return (w[at + F_FLAGS] & PG_ANON) !== 0 || w[at + F_INDEX] !== this.vmas.linearIndex(vma, vpn)
   }
 
   /** Counts an entry that is about to map the frame. `nodes.prepare` has been called if it needs a node. */
   addRmap(frame: number, mm: number, vma: number, vpn: number): void {
+    const table = this.frames.w
     const w = this.mms.w
     const row = mm << MM_SHIFT
-    if ((this.frames.flags[frame] & PG_ANON) !== 0) {
+    const at = frame << FRAME_SHIFT
+    if ((table[at + F_FLAGS] & PG_ANON) !== 0) {
       w[row + MM_ANONPAGES]++
-      if (this.frames.mapcount[frame] === 0) this.vmstat[NR_ANON_PAGES]++
+      if (table[at + F_MAPCOUNT] === 0) this.vmstat[NR_ANON_PAGES]++
     } else w[row + MM_FILEPAGES]++
-    this.frames.mapcount[frame]++
+    table[at + F_MAPCOUNT]++
     if (this.needsNode(frame, vma, vpn)) this.nodes.add(frame, mm, vpn)
   }
 
   /** Uncounts an entry that maps the frame no longer. The frame is not freed here. */
   removeRmap(frame: number, mm: number, vma: number, vpn: number): void {
+    const table = this.frames.w
     const w = this.mms.w
     const row = mm << MM_SHIFT
     this.mms.updateHiwaterRss(mm)
-    this.frames.mapcount[frame]--
-    if ((this.frames.flags[frame] & PG_ANON) !== 0) {
+    const at = frame << FRAME_SHIFT
+    table[at + F_MAPCOUNT]--
+    if ((table[at + F_FLAGS] & PG_ANON) !== 0) {
       w[row + MM_ANONPAGES]--
-      if (this.frames.mapcount[frame] === 0) this.vmstat[NR_ANON_PAGES]--
+      if (table[at + F_MAPCOUNT] === 0) this.vmstat[NR_ANON_PAGES]--
     } else w[row + MM_FILEPAGES]--
     if (this.needsNode(frame, vma, vpn)) this.nodes.remove(frame, mm, vpn)
   }
@@ -130,18 +136,20 @@ export class Rmap {
       this.addRmap(fresh, mm, vma, vpn)
       return
     }
+    const table = this.frames.w
     const w = this.mms.w
     const row = mm << MM_SHIFT
-    const { flags, mapcount } = this.frames
+    const from = old << FRAME_SHIFT
+    const to = fresh << FRAME_SHIFT
     this.nodes.transfer(old, fresh, mm, vpn)
-    if ((flags[old] & PG_ANON) === 0) {
+    if ((table[from + F_FLAGS] & PG_ANON) === 0) {
       this.mms.updateHiwaterRss(mm)
       w[row + MM_FILEPAGES]--
       w[row + MM_ANONPAGES]++
-    } else if (mapcount[old] === 1) this.vmstat[NR_ANON_PAGES]--
-    if (mapcount[fresh] === 0) this.vmstat[NR_ANON_PAGES]++
-    mapcount[old]--
-    mapcount[fresh]++
+    } else if (table[from + F_MAPCOUNT] === 1) this.vmstat[NR_ANON_PAGES]--
+    if (table[to + F_MAPCOUNT] === 0) this.vmstat[NR_ANON_PAGES]++
+    table[from + F_MAPCOUNT]--
+    table[to + F_MAPCOUNT]++
   }
 
   /** How many entries used the page since the last call. `locked` afterwards says whether a locked vma maps it. */
@@ -158,7 +166,7 @@ export class Rmap {
   /** Takes the page from every entry outside locked vmas; anonymous ones become swap entries of `slot` (0: none, the contents go). */
   tryToUnmap(frame: number, slot: number): boolean {
     this.#walk(VERB_UNMAP, frame, slot)
-    return this.frames.mapcount[frame] === 0
+    return this.frames.row(frame, F_MAPCOUNT) === 0
   }
 
   /** Takes the page from every entry, locked vmas included: the page leaves its file. */
@@ -190,8 +198,9 @@ export class Rmap {
   #walk(verb: number, frame: number, slot: number): void {
     this.#hits = 0
     this.#locked = false
-    const { mapcount, flags, mapping, index } = this.frames
-    let left = mapcount[frame]
+    const { w } = this.frames
+    const row = frame << FRAME_SHIFT
+    let left = w[row + F_MAPCOUNT]
     if (left === 0) return
     let node = this.nodes.first(frame)
     while (node !== 0) {
@@ -203,9 +212,9 @@ export class Rmap {
       left--
       node = next
     }
-    if (left === 0 || (flags[frame] & PG_ANON) !== 0) return
-    const inode = mapping[frame]
-    const page = index[frame]
+    if (left === 0 || (w[row + F_FLAGS] & PG_ANON) !== 0) return
+    const inode = w[row + F_MAPPING]
+    const page = w[row + F_INDEX]
     let vma = this.vmas.imapFirst(inode, page, page)
     while (vma !== 0 && left > 0) {
       const mm = this.vmas.mm[vma]
@@ -261,7 +270,7 @@ export class Rmap {
     if ((pte & PTE_DIRTY) !== 0) this.#setDirty(frame)
     const soft = pteSoftDirty(pte)
     let left = 0
-    if ((this.frames.flags[frame] & PG_ANON) !== 0) {
+    if ((this.frames.row(frame, F_FLAGS) & PG_ANON) !== 0) {
       if (slot !== 0) {
         left = mkSwapPte(slot, soft)
         this.swap.count[slot]++
@@ -269,7 +278,7 @@ export class Rmap {
       }
     } else {
       const prot = ptePageProt(pte)
-      const index = this.frames.index[frame]
+      const index = this.frames.row(frame, F_INDEX)
       if (prot !== PAGE_PROT_DEFAULT || index !== this.vmas.linearIndex(vma, vpn)) left = pgoffToPte(index, prot, soft)
     }
     this.removeRmap(frame, mm, vma, vpn)

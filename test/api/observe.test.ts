@@ -1,5 +1,7 @@
 /** What the everyday layer shows of itself: maps, smaps, the trace ring, the checker, the high-water mark. */
+
 import { expect, test } from 'vitest'
+import { F_INDEX, F_MAPCOUNT, F_MAPPING, FRAME_SHIFT } from '../../src/frame/frame-table.ts'
 import { Memory, memoryStore } from '../../src/index.ts'
 
 const PAGE = 4096
@@ -42,12 +44,12 @@ test('check finds a broken machine', () => {
   map.setUint8(0, 1)
   expect(memory.check()).toEqual([])
   const { frames } = memory.machine
-  const frame = frames.flags.findIndex(
-    (_, f) => frames.mapcount[f] === 1 && frames.mapping[f] > 0 && frames.index[f] === 0
-  )
-  frames.mapcount[frame]++
+  const isMapped = (f: number): boolean =>
+    frames.row(f, F_MAPCOUNT) === 1 && frames.row(f, F_MAPPING) > 0 && frames.row(f, F_INDEX) === 0
+  const frame = Array.from({ length: memory.machine.ram.nrFrames }, (_, f) => f).findIndex(isMapped)
+  frames.w[(frame << FRAME_SHIFT) + F_MAPCOUNT]++
   expect(memory.check().length).toBeGreaterThan(0)
-  frames.mapcount[frame]--
+  frames.w[(frame << FRAME_SHIFT) + F_MAPCOUNT]--
 })
 
 test('the most frames ever used are remembered', () => {

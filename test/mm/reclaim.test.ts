@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { EAGAIN, EIO, ENOMEM } from '../../src/abi/errno.ts'
 import { FAULT_BUS, FAULT_OOM } from '../../src/abi/fault.ts'
 import * as abi from '../../src/abi/mman.ts'
-import { PG_ACTIVE, PG_LRU } from '../../src/frame/frame-table.ts'
+import { F_FLAGS, PG_ACTIVE, PG_LRU } from '../../src/frame/frame-table.ts'
 import { LRU_ACTIVE_FILE } from '../../src/frame/lru.ts'
 import { MM_ANONPAGES, MM_FILEPAGES, MM_SWAPENTS } from '../../src/frame/mm-table.ts'
 import { NR_DIRTY, NR_MLOCK } from '../../src/frame/vmstat.ts'
@@ -136,7 +136,7 @@ test('pages that somebody has borrowed do not hide those that can go', () => {
   const { frames } = r.m
   const pinned: number[] = []
   for (let frame = 1; frame < 64; frame++) {
-    if ((frames.flags[frame] & (PG_LRU | PG_ACTIVE)) === PG_LRU && frames.pin(frame)) pinned.push(frame)
+    if ((frames.row(frame, F_FLAGS) & (PG_LRU | PG_ACTIVE)) === PG_LRU && frames.pin(frame)) pinned.push(frame)
   }
   expect(r.m.lru.count(LRU_ACTIVE_FILE)).toBeGreaterThan(0)
   expect(pinned.length).toBeGreaterThanOrEqual(r.m.lru.count(LRU_ACTIVE_FILE))

@@ -1,7 +1,21 @@
 /** The checker finds what is wrong: one column at a time is bent in a machine with a bit of everything, and bent back. */
 import { describe, expect, test } from 'vitest'
 import * as abi from '../../src/abi/mman.ts'
-import { PG_ANON, PG_CACHED, PG_DIRTY, PG_TABLE } from '../../src/frame/frame-table.ts'
+import {
+  F_FLAGS,
+  F_INDEX,
+  F_LRU_PREV,
+  F_MAPCOUNT,
+  F_MAPPING,
+  F_RMAP_HEAD,
+  FRAME_SHIFT,
+  OWN_PREV,
+  OWN_SHIFT,
+  PG_ANON,
+  PG_CACHED,
+  PG_DIRTY,
+  PG_TABLE
+} from '../../src/frame/frame-table.ts'
 import {
   MM_ANONPAGES,
   MM_FILEPAGES,
@@ -63,6 +77,10 @@ function slotAt({ r, m }: Scene, at: number): number {
   return m.tables.find(r.mm.id, at / r.pageSize)
 }
 
+function tableAt(s: Scene): number {
+  return slotAt(s, s.shown) >>> s.m.tables.leafShift
+}
+
 function firstFree(m: Machine): number {
   for (let frame = 1; ; frame++) if (m.allocator.isFree(frame)) return frame
 }
@@ -73,6 +91,9 @@ const row =
 const stat =
   (counter: number) =>
   ({ m }: Scene): [Column, number, number] => [m.vmstat, counter, 1]
+const frameWord =
+  (word: number, frame: (s: Scene) => number, by: number) =>
+  (s: Scene): [Column, number, number] => [s.m.frames.w, (frame(s) << FRAME_SHIFT) + word, by]
 
 /** What to bend: a column, an index, and what to add. */
 const BENT: Record<string, (s: Scene) => [Column, number, number]> = {
@@ -88,21 +109,22 @@ const BENT: Record<string, (s: Scene) => [Column, number, number]> = {
   'file pages of all': stat(NR_FILE_PAGES),
   'mlocked pages': stat(NR_MLOCK),
   'shared-memory pages': stat(NR_SHMEM),
-  'a map count of a frame': s => [s.m.frames.mapcount, frameAt(s, s.shown), 1],
-  'a frame’s index': s => [s.m.frames.index, frameAt(s, s.shown), 1],
-  'a frame’s inode': s => [s.m.frames.mapping, frameAt(s, s.shown), 1],
-  'a dirty flag': s => [s.m.frames.flags, frameAt(s, s.shown), -PG_DIRTY],
-  'an anonymous flag': s => [s.m.frames.flags, frameAt(s, s.own), -PG_ANON],
-  'a cached flag': s => [s.m.frames.flags, frameAt(s, s.shown), -PG_CACHED],
-  'a free frame’s flags': s => [s.m.frames.flags, firstFree(s.m), PG_TABLE],
-  'a page table’s parent': s => [s.m.frames.rmapHead, slotAt(s, s.shown) >>> s.m.tables.leafShift, 1],
-  'a page table’s entries': s => [s.m.frames.mapcount, slotAt(s, s.shown) >>> s.m.tables.leafShift, 1],
+  'a map count of a frame': frameWord(F_MAPCOUNT, s => frameAt(s, s.shown), 1),
+  'a frame’s index': frameWord(F_INDEX, s => frameAt(s, s.shown), 1),
+  'a frame’s inode': frameWord(F_MAPPING, s => frameAt(s, s.shown), 1),
+  'a dirty flag': frameWord(F_FLAGS, s => frameAt(s, s.shown), -PG_DIRTY),
+  'an anonymous flag': frameWord(F_FLAGS, s => frameAt(s, s.own), -PG_ANON),
+  'a cached flag': frameWord(F_FLAGS, s => frameAt(s, s.shown), -PG_CACHED),
+  'a free frame’s flags': frameWord(F_FLAGS, s => firstFree(s.m), PG_TABLE),
+  'a page table’s parent': frameWord(F_RMAP_HEAD, tableAt, 1),
+  'a page table’s entries': frameWord(F_MAPCOUNT, tableAt, 1),
   'the head of a reverse-map list': s => [
-    s.m.frames.rmapHead,
-    frameAt(s, s.own),
-    -s.m.frames.rmapHead[frameAt(s, s.own)]
+    s.m.frames.w,
+    (frameAt(s, s.own) << FRAME_SHIFT) + F_RMAP_HEAD,
+    -s.m.frames.row(frameAt(s, s.own), F_RMAP_HEAD)
   ],
-  'an LRU link': s => [s.m.frames.lruPrev, s.m.lru.lists.head[2] || s.m.lru.lists.head[0], 1],
+  'an LRU link': frameWord(F_LRU_PREV, ({ m }) => m.lru.lists.head[2] || m.lru.lists.head[0], 1),
+  'a link of a file’s pages': s => [s.m.frames.own, (frameAt(s, s.shown) << OWN_SHIFT) + OWN_PREV, 1],
   'an LRU count': s => [s.m.lru.lists.count, 2, 1],
   'the zero page': s => [s.m.ram.u8, 5, 1],
   'the leaf cache': s => [s.m.tables.tlbBase, s.m.tables.tlbTag.findIndex(tag => tag !== 0), 1 << (TLB_SHIFT - 4)],
@@ -140,10 +162,10 @@ describe('bending', () => {
 
 test('the list of violations is bounded and counts the rest', () => {
   const { m } = scene()
-  const before = m.frames.flags.slice()
-  for (let frame = 1; frame < m.ram.nrFrames; frame++) m.frames.flags[frame] |= 1
+  const before = m.frames.w.slice()
+  for (let frame = 1; frame < m.ram.nrFrames; frame++) m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= 1
   const wrong = checkMachine(m)
-  m.frames.flags.set(before)
+  m.frames.w.set(before)
   expect(wrong.length).toBeLessThanOrEqual(101)
   expect(() => assertMachine(m)).not.toThrow()
 })

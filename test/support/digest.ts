@@ -3,23 +3,23 @@
  * files, swap. Counters of events and what only remembers where to look (caches, hints) are left out.
  */
 import { createHash } from 'node:crypto'
+import { F_CACHE_NEXT, F_LRU_NEXT, F_LRU_PREV, FRAME_SHIFT } from '../../src/frame/frame-table.ts'
 import { MM_FREE_HINT, MM_SHIFT, MM_VMA_CACHE } from '../../src/frame/mm-table.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 
 const MEMORY_ONLY = [MM_VMA_CACHE, MM_FREE_HINT]
+const ORDER_ONLY = [F_CACHE_NEXT, F_LRU_NEXT, F_LRU_PREV]
 
 export function digest(m: Machine): string {
   const hash = createHash('sha1')
   const words = m.mms.w.slice()
   for (let mm = 0; mm <= m.mms.maxMms; mm++) for (const word of MEMORY_ONLY) words[(mm << MM_SHIFT) + word] = 0
-  const { frames, vmas, inodes, files, swap, lru, cache } = m
+  const frameWords = m.frames.w.slice()
+  for (let f = 0; f < m.ram.nrFrames; f++) for (const word of ORDER_ONLY) frameWords[(f << FRAME_SHIFT) + word] = 0
+  const { vmas, inodes, files, swap, lru, cache } = m
   const columns: readonly ArrayLike<number>[] = [
     words,
-    frames.flags,
-    frames.mapcount,
-    frames.mapping,
-    frames.index,
-    frames.rmapHead,
+    frameWords,
     vmas.start,
     vmas.end,
     vmas.flags,

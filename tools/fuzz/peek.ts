@@ -4,7 +4,7 @@
  */
 
 import { PROT_NONE, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts'
-import { PG_ANON } from '../../src/frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, PG_ANON } from '../../src/frame/frame-table.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import {
   PAGE_PROT_DEFAULT,
@@ -70,7 +70,7 @@ export class Peeker {
     const pte = tables.get(mm, vpn)
     if (pte === 0) return vmas.linearIndex(vmas.at(mm, vpn), vpn)
     if (pteFile(pte)) return pteToPgoff(pte)
-    return this.hasCopy(mm, vpn) ? -1 : this.m.frames.index[pteFrame(pte)]
+    return this.hasCopy(mm, vpn) ? -1 : this.m.frames.row(pteFrame(pte), F_INDEX)
   }
 
   /** Whether the entry is a file entry with that page and protection (-1 for the vma's). */
@@ -91,7 +91,7 @@ export class Peeker {
   hasCopy(mm: number, vpn: number): boolean {
     const pte = this.m.tables.get(mm, vpn)
     if ((pte & PTE_PRESENT) === 0) return pteSwap(pte)
-    return (this.m.frames.flags[pteFrame(pte)] & PG_ANON) !== 0
+    return (this.m.frames.row(pteFrame(pte), F_FLAGS) & PG_ANON) !== 0
   }
 
   frame(frame: number): Uint8Array {

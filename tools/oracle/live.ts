@@ -8,6 +8,7 @@
  * Where the two kernels are known to behave differently, the states drift apart, and what follows cannot be compared:
  * the trace counts as passed up to there, and the difference as met. A mismatch that no rule here explains fails.
  */
+import { F_INDEX, F_MAPPING } from '../../src/frame/frame-table.ts'
 import { MM_DEF_FLAGS, MM_TOTAL_VM } from '../../src/frame/mm-table.ts'
 import {
   VM_DONTCOPY,
@@ -214,8 +215,8 @@ function readsItself(s: Session, op: Op): boolean {
   for (let vpn = first; vpn < first + pages; vpn++) {
     const pte = tables.get(mm, vpn)
     const frame = pte >>> 8
-    if ((pte & 1) === 0 || frame === 0 || frames.mapping[frame] !== inode) continue
-    if (frames.index[frame] >= from && frames.index[frame] < from + pages) return true
+    if ((pte & 1) === 0 || frame === 0 || frames.row(frame, F_MAPPING) !== inode) continue
+    if (frames.row(frame, F_INDEX) >= from && frames.row(frame, F_INDEX) < from + pages) return true
   }
   return false
 }
