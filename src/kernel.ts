@@ -12,6 +12,7 @@
 
 import { DEFAULT_MAX_MAP_COUNT, DEFAULT_PAGE_SHIFT, MAX_FRAMES, MAX_PAGE_SHIFT, MIN_PAGE_SHIFT } from './abi/limits.ts'
 import { Arena, type ArenaPart } from './base/arena.ts'
+import { FetchQueue } from './cache/fetch-queue.ts'
 import { Filler } from './cache/fill.ts'
 import { FileTable, InodeTable } from './cache/inodes.ts'
 import { PageCache } from './cache/page-cache.ts'
@@ -32,8 +33,10 @@ import { Reclaim } from './reclaim/reclaim.ts'
 import { RmapNodes } from './rmap/nodes.ts'
 import { Rmap } from './rmap/rmap.ts'
 import { GuardedStore } from './store/guard.ts'
-import type { Store } from './store/store.ts'
+import type { Store, StoreHandle } from './store/store.ts'
 import { SwapArea } from './swap/swap-area.ts'
+import { Sync } from './sync/sync.ts'
+import { MAX_THREADS, NR_SYNC_WORDS, ThreadTable } from './sync/threads.ts'
 import { VmaTable } from './vma/vma-table.ts'
 
 export interface MachineOptions {
@@ -57,14 +60,28 @@ export interface MachineOptions {
   readonly readaheadBytes?: number
   /** Where anonymous and shared-memory pages go under pressure, and how many pages fit. Default: nowhere. */
   readonly swap?: { readonly store: Store; readonly nrSlots: number }
+  /** Threads that may be attached at the same time, this one included: 1 to 64. Default 1: none but this one. */
+  readonly threads?: number
   /** Events that the trace ring holds, 0 = off. Default 0. */
   readonly traceEntries?: number
+  /** The platform's number for this thread (Node: `threadId`), by which its end is told. */
+  readonly platformThread?: number
   /** Fill freed frames with a pattern, to see stale reads. Default off. */
   readonly poison?: boolean
 }
 
+/** What another thread needs to attach: structured-cloneable. */
+export interface MachineHandle {
+  readonly options: Omit<MachineOptions, 'swap'> & { readonly swapSlots: number }
+  readonly ram: SharedArrayBuffer
+  readonly arena: SharedArrayBuffer
+  /** What the swap area's store can be opened by in another thread; undefined without swap, or if it can't. */
+  readonly swap: StoreHandle | undefined
+}
+
 export interface Kernel {
   readonly machine: Machine
+  readonly handle: MachineHandle
   /** The arena's parts by name, in bytes: what is beside the frames. */
   readonly layout: readonly ArenaPart[]
   readonly arenaBytes: number
@@ -87,6 +104,59 @@ export class OptionError extends Error {
 
 /** Makes a machine. Throws OptionError for options out of range, RangeError when the memory cannot be had. */
 export function createKernel(options: MachineOptions): Kernel {
+  const plan = planOf(options)
+  const { nrFrames, pageShift } = plan
+  const ram = new Ram(new SharedArrayBuffer(nrFrames * 2 ** pageShift), pageShift)
+  const measuring = Arena.measuring()
+  build(measuring, ram, plan, undefined, () => 0)
+  const arena = Arena.over(new SharedArrayBuffer(Math.max(64, measuring.usedBytes)))
+  const machine = build(arena, ram, plan, options.swap?.store, threads => threads.attach(options.platformThread ?? -1))
+  machine.frames.w[F_FLAGS] = PG_RESERVED
+  machine.allocator.init()
+  machine.swap.init()
+  machine.open = true
+  const { swap, platformThread: _, ...rest } = options
+  const handle: MachineHandle = {
+    options: { ...rest, swapSlots: swap?.nrSlots ?? 0 },
+    ram: ram.buffer,
+    arena: arena.buffer as SharedArrayBuffer,
+    swap: swap?.store.handle
+  }
+  return { machine, handle, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }
+}
+
+/**
+ * Attaches this thread to a machine that another one made. `swap` is this thread's store over the swap area's bytes. Throws
+ * OptionError when as many threads are attached as the machine was made for.
+ */
+export function attachKernel(handle: MachineHandle, swap: Store | undefined, platformThread: number): Kernel {
+  const plan = { ...planOf(handle.options), nrSlots: handle.options.swapSlots }
+  const ram = new Ram(handle.ram, plan.pageShift)
+  const arena = Arena.over(handle.arena)
+  const machine = build(arena, ram, plan, swap, threads => {
+    const me = threads.attach(platformThread)
+    if (me < 0) throw new OptionError('threads', `all ${plan.threads} threads of this memory are attached`)
+    return me
+  })
+  return { machine, handle, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }
+}
+
+/** A power of two of hash buckets, at most `share` of the frames: they count into the 64 bytes that a frame may cost. */
+function bucketsFor(nrFrames: number, share: number): number {
+  let buckets = 16
+  while (buckets * 2 <= nrFrames * share) buckets *= 2
+  return buckets
+}
+
+function checked(name: string, value: number, min: number, max: number): number {
+  if (!Number.isInteger(value) || value < min || value > max) {
+    throw new OptionError(name, `${name} is ${value}, but must be a whole number from ${min} to ${max}`)
+  }
+  return value
+}
+
+/** The options with defaults filled in, all in range. */
+function planOf(options: MachineOptions): Plan {
   const pageShift = checked('pageShift', options.pageShift ?? DEFAULT_PAGE_SHIFT, MIN_PAGE_SHIFT, MAX_PAGE_SHIFT)
   const nrFrames = checked('nrFrames', options.nrFrames, 8, MAX_FRAMES)
   const faultAroundPages = checked('faultAroundPages', options.faultAroundPages ?? 16, 1, 1024)
@@ -99,61 +169,73 @@ export function createKernel(options: MachineOptions): Kernel {
       `${nrFrames} frames of ${2 ** pageShift} bytes are more than ${MAX_RAM_BYTES} bytes`
     )
   }
-  const ram = new Ram(new SharedArrayBuffer(nrFrames * 2 ** pageShift), pageShift)
-  const measuring = Arena.measuring()
-  build(measuring, ram, options, pageShift, faultAroundPages)
-  const arena = Arena.over(new SharedArrayBuffer(Math.max(64, measuring.usedBytes)))
-  const machine = build(arena, ram, options, pageShift, faultAroundPages)
-  machine.frames.w[F_FLAGS] = PG_RESERVED
-  machine.allocator.init()
-  machine.swap.init()
-  return { machine, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }
-}
-
-function checked(name: string, value: number, min: number, max: number): number {
-  if (!Number.isInteger(value) || value < min || value > max) {
-    throw new OptionError(name, `${name} is ${value}, but must be a whole number from ${min} to ${max}`)
-  }
-  return value
-}
-
-/** A power of two of hash buckets, at most `share` of the frames: they count into the 64 bytes that a frame may cost. */
-function bucketsFor(nrFrames: number, share: number): number {
-  let buckets = 16
-  while (buckets * 2 <= nrFrames * share) buckets *= 2
-  return buckets
-}
-
-function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: number, faultAroundPages: number): Machine {
   const maxMapCount = checked('maxMapCount', options.maxMapCount ?? DEFAULT_MAX_MAP_COUNT, 1, 0x3fffffff)
-  const maxVmas = checked('maxVmas', options.maxVmas ?? maxMapCount + 1024, 1, 0x3fffffff)
-  const maxInodes = checked('maxInodes', options.maxInodes ?? 1024, 1, 0xfffff)
-  const maxFiles = checked('maxFiles', options.maxFiles ?? 4096, 1, 0xfffff)
   const readaheadBytes = checked('readaheadBytes', options.readaheadBytes ?? 1 << 20, 0, 1 << 30)
-  const readaheadPages = Math.max(1, Math.min(readaheadBytes >>> pageShift, ram.nrFrames >>> 3))
+  return {
+    nrFrames,
+    pageShift,
+    faultAroundPages,
+    maxMapCount,
+    policy: options.policy ?? POLICY_NONLINEAR,
+    poison: options.poison === true,
+    maxVmas: checked('maxVmas', options.maxVmas ?? maxMapCount + 1024, 1, 0x3fffffff),
+    maxSpaces: checked('maxSpaces', options.maxSpaces ?? 64, 1, 0xffff),
+    maxInodes: checked('maxInodes', options.maxInodes ?? 1024, 1, 0xfffff),
+    maxFiles: checked('maxFiles', options.maxFiles ?? 4096, 1, 0xfffff),
+    threads: checked('threads', options.threads ?? 1, 1, MAX_THREADS),
+    traceEntries: checked('traceEntries', options.traceEntries ?? 0, 0, 1 << 24),
+    readaheadPages: Math.max(1, Math.min(readaheadBytes >>> pageShift, nrFrames >>> 3)),
+    nrSlots: options.swap === undefined ? 0 : checked('swap.nrSlots', options.swap.nrSlots, 1, MAX_FRAMES)
+  }
+}
 
+interface Plan {
+  readonly nrFrames: number
+  readonly pageShift: number
+  readonly faultAroundPages: number
+  readonly maxMapCount: number
+  readonly policy: number
+  readonly poison: boolean
+  readonly maxVmas: number
+  readonly maxSpaces: number
+  readonly maxInodes: number
+  readonly maxFiles: number
+  readonly threads: number
+  readonly traceEntries: number
+  readonly readaheadPages: number
+  readonly nrSlots: number
+}
+
+function build(
+  arena: Arena,
+  ram: Ram,
+  plan: Plan,
+  swapStore: Store | undefined,
+  seat: (threads: ThreadTable) => number
+): Machine {
+  const threads = new ThreadTable(arena, plan.threads)
+  const syncWords = arena.int32('threads', NR_SYNC_WORDS)
+  const sync = new Sync(syncWords, threads, seat(threads))
   const vmstat = vmstatColumn(arena)
-  const trace = new Trace(arena, checked('traceEntries', options.traceEntries ?? 0, 0, 1 << 24))
+  const trace = new Trace(arena, plan.traceEntries)
   const frames = new FrameTable(arena, ram.nrFrames)
-  const allocator = new FrameAllocator(arena, ram, frames, options.poison === true ? 'poison' : 'plain')
+  const allocator = new FrameAllocator(arena, ram, frames, plan.poison ? 'poison' : 'plain', sync)
   const lru = new Lru(arena, frames)
-  const mms = new MmTable(arena, checked('maxSpaces', options.maxSpaces ?? 64, 1, 0xffff))
+  const mms = new MmTable(arena, plan.maxSpaces)
   const tables = new PageTables(arena, ram, frames, allocator, mms)
   const notifiers = new Notifiers(mms)
-  const vmas = new VmaTable(arena, mms, maxVmas, maxInodes)
-  const inodes = new InodeTable(arena, maxInodes)
-  const files = new FileTable(arena, maxFiles)
+  const vmas = new VmaTable(arena, mms, plan.maxVmas, plan.maxInodes)
+  const inodes = new InodeTable(arena, plan.maxInodes, sync)
+  const files = new FileTable(arena, plan.maxFiles)
   const cache = new PageCache(arena, frames, inodes, vmstat, bucketsFor(ram.nrFrames, 0.68))
-  const filler = new Filler(cache, files, allocator, lru, readaheadPages, trace)
-  const writeback = new Writeback(cache, files, ram, filler.bounce, trace)
-  const nrSlots = options.swap === undefined ? 0 : checked('swap.nrSlots', options.swap.nrSlots, 1, MAX_FRAMES)
-  const swapStore = options.swap === undefined ? undefined : new GuardedStore(options.swap.store)
-  const swap = new SwapArea(arena, ram, swapStore, nrSlots)
+  const filler = new Filler(cache, files, allocator, lru, plan.readaheadPages, trace, sync, new FetchQueue(arena))
+  const writeback = new Writeback(cache, files, ram, filler.bounce, trace, sync)
+  const swap = new SwapArea(arena, ram, swapStore === undefined ? undefined : new GuardedStore(swapStore), plan.nrSlots)
   const nodes = new RmapNodes(arena, frames, allocator, bucketsFor(ram.nrFrames, 0.25))
   const rmap = new Rmap(frames, mms, tables, vmas, nodes, swap, notifiers, vmstat, frame => cache.setDirty(frame))
-  const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap, trace)
-  const migration = new Migration(allocator, lru, cache, rmap)
-  const fds = arena.int32('files', maxFiles + 3)
+  const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap, trace, sync)
+  const migration = new Migration(allocator, lru, cache, rmap, sync)
+  const fds = arena.int32('files', plan.maxFiles + 3)
   const quotas = arena.int32('files', 128)
 
   allocator.setReclaim(wanted => reclaim.shrink(wanted))
@@ -162,6 +244,7 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
     rmap.pageMkclean(frame)
   })
   const machine = new Machine({
+    sync,
     ram,
     frames,
     allocator,
@@ -184,9 +267,9 @@ function build(arena: Arena, ram: Ram, options: MachineOptions, pageShift: numbe
     trace,
     fds,
     quotas,
-    policy: options.policy ?? POLICY_NONLINEAR,
-    maxMapCount,
-    faultAroundPages
+    policy: plan.policy,
+    maxMapCount: plan.maxMapCount,
+    faultAroundPages: plan.faultAroundPages
   })
   reclaim.setUncharge(inode => uncharge(machine, inode, 1))
   return machine

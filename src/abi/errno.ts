@@ -9,6 +9,7 @@ export const ENOENT = 2 as const
 export const ESRCH = 3 as const
 export const EINTR = 4 as const
 export const EIO = 5 as const
+export const ENXIO = 6 as const
 export const EBADF = 9 as const
 export const EAGAIN = 11 as const
 export const ENOMEM = 12 as const
@@ -38,6 +39,7 @@ const NAMES: ReadonlyMap<number, string> = new Map([
   [ESRCH, 'ESRCH'],
   [EINTR, 'EINTR'],
   [EIO, 'EIO'],
+  [ENXIO, 'ENXIO'],
   [EBADF, 'EBADF'],
   [EAGAIN, 'EAGAIN'],
   [ENOMEM, 'ENOMEM'],

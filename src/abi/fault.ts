@@ -13,6 +13,8 @@ export const FAULT_BUS = 3 as const
 export const FAULT_OOM = 4 as const
 /** The entry changed meanwhile; the access is to be tried again. Never leaves the fault path. */
 export const FAULT_RETRY = 5 as const
+/** The page is on its way to memory: `Machine.waitFrame` is to be waited for. Never leaves the fault path. */
+export const FAULT_WAIT = 6 as const
 
 export const ACCESS_READ = 0 as const
 export const ACCESS_WRITE = 1 as const

@@ -8,8 +8,9 @@ import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/mman.ts'
 import { DIRTY } from '../cache/inodes.ts'
 import { F_INDEX } from '../frame/frame-table.ts'
-import { fileOf } from '../mm/files.ts'
+import { enterFile, fileOf, leaveFile } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
+import { fileWriteback } from '../mm/msync.ts'
 import {
   sys_close,
   sys_fallocate,
@@ -105,10 +106,8 @@ export class MappedFile {
     for (let i = 0; i < pages.length && fileOf(machine, fd) === file; i += stepPages) {
       const last = pages[Math.min(i + stepPages, pages.length) - 1]
       // Errors are recorded in the inode; the sync at the end reports them.
-      if (machine.enter()) {
-        machine.writeback.writeRange(inode, pages[i], last)
-        machine.leave()
-      }
+      const held = enterFile(machine, fd, file)
+      if (held > 0) leaveFile(machine, file, fileWriteback(machine, file, pages[i], last))
       await work.step(Math.min(stepPages, pages.length - i) * pageSize)
     }
     this.sync()

@@ -5,7 +5,6 @@
  *     const file = memory.open(nodeFile('huge.db', 'r+'))
  *     using map = memory.space().map(file, { writable: true })
  */
-import { EDEADLK } from '../abi/errno.ts'
 import { MAX_FRAMES } from '../abi/limits.ts'
 import { MM_NR_TABLES } from '../frame/mm-table.ts'
 import { VMSTAT_NAMES } from '../frame/vmstat.ts'
@@ -148,7 +147,7 @@ export class Memory {
   /** Evicts what can be evicted, dirty pages by writing them. → pages freed. */
   shrink(): number {
     const { machine } = this
-    if (!machine.enter()) throw systemError(-EDEADLK, 'shrink')
+    if (!machine.enter()) throw systemError(-machine.refused, 'shrink')
     const freed = machine.reclaim.shrinkAll()
     machine.leave()
     return freed
@@ -202,7 +201,7 @@ export class Memory {
   close(): void {
     const m = this.machine
     if (!m.open) return
-    if (!m.enter()) throw systemError(-EDEADLK, 'close')
+    if (!m.enter()) throw systemError(-m.refused, 'close')
     let first = 0
     for (let mm = 1; mm <= m.mms.maxMms; mm++) {
       const result = m.mms.isAlive(mm) ? endMm(m, mm) : 0

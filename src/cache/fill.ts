@@ -7,13 +7,21 @@
  * The window doubles from 4 pages up to `maxWindowPages` while each fill begins where the last one ended (Linux: ondemand
  * readahead, without its asynchronous half). Readahead takes free frames and what reclaim can give, and never fails a
  * fault: only the page that was asked for can.
+ *
+ * A page that is being read is in the cache already, PG_LOCKED and not PG_UPTODATE: it is read once, however many want it.
+ *
+ * Lock: machine lock, given back while a store reads. The run and the bounce buffer are this thread's.
  */
-import { EIO } from '../abi/errno.ts'
+import { EAGAIN, EIO } from '../abi/errno.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
-import { F_FLAGS, FRAME_SHIFT, PG_READAHEAD, PG_UPTODATE } from '../frame/frame-table.ts'
+import { F_FLAGS, F_MAPPING, FRAME_SHIFT, PG_LOCKED, PG_READAHEAD, PG_UPTODATE } from '../frame/frame-table.ts'
 import type { Lru } from '../frame/lru.ts'
 import { TRACE_READ, type Trace } from '../frame/trace.ts'
 import { PGPGIN, READ_ERRORS, READAHEAD_HITS, READAHEAD_PAGES, STORE_READS } from '../frame/vmstat.ts'
+import { WAIT_PAGE } from '../sync/lock-order.ts'
+import type { Sync } from '../sync/sync.ts'
+import { IO_FILL } from '../sync/threads.ts'
+import type { FetchQueue } from './fetch-queue.ts'
 import type { FileTable, InodeTable } from './inodes.ts'
 import type { PageCache } from './page-cache.ts'
 
@@ -21,6 +29,9 @@ import type { PageCache } from './page-cache.ts'
 export const RA_NORMAL = 0 as const
 export const RA_RANDOM = 1 as const
 export const RA_SEQUENTIAL = 2 as const
+
+/** What `fill` gives when the page is on its way. Below every -errno. */
+export const FILL_PARKED = -0x10000
 
 const FIRST_WINDOW_PAGES = 4
 /** Runs of frames shorter than this on average are read through the bounce buffer. */
@@ -34,7 +45,10 @@ export class Filler {
   readonly lru: Lru
   readonly maxWindowPages: number
   readonly bounce: Uint8Array
+  /** Pages that stores which answer later are asked for. */
+  readonly requests: FetchQueue
   readonly #trace: Trace
+  readonly #sync: Sync
   readonly #run: Int32Array
 
   constructor(
@@ -43,7 +57,9 @@ export class Filler {
     allocator: FrameAllocator,
     lru: Lru,
     maxWindowPages: number,
-    trace: Trace
+    trace: Trace,
+    sync: Sync,
+    requests: FetchQueue
   ) {
     this.cache = cache
     this.inodes = cache.inodes
@@ -52,6 +68,8 @@ export class Filler {
     this.lru = lru
     this.maxWindowPages = maxWindowPages
     this.#trace = trace
+    this.#sync = sync
+    this.requests = requests
     this.bounce = new Uint8Array(Math.max(1, maxWindowPages) * allocator.ram.pageSize)
     this.#run = new Int32Array(Math.max(1, maxWindowPages))
   }
@@ -65,28 +83,29 @@ export class Filler {
     this.cache.vmstat[READAHEAD_HITS]++
   }
 
-  /** Reads a page that is not in the cache, which lies below the end of the file. → frame, or -errno (0: no memory). */
+  /**
+   * Reads a page that is not in the cache, which lies below the end of the file. → frame, or -errno (0: no memory); FILL_PARKED when a
+   * store that answers later was asked for it. Gives the machine lock back while the store reads.
+   */
   fill(inode: number, file: number, index: number, advice: number): number {
-    const window = this.#window(inode, file, index, advice)
-    const n = this.#takeFrames(inode, index, window)
+    const n = this.#begin(inode, index, this.#window(inode, file, index, advice))
     if (n === 0) return 0
     this.files.raNext[file] = index + n
+    if (this.inodes.pager[inode] !== 0) return this.#ask(inode, index, n)
     const error = this.#read(inode, index, n)
-    if (error === 0 || n === 1) {
-      if (error < 0) {
-        this.allocator.free(this.#run[0])
-        return error
-      }
-      return this.#insert(inode, index, n)
+    if (error === 0) return this.#finish(n)
+    if (n === 1) {
+      this.#abandon(0, 1)
+      return error
     }
     // Readahead must not fail a page that can be read: try that one alone.
-    for (let i = 1; i < n; i++) this.allocator.free(this.#run[i])
+    const first = this.#run[0]
+    this.#abandon(1, n)
     const alone = this.#read(inode, index, 1)
-    if (alone < 0) {
-      this.allocator.free(this.#run[0])
-      return alone
-    }
-    return this.#insert(inode, index, 1)
+    if (alone === 0) return this.#finish(1)
+    this.#run[0] = first
+    this.#abandon(0, 1)
+    return alone
   }
 
   /** Brings in [first, last], whatever can be had without an error; what madvise(WILLNEED) asks for. */
@@ -97,15 +116,33 @@ export class Filler {
         index++
         continue
       }
-      const n = this.#takeFrames(inode, index, Math.min(last - index + 1, Math.max(1, this.maxWindowPages)))
+      const n = this.#begin(inode, index, Math.min(last - index + 1, Math.max(1, this.maxWindowPages)))
       if (n === 0) return
-      if (this.#read(inode, index, n) < 0) {
-        for (let i = 0; i < n; i++) this.allocator.free(this.#run[i])
+      if (this.inodes.pager[inode] !== 0) {
+        if (this.#ask(inode, index, n) !== FILL_PARKED) return
+      } else if (this.#read(inode, index, n) < 0) {
+        this.#abandon(0, n)
         return
-      }
-      this.#insert(inode, index, n)
+      } else this.#finish(n)
       index += n
     }
+  }
+
+  /** Makes a page that a store brought later, or that could not be had, known to those who wait for it. */
+  deliver(frame: number): void {
+    const { w } = this.cache.frames
+    const at = (frame << FRAME_SHIFT) + F_FLAGS
+    w[at] = (w[at] | PG_UPTODATE) & ~PG_LOCKED
+    this.inodes.nrFilling[w[(frame << FRAME_SHIFT) + F_MAPPING]]--
+    this.lru.add(frame)
+    if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, frame)
+  }
+
+  withdraw(frame: number): void {
+    this.inodes.nrFilling[this.cache.frames.row(frame, F_MAPPING)]--
+    this.cache.remove(frame)
+    this.allocator.free(frame)
+    if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, frame)
   }
 
   /** How many pages to read at `index`, itself included. */
@@ -125,21 +162,51 @@ export class Filler {
     return pages > left ? left : pages
   }
 
-  /** Frames for up to `want` pages from `index`, ending before the first one that is cached. → how many. */
-  #takeFrames(inode: number, index: number, want: number): number {
+  /**
+   * Frames for up to `want` pages from `index`, ending before the first one that is cached, entered in the cache: locked, without
+   * contents, and on no list of reclaim's, so that others who want them wait. → how many.
+   */
+  #begin(inode: number, index: number, want: number): number {
+    const { cache, allocator } = this
     let n = 1
-    while (n < want && this.cache.lookup(inode, index + n) === 0) n++
-    if (n > 1) this.allocator.ensureFree(n)
-    const first = this.allocator.alloc()
+    while (n < want && cache.lookup(inode, index + n) === 0) n++
+    if (n > 1) allocator.ensureFree(n)
+    const first = allocator.alloc()
     if (first === 0) return 0
     this.#run[0] = first
     let got = 1
     while (got < n) {
-      const frame = this.allocator.allocNoReclaim()
+      const frame = allocator.allocNoReclaim()
       if (frame === 0) break
       this.#run[got++] = frame
     }
+    const { w } = cache.frames
+    for (let i = got - 1; i >= 0; i--) {
+      const frame = this.#run[i]
+      w[(frame << FRAME_SHIFT) + F_FLAGS] = i === 0 ? PG_LOCKED : PG_LOCKED | PG_READAHEAD
+      cache.add(frame, inode, index + i)
+    }
+    this.inodes.nrFilling[inode] += got
     return got
+  }
+
+  /** The first n pages of the run have their contents. → the frame of the first. */
+  #finish(n: number): number {
+    const first = this.#run[0]
+    for (let i = n - 1; i >= 0; i--) this.deliver(this.#run[i])
+    if (n > 1) this.cache.vmstat[READAHEAD_PAGES] += n - 1
+    return first
+  }
+
+  /** Pages [from, to) of the run could not be read, or are not wanted. */
+  #abandon(from: number, to: number): void {
+    for (let i = from; i < to; i++) this.withdraw(this.#run[i])
+  }
+
+  #ask(inode: number, index: number, n: number): number {
+    if (this.requests.push(inode, index, n)) return FILL_PARKED
+    this.#abandon(0, n)
+    return -EAGAIN
   }
 
   /** Reads n pages from `index` into the run's frames. → 0 or -errno. */
@@ -172,11 +239,14 @@ export class Filler {
   #readStore(inode: number, index: number, buffer: Uint8Array, offset: number, pages: number): number {
     const { pageSize } = this.allocator.ram
     const { vmstat } = this.cache
-    const store = this.inodes.stores[inode]
+    const store = this.inodes.store(inode)
     if (store === undefined) return -EIO
     const position = index * pageSize
     const length = pages * pageSize
+    const expected = Math.min(length, Math.min(this.inodes.sizeBytes[inode], this.inodes.storeBytes[inode]) - position)
+    this.#sync.openWindow(IO_FILL, inode, index, pages)
     const done = store.read(position, buffer, offset, length)
+    this.#sync.closeWindow()
     vmstat[STORE_READS]++
     this.#trace.add(TRACE_READ, inode, index, pages, done < 0 ? done : 0)
     vmstat[PGPGIN] += pages
@@ -186,25 +256,11 @@ export class Filler {
       return done
     }
     // Short: right at the end of the store, wrong before it (somebody cut the file behind our back).
-    const expected = Math.min(length, Math.min(this.inodes.sizeBytes[inode], this.inodes.storeBytes[inode]) - position)
     if (done < expected) {
       vmstat[READ_ERRORS]++
       return -EIO
     }
     buffer.fill(0, offset + done, offset + length)
     return 0
-  }
-
-  #insert(inode: number, index: number, n: number): number {
-    const { cache, lru } = this
-    const { w } = cache.frames
-    for (let i = n - 1; i >= 0; i--) {
-      const frame = this.#run[i]
-      w[(frame << FRAME_SHIFT) + F_FLAGS] = i === 0 ? PG_UPTODATE : PG_UPTODATE | PG_READAHEAD
-      cache.add(frame, inode, index + i)
-      lru.add(frame)
-    }
-    if (n > 1) cache.vmstat[READAHEAD_PAGES] += n - 1
-    return this.#run[0]
   }
 }

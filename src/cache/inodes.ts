@@ -5,10 +5,15 @@
  * struct file): its mode, its readahead state, and the write error it saw last. Vmas hold files, files hold inodes;
  * rows are freed when the last reference goes. Rows are numbers from 1; inode 0 is the swap cache.
  *
- * Sizes are bytes, as doubles. The store objects themselves are per thread and kept outside the columns.
+ * Sizes are bytes, as doubles. The store objects themselves are per thread and kept outside the columns (store-table).
  */
+import { EAGAIN } from '../abi/errno.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 import type { GuardedStore } from '../store/guard.ts'
+import { WAIT_INODE } from '../sync/lock-order.ts'
+import type { Sync } from '../sync/sync.ts'
+import { T_INODE } from '../sync/threads.ts'
+import { StoreTable } from './store-table.ts'
 
 /** Bytes live in a store; pages are a cache of it. Dirty pages are accounted (page_mkwrite, page_mkclean). */
 export const INODE_STORE = 1 as const
@@ -42,10 +47,17 @@ export class InodeTable {
   readonly sizeBytes: Float64Array
   /** Bytes that the store has at least: less than `sizeBytes` while pages written past its end are not written back. */
   readonly storeBytes: Float64Array
-  readonly stores: (GuardedStore | undefined)[] = []
-  readonly names: string[] = []
+  /** The inode lock: 0 free, else the number of the thread that has it + 1. Changed under the machine lock. */
+  readonly lock: Int32Array
+  /** Pages that are on their way from the store; and 1 while pages are about to be cut away, so that no more are sent for. */
+  readonly nrFilling: Int32Array
+  readonly cutting: Int32Array
+  /** For a store that answers later: the number of the thread that has it + 1. 0 for one that answers at once. */
+  readonly pager: Int32Array
+  readonly stores: StoreTable
+  readonly #sync: Sync
 
-  constructor(columns: ColumnSource, capacity: number) {
+  constructor(columns: ColumnSource, capacity: number, sync: Sync) {
     const n = capacity + 1
     this.capacity = capacity
     this.kind = columns.int32('inodes', n)
@@ -57,6 +69,12 @@ export class InodeTable {
     this.wbErrno = columns.int32('inodes', n)
     this.sizeBytes = columns.float64('inodes', n)
     this.storeBytes = columns.float64('inodes', n)
+    this.lock = columns.int32('inodes', n)
+    this.pager = columns.int32('inodes', n)
+    this.nrFilling = columns.int32('inodes', n)
+    this.cutting = columns.int32('inodes', n)
+    this.#sync = sync
+    this.stores = new StoreTable(columns, capacity, sync.isShared)
   }
 
   /** A free row with one reference, or 0. */
@@ -72,8 +90,11 @@ export class InodeTable {
       this.wbErrno[i] = 0
       this.sizeBytes[i] = 0
       this.storeBytes[i] = 0
-      this.stores[i] = store
-      this.names[i] = name
+      this.lock[i] = 0
+      this.pager[i] = 0
+      this.nrFilling[i] = 0
+      this.cutting[i] = 0
+      this.stores.set(i, name, store)
       return i
     }
     return 0
@@ -81,8 +102,36 @@ export class InodeTable {
 
   free(inode: number): void {
     this.kind[inode] = 0
-    this.stores[inode] = undefined
-    this.names[inode] = ''
+    this.stores.forget(inode)
+  }
+
+  /** Takes the inode lock, waiting for another thread that has it (the machine lock is given back meanwhile). → 0 or an errno. */
+  acquire(inode: number): number {
+    const sync = this.#sync
+    if (!sync.isShared) return 0
+    sync.beginWait()
+    while (this.lock[inode] !== 0) {
+      if (!sync.maySleep) return EAGAIN
+      sync.isPatient(this.lock[inode] - 1)
+      const error = sync.waitFor(WAIT_INODE, inode)
+      if (error !== 0) return error
+    }
+    this.lock[inode] = sync.me + 1
+    sync.threads.w[sync.row + T_INODE] = inode
+    return 0
+  }
+
+  release(inode: number): void {
+    const sync = this.#sync
+    if (!sync.isShared) return
+    this.lock[inode] = 0
+    sync.threads.w[sync.row + T_INODE] = 0
+    sync.wakeAll(WAIT_INODE, inode)
+  }
+
+  /** This thread's store for the inode; undefined for memory that has none. */
+  store(inode: number): GuardedStore | undefined {
+    return this.stores.get(inode)
   }
 
   isShmem(inode: number): boolean {

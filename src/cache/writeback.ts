@@ -13,17 +13,38 @@
  * open file learns of it once, at its next sync (Linux 4.13's errseq_t).
  *
  * Bytes past the end of the file in the last page are zeroed before the write and never reach the store.
+ *
+ * Lock: machine lock. `sync` takes the inode lock, so that one thread at a time writes a file, and gives the machine lock back while
+ * the store writes and flushes; the pages are PG_WRITEBACK meanwhile: they can be used and stored to, but not evicted, truncated or
+ * written by somebody else.
  */
 import { EIO } from '../abi/errno.ts'
-import { F_FLAGS, F_INDEX, F_MAPPING, type FrameTable, PG_DIRTY } from '../frame/frame-table.ts'
+import {
+  F_FLAGS,
+  F_INDEX,
+  F_MAPPING,
+  FRAME_SHIFT,
+  type FrameTable,
+  PG_CACHED,
+  PG_DIRTY,
+  PG_WRITEBACK
+} from '../frame/frame-table.ts'
 import type { Ram } from '../frame/ram.ts'
 import { TRACE_WRITEBACK, type Trace } from '../frame/trace.ts'
 import { PGPGOUT, STORE_FLUSHES, STORE_WRITES, WRITE_ERRORS } from '../frame/vmstat.ts'
+import type { GuardedStore } from '../store/guard.ts'
+import { WAIT_PAGE } from '../sync/lock-order.ts'
+import type { Sync } from '../sync/sync.ts'
+import { IO_NONE, IO_WRITEBACK } from '../sync/threads.ts'
 import { DIRTY, type FileTable, type InodeTable } from './inodes.ts'
 import type { PageCache } from './page-cache.ts'
 
 /** Makes every pte of a frame clean and read-only, so that the next store faults (rmap's page_mkclean). */
 export type CleanHook = (frame: number) => void
+
+/** Whether the machine lock is held while the store writes: reclaim, which runs in the middle of anything, keeps it. */
+export const UNDER_LOCK = 0 as const
+export const IN_WINDOWS = 1 as const
 
 export class Writeback {
   readonly cache: PageCache
@@ -33,10 +54,11 @@ export class Writeback {
   readonly #frames: FrameTable
   readonly #bounce: Uint8Array
   readonly #trace: Trace
+  readonly #sync: Sync
   readonly #maxRunPages: number
   #clean: CleanHook = () => {}
 
-  constructor(cache: PageCache, files: FileTable, ram: Ram, bounce: Uint8Array, trace: Trace) {
+  constructor(cache: PageCache, files: FileTable, ram: Ram, bounce: Uint8Array, trace: Trace, sync: Sync) {
     this.cache = cache
     this.inodes = cache.inodes
     this.files = files
@@ -44,6 +66,7 @@ export class Writeback {
     this.#frames = cache.frames
     this.#bounce = bounce
     this.#trace = trace
+    this.#sync = sync
     this.#maxRunPages = bounce.length / ram.pageSize
   }
 
@@ -51,16 +74,29 @@ export class Writeback {
     this.#clean = hook
   }
 
-  /** Writes the dirty pages with index in [first, last]; goes on after a failed run. → 0 or the first -errno. */
-  writeRange(inode: number, first: number, last: number): number {
-    if (this.inodes.stores[inode] === undefined) return 0
+  /**
+   * Writes the dirty pages with index in [first, last]; goes on after a failed run. With IN_WINDOWS the machine lock is given back
+   * while the store works, and the caller holds the inode lock. → 0 or the first -errno.
+   */
+  writeRange(inode: number, first: number, last: number, how: typeof UNDER_LOCK | typeof IN_WINDOWS): number {
+    const store = this.inodes.store(inode)
+    if (store === undefined) return 0
     const dirty = this.cache.collect(inode, first, last, DIRTY)
+    const indexes = dirty.map(frame => this.#frames.row(frame, F_INDEX))
     let error = 0
     let from = 0
     while (from < dirty.length) {
+      // Pages may have been written, cleaned or dropped by others since they were collected, while the lock was given back.
+      if (!this.#isToWrite(dirty[from], inode, indexes[from])) {
+        from++
+        continue
+      }
       let to = from + 1
-      while (to < dirty.length && to - from < this.#maxRunPages && this.#follows(dirty[to], dirty[to - 1])) to++
-      const result = this.#writeRun(inode, dirty, from, to)
+      while (to < dirty.length && to - from < this.#maxRunPages && indexes[to] === indexes[to - 1] + 1) {
+        if (!this.#isToWrite(dirty[to], inode, indexes[to])) break
+        to++
+      }
+      const result = this.#writeRun(store, inode, dirty, from, to, how)
       if (result < 0 && error === 0) error = result
       from = to
     }
@@ -75,18 +111,26 @@ export class Writeback {
     let last = index
     while (index - first < this.#maxRunPages / 2 && this.#isDirty(inode, first - 1)) first--
     while (last - first + 1 < this.#maxRunPages && this.#isDirty(inode, last + 1)) last++
-    return this.writeRange(inode, first, last)
+    return this.writeRange(inode, first, last, UNDER_LOCK)
   }
 
-  /** Writes all dirty pages of [first, last], and the size, and has the store flush. → 0 or the first -errno. */
+  /**
+   * Writes all dirty pages of [first, last], and the size, and has the store flush, with the inode lock; gives the machine lock back
+   * meanwhile. → 0 or the first -errno.
+   */
   sync(inode: number, first: number, last: number): number {
-    const store = this.inodes.stores[inode]
+    const store = this.inodes.store(inode)
     if (store === undefined || store.readOnly) return 0
-    let written = this.writeRange(inode, first, last)
+    const error = this.inodes.acquire(inode)
+    if (error !== 0) return -error
+    let written = this.writeRange(inode, first, last, IN_WINDOWS)
     if (written === 0) written = this.extendStore(inode)
     this.cache.vmstat[STORE_FLUSHES]++
+    this.#sync.openWindow(IO_NONE, inode, 0, 0)
     const flushed = store.flush()
+    this.#sync.closeWindow()
     if (flushed < 0) this.#noteError(inode, flushed)
+    this.inodes.release(inode)
     return written < 0 ? written : flushed
   }
 
@@ -96,7 +140,7 @@ export class Writeback {
    */
   extendStore(inode: number): number {
     const size = this.inodes.sizeBytes[inode]
-    const store = this.inodes.stores[inode]
+    const store = this.inodes.store(inode)
     if (store === undefined || this.inodes.storeBytes[inode] >= size) return 0
     const result = store.truncate(size)
     if (result < 0) this.#noteError(inode, result)
@@ -121,8 +165,11 @@ export class Writeback {
     return -this.inodes.wbErrno[inode]
   }
 
-  #follows(frame: number, before: number): boolean {
-    return this.#frames.row(frame, F_INDEX) === this.#frames.row(before, F_INDEX) + 1
+  #isToWrite(frame: number, inode: number, index: number): boolean {
+    const { w } = this.#frames
+    const row = frame << FRAME_SHIFT
+    const state = w[row + F_FLAGS] & (PG_CACHED | PG_DIRTY | PG_WRITEBACK)
+    return state === (PG_CACHED | PG_DIRTY) && w[row + F_MAPPING] === inode && w[row + F_INDEX] === index
   }
 
   #isDirty(inode: number, index: number): boolean {
@@ -131,8 +178,16 @@ export class Writeback {
     return frame !== 0 && (this.#frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0
   }
 
-  #writeRun(inode: number, dirty: Int32Array, from: number, to: number): number {
+  #writeRun(
+    store: GuardedStore,
+    inode: number,
+    dirty: Int32Array,
+    from: number,
+    to: number,
+    how: typeof UNDER_LOCK | typeof IN_WINDOWS
+  ): number {
     const { pageSize, u8 } = this.ram
+    const { w } = this.#frames
     const firstIndex = this.#frames.row(dirty[from], F_INDEX)
     const position = firstIndex * pageSize
     const sizeBytes = this.inodes.sizeBytes[inode]
@@ -144,6 +199,11 @@ export class Writeback {
       if (i > from && dirty[i] !== dirty[i - 1] + 1) contiguous = false
     }
     if (length <= 0) return 0
+    if (this.#sync.isShared) {
+      // No entry allows stores any more; those that are under way belong to what is written.
+      this.#sync.changed()
+      for (let i = from; i < to; i++) this.#sync.settle(dirty[i])
+    }
     const tail = (position + length) % pageSize
     if (tail !== 0) this.ram.zeroPart(dirty[to - 1], tail, pageSize)
     let buffer = u8
@@ -156,8 +216,18 @@ export class Writeback {
         buffer.set(u8.subarray(base, base + pageSize), (i - from) * pageSize)
       }
     }
-    const store = this.inodes.stores[inode]
-    const done = store === undefined ? -EIO : store.write(position, buffer, offset, length)
+    if (how === IN_WINDOWS) {
+      for (let i = from; i < to; i++) w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] |= PG_WRITEBACK
+      this.#sync.openWindow(IO_WRITEBACK, inode, firstIndex, to - from)
+    }
+    const done = store.write(position, buffer, offset, length)
+    if (how === IN_WINDOWS) {
+      this.#sync.closeWindow()
+      for (let i = from; i < to; i++) {
+        w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
+        if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, dirty[i])
+      }
+    }
     this.cache.vmstat[STORE_WRITES]++
     this.#trace.add(TRACE_WRITEBACK, inode, firstIndex, to - from, done < 0 ? done : 0)
     if (done === length) {

@@ -11,6 +11,7 @@
  */
 import { broken } from '../base/assert.ts'
 import { Bitmap } from '../base/bitmap.ts'
+import type { Sync } from '../sync/sync.ts'
 import {
   type ColumnSource,
   F_FLAGS,
@@ -40,6 +41,7 @@ export type FailHook = () => boolean
 export class FrameAllocator {
   readonly ram: Ram
   readonly frames: FrameTable
+  readonly #sync: Sync
   readonly #free: Bitmap
   readonly #state: Int32Array
   readonly #poison: Uint8Array | undefined
@@ -47,10 +49,11 @@ export class FrameAllocator {
   #makeRun: ((n: number) => boolean) | undefined
   #fail: FailHook | undefined
 
-  constructor(columns: ColumnSource, ram: Ram, frames: FrameTable, poison: 'poison' | 'plain') {
+  constructor(columns: ColumnSource, ram: Ram, frames: FrameTable, poison: 'poison' | 'plain', sync: Sync) {
     const n = ram.nrFrames
     this.ram = ram
     this.frames = frames
+    this.#sync = sync
     this.#free = new Bitmap(
       columns.int32('free bitmap', Bitmap.nrWords(n)),
       columns.int32('free bitmap', Bitmap.nrSummaryWords(n)),
@@ -159,6 +162,11 @@ export class FrameAllocator {
 
   free(frame: number): void {
     if (frame <= 0 || this.#free.has(frame)) broken(`frame ${frame} freed twice`)
+    if (this.#sync.isShared) {
+      // No entry has the frame any more. Whoever found it in one before: loads are made again, stores are waited for.
+      this.#sync.changed()
+      this.#sync.settle(frame)
+    }
     const { w } = this.frames
     const row = frame << FRAME_SHIFT
     w[row + F_FLAGS] = 0

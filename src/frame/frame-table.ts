@@ -99,10 +99,19 @@ export class FrameTable {
     this.w[(frame << FRAME_SHIFT) + F_FLAGS] -= PIN_ONE
   }
 
+  /** Whether the frame has the contents of its page: false while they are on their way from the store. */
+  isUptodate(frame: number): boolean {
+    return (this.w[(frame << FRAME_SHIFT) + F_FLAGS] & PG_UPTODATE) !== 0
+  }
+
   /** True when nothing holds the frame any more: not cached, not mapped, not pinned, not locked. */
   isUnused(frame: number): boolean {
     const row = frame << FRAME_SHIFT
     const flags = this.w[row + F_FLAGS]
-    return (flags & (PG_CACHED | PG_LOCKED)) === 0 && flags >>> PIN_SHIFT === 0 && this.w[row + F_MAPCOUNT] === 0
+    return (
+      (flags & (PG_CACHED | PG_LOCKED | PG_WRITEBACK)) === 0 &&
+      flags >>> PIN_SHIFT === 0 &&
+      this.w[row + F_MAPCOUNT] === 0
+    )
   }
 }

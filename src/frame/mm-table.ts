@@ -41,7 +41,7 @@ export const MM_BRK_OFF = 19 as const
 /** Ranges being invalidated now; and a number that grows with each that ends and each page invalidated alone. */
 export const MM_NOTIFY_COUNT = 20 as const
 export const MM_NOTIFY_SEQ = 21 as const
-/** The mmap lock: 0 free, -1 taken. There are no readers yet (docs/locking.md). */
+/** The mmap lock: 0 free, -1 taken for writing, else the number of readers. Changed under the machine lock. */
 export const MM_MMAP_LOCK = 22 as const
 /** Where the search for free address space begins. */
 export const MM_FREE_HINT = 23 as const
@@ -51,6 +51,11 @@ export const MM_MAJ_FLT = 25 as const
 /** Limits in pages, or -1: locked memory and address space. */
 export const MM_RLIMIT_MEMLOCK = 26 as const
 export const MM_RLIMIT_AS = 27 as const
+
+/** Threads that wait to take the mmap lock for writing: new readers wait for them. Outlives the address space. */
+export const MM_WAITING_WRITERS = 28 as const
+/** Grows when a leaf page table is given back: what threads remember of tables holds no longer. */
+export const MM_TABLE_SEQ = 29 as const
 
 export class MmTable {
   readonly w: Int32Array
@@ -82,9 +87,13 @@ export class MmTable {
       const at = mm << MM_SHIFT
       if (this.w[at + MM_ALIVE] !== 0) continue
       const generation = this.w[at + MM_GENERATION] + 1
+      const waiting = this.w[at + MM_WAITING_WRITERS]
+      const tableSeq = this.w[at + MM_TABLE_SEQ]
       this.w.fill(0, at, at + (1 << MM_SHIFT))
       this.w[at + MM_ALIVE] = 1
       this.w[at + MM_GENERATION] = generation
+      this.w[at + MM_WAITING_WRITERS] = waiting
+      this.w[at + MM_TABLE_SEQ] = tableSeq
       this.w[at + MM_RLIMIT_MEMLOCK] = -1
       this.w[at + MM_RLIMIT_AS] = -1
       return mm

@@ -45,7 +45,7 @@ export function faultAround(m: Machine, mm: number, vma: number, vpn: number): v
     const index = vmas.linearIndex(vma, page)
     if (index > lastIndex) return
     const frame = cache.lookup(inode, index)
-    if (frame === 0) continue
+    if (frame === 0 || !m.frames.isUptodate(frame)) continue
     m.filler.noteHit(frame)
     m.rmap.addRmap(frame, mm, vma, page)
     tables.set(slot, mkPte(frame, flags))

@@ -16,9 +16,18 @@
  * in `m.lastError`. Lock: `Machine.enter`, for the one fault; whether the page left its file meanwhile is checked once it is
  * in hand.
  */
-import { EAGAIN, EDEADLK, ENOMEM } from '../abi/errno.ts'
-import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM, FAULT_RETRY } from '../abi/fault.ts'
-import { RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '../cache/fill.ts'
+import { EAGAIN, ENOMEM, ESRCH } from '../abi/errno.ts'
+import {
+  ACCESS_WRITE,
+  FAULT_ACCERR,
+  FAULT_BUS,
+  FAULT_MAPERR,
+  FAULT_OK,
+  FAULT_OOM,
+  FAULT_RETRY,
+  FAULT_WAIT
+} from '../abi/fault.ts'
+import { FILL_PARKED, RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
 import {
   F_FLAGS,
@@ -66,7 +75,7 @@ import {
   VM_WRITE
 } from '../vma/flags.ts'
 import { faultAround, faultAroundFirst } from './fault-around.ts'
-import { bringPage, FILL_HOLES } from './filemap.ts'
+import { bringPage, FILL_HOLES, fetchError } from './filemap.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
 
 const MAX_ROUNDS = 4
@@ -80,13 +89,48 @@ export const NEEDS_NODE = 1 as const
  * a store's or notifier's callback is FAULT_BUS with EDEADLK: what it needs may be half changed.
  */
 export function handleMmFault(m: Machine, mm: number, vpn: number, access: number): number {
-  if (!m.enter()) return busError(m, EDEADLK)
-  const code = faultInside(m, mm, vpn, access)
-  m.leave()
+  const code = lockPage(m, mm, 0, vpn, access)
+  if (code === FAULT_OK) m.unlockMmRead(mm)
   return code
 }
 
-/** The same, within a verb. */
+/**
+ * The same, and on FAULT_OK the mmap lock (for reading) and the machine lock are still held: until `unlockMmRead`, the entry allows the
+ * access and its frame is the page's. `generation` is the address space's, 0 for any.
+ */
+export function lockPage(m: Machine, mm: number, generation: number, vpn: number, access: number): number {
+  const since = m.filler.requests.nrFailures
+  for (let round = 0; ; round++) {
+    if (!m.lockMmRead(mm, generation)) return m.refused === ESRCH ? FAULT_MAPERR : busError(m, m.refused)
+    const code = faultInside(m, mm, vpn, access)
+    if (code === FAULT_OK) return FAULT_OK
+    if (code !== FAULT_WAIT) {
+      m.unlockMmRead(mm)
+      return code
+    }
+    if (round === 0) m.sync.beginWait()
+    const inode = m.frames.row(m.waitFrame, F_MAPPING)
+    const index = m.frames.row(m.waitFrame, F_INDEX)
+    const error = m.waitForPageOutside(mm) || fetchError(m, since, inode, index)
+    if (error !== 0) return busError(m, error)
+  }
+}
+
+/** `faultInside` that also waits for pages on their way. For verbs that hold the mmap lock anyhow; others let it go (`lockPage`). */
+export function faultThrough(m: Machine, mm: number, vpn: number, access: number): number {
+  const since = m.filler.requests.nrFailures
+  for (let round = 0; ; round++) {
+    const code = faultInside(m, mm, vpn, access)
+    if (code !== FAULT_WAIT) return code
+    if (round === 0) m.sync.beginWait()
+    const inode = m.frames.row(m.waitFrame, F_MAPPING)
+    const index = m.frames.row(m.waitFrame, F_INDEX)
+    const error = m.waitForPageInside() || fetchError(m, since, inode, index)
+    if (error !== 0) return busError(m, error)
+  }
+}
+
+/** The same, within a verb. May give FAULT_WAIT. */
 export function faultInside(m: Machine, mm: number, vpn: number, access: number): number {
   m.vmstat[PGFAULT]++
   const majorBefore = m.vmstat[PGMAJFAULT]
@@ -151,6 +195,12 @@ function busError(m: Machine, errno: number): number {
 function pageError(m: Machine, error: number): number {
   m.lastError = -error
   return error === -ENOMEM ? FAULT_OOM : FAULT_BUS
+}
+
+function waitFor(m: Machine, inode: number, frame: number): number {
+  m.waitInode = inode
+  m.waitFrame = frame
+  return FAULT_WAIT
 }
 
 function outOfMemory(m: Machine): number {
@@ -329,7 +379,9 @@ function fileFault(
 
   const advice = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
   const cached = m.cache.lookup(inode, pgoff)
+  if (cached !== 0 && !frames.isUptodate(cached)) return waitFor(m, inode, cached)
   const page = cached !== 0 ? cached : bringPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)
+  if (page === FILL_PARKED) return waitFor(m, inode, m.cache.lookup(inode, pgoff))
   if (page <= 0) return pageError(m, page)
   if (cached === 0 && m.inodes.kind[inode] === INODE_STORE) m.vmstat[PGMAJFAULT]++
   else m.filler.noteHit(page)

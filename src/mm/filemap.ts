@@ -1,11 +1,15 @@
 /**
  * The page of an inode, wherever it is: in the cache, in swap, in the store, or nowhere yet (Linux: filemap_fault and
- * shmem_getpage, without the locks).
+ * shmem_getpage).
  *
  * Results: a frame > 0, 0 for a hole that was not to be filled, or -errno (ENOMEM, EIO and the store's own, ENOSPC).
  * The caller pins the frame if it allocates anything before it is done with it.
+ *
+ * Lock: machine lock, given back while a store reads and while another thread's read of the page is waited for. The frame that comes
+ * back is in the cache and valid, with the lock held.
  */
 import { ENOMEM, ENOSPC } from '../abi/errno.ts'
+import { FILL_PARKED, RA_RANDOM } from '../cache/fill.ts'
 import { INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_SWAPBACKED, PG_UNEVICTABLE, PG_UPTODATE } from '../frame/frame-table.ts'
 import { NR_SHMEM, PSWPIN } from '../frame/vmstat.ts'
@@ -23,15 +27,37 @@ export function getPage(
   advice: number,
   holes: typeof FILL_HOLES | typeof KEEP_HOLES
 ): number {
-  const cached = m.cache.lookup(inode, index)
-  if (cached !== 0) {
-    m.filler.noteHit(cached)
-    return cached
+  const since = m.filler.requests.nrFailures
+  for (;;) {
+    const cached = m.cache.lookup(inode, index)
+    if (cached === 0) {
+      const failed = fetchError(m, since, inode, index)
+      if (failed !== 0) return -failed
+      const frame = bringPage(m, inode, file, index, advice, holes)
+      if (frame !== FILL_PARKED) return frame
+    } else if (m.frames.isUptodate(cached)) {
+      m.filler.noteHit(cached)
+      return cached
+    }
+    m.waitFrame = m.cache.lookup(inode, index)
+    m.waitInode = inode
+    const error = m.waitForPageInside()
+    if (error !== 0) return -error
   }
-  return bringPage(m, inode, file, index, advice, holes)
 }
 
-/** `getPage` of a page that is known not to be in the cache. */
+/** The errno for which a page that was waited for could not be had, of failures after the first `since`; 0 for none. */
+export function fetchError(m: Machine, since: number, inode: number, index: number): number {
+  if (m.inodes.pager[inode] === 0) return 0
+  const { requests } = m.filler
+  const failure = requests.failureSince(since, inode, index)
+  return failure < 0 ? 0 : requests.errnoOf(failure)
+}
+
+/**
+ * `getPage` of a page that is known not to be in the cache. FILL_PARKED when its store was asked and will answer later, or when another
+ * thread is about to cut pages away: faults that kept pages coming would keep it from that for good (Linux 3.16, shmem's punch).
+ */
 export function bringPage(
   m: Machine,
   inode: number,
@@ -41,6 +67,7 @@ export function bringPage(
   holes: typeof FILL_HOLES | typeof KEEP_HOLES
 ): number {
   const kind = m.inodes.kind[inode]
+  if (m.inodes.cutting[inode] !== 0 && m.inodes.lock[inode] !== m.sync.me + 1) return FILL_PARKED
   if (kind === INODE_STORE) {
     const frame = m.filler.fill(inode, file, index, advice)
     return frame === 0 ? -ENOMEM : frame
@@ -65,7 +92,11 @@ export function bringPage(
 /** A page that will be overwritten whole: no read, whatever it was. */
 export function getPageForOverwrite(m: Machine, inode: number, index: number): number {
   const cached = m.cache.lookup(inode, index)
-  if (cached !== 0) return cached
+  if (cached !== 0) {
+    if (m.frames.isUptodate(cached)) return cached
+    // It is being read: what comes is overwritten.
+    return getPage(m, inode, 0, index, RA_RANDOM, KEEP_HOLES)
+  }
   if (m.inodes.kind[inode] !== INODE_STORE) return getPage(m, inode, 0, index, 0, FILL_HOLES)
   const frame = m.allocator.allocZeroed()
   if (frame === 0) return -ENOMEM

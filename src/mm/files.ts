@@ -7,6 +7,7 @@
 import { EBADF, EINVAL, EMFILE, ENFILE } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { CLEAN, FILE_READ, FILE_WRITE, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
+import { UNDER_LOCK } from '../cache/writeback.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { GuardedStore } from '../store/guard.ts'
 import type { Store } from '../store/store.ts'
@@ -22,12 +23,12 @@ export function openStore(m: Machine, store: Store, mode: number): number {
   let inode = findInode(m, store)
   if (inode !== 0) {
     m.inodes.refs[inode]++
-    const known = m.inodes.stores[inode]
+    const known = m.inodes.store(inode)
     if (known !== undefined && !known.isOf(store)) {
       // One store serves the inode; a writable one replaces a read-only one.
       const other = new GuardedStore(store)
       if (known.readOnly && !store.readOnly) {
-        m.inodes.stores[inode] = other
+        m.inodes.stores.set(inode, store.name, other)
         known.close()
       } else other.close()
     }
@@ -45,7 +46,7 @@ export function openStore(m: Machine, store: Store, mode: number): number {
 
 /** Closes a store that cannot be opened, unless it is open already. */
 function refuse(m: Machine, store: Store, error: number): number {
-  if (m.inodes.stores[findInode(m, store)]?.isOf(store) !== true) new GuardedStore(store).close()
+  if (m.inodes.store(findInode(m, store))?.isOf(store) !== true) new GuardedStore(store).close()
   return error
 }
 
@@ -63,7 +64,7 @@ export function reopen(m: Machine, fd: number, mode: number): number {
   const file = fileOf(m, fd)
   if (file === 0) return -EBADF
   const inode = m.files.inode[file]
-  if ((mode & FILE_WRITE) !== 0 && m.inodes.stores[inode]?.readOnly === true) return -EBADF
+  if ((mode & FILE_WRITE) !== 0 && m.inodes.store(inode)?.readOnly === true) return -EBADF
   m.inodes.refs[inode]++
   return install(m, inode, mode)
 }
@@ -71,6 +72,27 @@ export function reopen(m: Machine, fd: number, mode: number): number {
 /** The open file behind a descriptor, or 0. */
 export function fileOf(m: Machine, fd: number): number {
   return Number.isInteger(fd) && fd >= 0 && fd < m.fds.length ? m.fds[fd] : 0
+}
+
+/**
+ * Begins a verb on the open file that was found behind a descriptor, and holds it: another thread may close the descriptor meanwhile. → the
+ * file, or -errno (-EBADF when it has been closed).
+ */
+export function enterFile(m: Machine, fd: number, file: number): number {
+  if (!m.enter()) return -m.refused
+  if (fileOf(m, fd) !== file) {
+    m.leave()
+    return -EBADF
+  }
+  m.files.refs[file]++
+  return file
+}
+
+/** Ends it. → `result`, or the error of the last close where the verb had none. */
+export function leaveFile(m: Machine, file: number, result: number): number {
+  const closed = putFile(m, file)
+  m.leave()
+  return result < 0 ? result : closed < 0 ? closed : result
 }
 
 /** Closes a descriptor. → 0, -EBADF, or the error of writing what was dirty. */
@@ -107,9 +129,9 @@ export function newQuota(m: Machine, maxPages: number): number {
 function putInode(m: Machine, inode: number): number {
   if (--m.inodes.refs[inode] > 0) return 0
   let result = 0
-  const store = m.inodes.stores[inode]
+  const store = m.inodes.store(inode)
   if (store !== undefined && !store.readOnly) {
-    result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES)
+    result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES, UNDER_LOCK)
     if (result === 0) result = m.writeback.extendStore(inode)
   }
   const pages = m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)
@@ -133,7 +155,7 @@ function putInode(m: Machine, inode: number): number {
 function findInode(m: Machine, store: Store): number {
   for (let i = 1; i <= m.inodes.capacity; i++) {
     if (m.inodes.kind[i] !== INODE_STORE) continue
-    const known = m.inodes.stores[i]
+    const known = m.inodes.store(i)
     if (known?.isOf(store) || (store.identity !== undefined && known?.identity === store.identity)) return i
   }
   return 0

@@ -5,7 +5,8 @@
  * A load works on any mapping that could be made readable. A store to a mapping that is not writable works only on a
  * private one, by a copy that the owner can still not store to; on a shared one it is refused.
  */
-import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_RETRY } from '../abi/fault.ts'
+import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_RETRY, FAULT_WAIT } from '../abi/fault.ts'
+import { F_INDEX, F_MAPPING } from '../frame/frame-table.ts'
 import { PGFAULT } from '../frame/vmstat.ts'
 import {
   PAGE_PROT_DEFAULT,
@@ -18,17 +19,13 @@ import {
 } from '../pgtable/pte.ts'
 import { VM_MAYREAD, VM_MAYWRITE, VM_PROT_MASK, VM_READ, VM_SHARED, VM_WRITE } from '../vma/flags.ts'
 import { resolveFault } from './fault.ts'
+import { fetchError } from './filemap.ts'
 import type { Machine } from './machine.ts'
 
-/** → the frame behind a page, borrowed until the next fault; or -(fault code). */
+/** → the frame behind a page, borrowed until the mmap lock, which the caller has, is let go; or -(fault code). */
 export function forcedFrame(m: Machine, mm: number, vpn: number, access: number): number {
-  if (!m.enter()) return -FAULT_BUS
-  const frame = forceOnce(m, mm, vpn, access)
-  m.leave()
-  return frame
-}
-
-function forceOnce(m: Machine, mm: number, vpn: number, access: number): number {
+  const since = m.filler.requests.nrFailures
+  m.sync.beginWait()
   for (;;) {
     const vma = m.vmas.at(mm, vpn)
     if (vma === 0) return -FAULT_MAPERR
@@ -40,6 +37,12 @@ function forceOnce(m: Machine, mm: number, vpn: number, access: number): number 
     m.vmstat[PGFAULT]++
     const code = resolveFault(m, mm, vma, vpn, slot, pte, access)
     if (code === FAULT_RETRY) continue
+    if (code === FAULT_WAIT) {
+      const inode = m.frames.row(m.waitFrame, F_MAPPING)
+      const index = m.frames.row(m.waitFrame, F_INDEX)
+      if ((m.waitForPageInside() || fetchError(m, since, inode, index)) !== 0) return -FAULT_BUS
+      continue
+    }
     return code === FAULT_OK ? settle(m, mm, vpn) : -code
   }
 }

@@ -5,6 +5,7 @@
  * options. Page numbers are virtual (vpn) or file pages (pgoff, index); frames are frame numbers.
  */
 
+import { EAGAIN, EDEADLK, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
 import type { Filler } from '../cache/fill.ts'
 import { type FileTable, INODE_RAMFS, type InodeTable } from '../cache/inodes.ts'
 import type { PageCache } from '../cache/page-cache.ts'
@@ -23,7 +24,7 @@ import {
   PG_MLOCKED
 } from '../frame/frame-table.ts'
 import type { Lru } from '../frame/lru.ts'
-import { MM_MMAP_LOCK, MM_SHIFT, type MmTable } from '../frame/mm-table.ts'
+import { MM_ALIVE, MM_GENERATION, MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS, type MmTable } from '../frame/mm-table.ts'
 import type { Ram } from '../frame/ram.ts'
 import type { Trace } from '../frame/trace.ts'
 import { NR_MLOCK } from '../frame/vmstat.ts'
@@ -34,6 +35,9 @@ import type { Reclaim } from '../reclaim/reclaim.ts'
 import type { RmapNodes } from '../rmap/nodes.ts'
 import type { Rmap } from '../rmap/rmap.ts'
 import type { SwapArea } from '../swap/swap-area.ts'
+import { READ_LOCKED, UNLOCKED, WAIT_INODE, WAIT_MMAP, WAIT_PAGE, WRITE_LOCKED } from '../sync/lock-order.ts'
+import type { Sync } from '../sync/sync.ts'
+import { S_OPEN, T_MMAP, T_MMAP_MODE } from '../sync/threads.ts'
 import type { VmaTable } from '../vma/vma-table.ts'
 
 /** True nonlinear mappings of every file, with exact dirty accounting. */
@@ -42,6 +46,7 @@ export const POLICY_NONLINEAR = 0 as const
 export const POLICY_LINUX = 1 as const
 
 export interface MachineParts {
+  readonly sync: Sync
   readonly ram: Ram
   readonly frames: FrameTable
   readonly allocator: FrameAllocator
@@ -73,6 +78,7 @@ export interface MachineParts {
 }
 
 export class Machine implements MachineParts {
+  readonly sync: Sync
   readonly ram: Ram
   readonly frames: FrameTable
   readonly allocator: FrameAllocator
@@ -100,14 +106,20 @@ export class Machine implements MachineParts {
   faultAroundPages: number
   /** The store's errno behind the last FAULT_BUS or FAULT_OOM, 0 when it was the end of the file. */
   lastError = 0
+  /** The frame that the last FAULT_WAIT is to wait for; 0 for the inode's lock. */
+  waitFrame = 0
+  waitInode = 0
+  /** This thread sleeps while another one brings a page from a store that answers later; else such an access gives EAGAIN. */
+  sleepsForPagers = false
   /** This thread is within a verb that changes the machine. */
   inside = false
-  /** False after the machine was closed. */
-  open = true
+  /** Why the last `enter`, `lockMm` or `lockMmRead` that gave false did: EDEADLK, EOWNERDEAD, EAGAIN or ESRCH. */
+  refused = 0
   /** Adds to or takes from a file's references; bound once, for the vma room. */
   readonly onFile: (file: number, delta: number) => void
 
   constructor(parts: MachineParts) {
+    this.sync = parts.sync
     this.ram = parts.ram
     this.frames = parts.frames
     this.allocator = parts.allocator
@@ -171,32 +183,161 @@ export class Machine implements MachineParts {
     if (!stays && (flags & PG_LRU) !== 0) this.lru.setEvictable(frame)
   }
 
+  /** False after the machine was closed, by whatever thread. */
+  get open(): boolean {
+    return this.sync.words[S_OPEN] !== 0
+  }
+
+  set open(open: boolean) {
+    this.sync.words[S_OPEN] = open ? 1 : 0
+  }
+
   /**
-   * Begins a verb that changes the machine. False when this thread is inside one already: a notifier or store that was
-   * called in the middle of it calls back, which gives EDEADLK.
+   * Begins a verb that changes the machine, and takes the machine lock if there are other threads. False when this thread is
+   * inside one already (a notifier or store that was called in the middle of it calls back), or the lock cannot be had: `refused`
+   * says why.
    */
   enter(): boolean {
-    if (this.inside) return false
+    if (this.inside) return this.#refuse(EDEADLK)
+    if (this.sync.isShared) {
+      const error = this.sync.lock()
+      if (error !== 0) return this.#refuse(error)
+    }
     this.inside = true
     return true
+  }
+
+  /** Enters to give something back: goes on where `enter` gives up, unless the machine is broken. */
+  reenter(): void {
+    while (!this.enter() && this.refused === EAGAIN);
+    this.inside = true
   }
 
   leave(): void {
     this.inside = false
+    if (this.sync.isShared) this.sync.unlock()
   }
 
-  /** Begins a verb and takes the mmap lock for writing. False when either cannot be had. */
-  tryLock(mm: number): boolean {
-    const at = (mm << MM_SHIFT) + MM_MMAP_LOCK
-    if (this.mms.w[at] !== 0 || this.inside) return false
-    this.mms.w[at] = -1
+  /**
+   * Begins a verb that changes mappings: takes the mmap lock for writing, and the machine lock. `generation` is the handle's, 0 for
+   * whatever address space has the row. False when they cannot be had, or the address space has ended meanwhile.
+   */
+  lockMm(mm: number, generation: number): boolean {
+    return this.#lockMm(mm, generation, WRITE_LOCKED)
+  }
+
+  /** The same for reading: vmas stay, others may fault at the same time. */
+  lockMmRead(mm: number, generation: number): boolean {
+    return this.#lockMm(mm, generation, READ_LOCKED)
+  }
+
+  #lockMm(mm: number, generation: number, mode: typeof READ_LOCKED | typeof WRITE_LOCKED): boolean {
+    if (this.inside) return this.#refuse(EDEADLK)
+    const { w } = this.mms
+    const row = mm << MM_SHIFT
+    if (this.sync.isShared) {
+      const error = this.#waitForMm(row, mm, mode)
+      if (error !== 0) return this.#refuse(error)
+      if (w[row + MM_ALIVE] === 0 || (generation !== 0 && w[row + MM_GENERATION] !== generation)) {
+        this.sync.unlock()
+        return this.#refuse(ESRCH)
+      }
+      const { threads } = this.sync
+      threads.w[this.sync.row + T_MMAP] = mm
+      threads.w[this.sync.row + T_MMAP_MODE] = mode
+    } else if (w[row + MM_MMAP_LOCK] !== 0) return this.#refuse(EDEADLK)
+    if (mode === WRITE_LOCKED) w[row + MM_MMAP_LOCK] = -1
+    else w[row + MM_MMAP_LOCK]++
     this.inside = true
     return true
   }
 
+  /** Takes the machine lock when the mmap lock is free for `mode`. Writers come first. → 0 or an errno, without the lock. */
+  #waitForMm(row: number, mm: number, mode: typeof READ_LOCKED | typeof WRITE_LOCKED): number {
+    const { sync } = this
+    const { w } = this.mms
+    let error = sync.lock()
+    if (error !== 0) return error
+    if (w[row + MM_MMAP_LOCK] === 0 && w[row + MM_WAITING_WRITERS] === 0) return 0
+    sync.beginWait()
+    const waits = mode === WRITE_LOCKED ? MM_WAITING_WRITERS : -1
+    if (waits >= 0) w[row + waits]++
+    while (
+      mode === WRITE_LOCKED ? w[row + MM_MMAP_LOCK] !== 0 : w[row + MM_MMAP_LOCK] < 0 || w[row + MM_WAITING_WRITERS] > 0
+    ) {
+      const canWait = sync.maySleep && sync.isPatient(sync.holderOfMmap(mm))
+      if (!canWait && waits >= 0) w[row + waits]--
+      error = sync.waitFor(WAIT_MMAP, mm)
+      if (error !== 0) return error
+    }
+    if (waits >= 0) w[row + waits]--
+    return 0
+  }
+
+  /** Ends a verb that changed mappings: no thread sees what it took away once this returns (docs/locking.md). */
   unlock(mm: number): void {
     this.mms.w[(mm << MM_SHIFT) + MM_MMAP_LOCK] = 0
     this.inside = false
+    const { sync } = this
+    if (!sync.isShared) return
+    sync.threads.w[sync.row + T_MMAP_MODE] = UNLOCKED
+    sync.changed()
+    sync.settleAll()
+    sync.wakeAll(WAIT_MMAP, mm)
+    sync.unlock()
+  }
+
+  unlockMmRead(mm: number): void {
+    this.#dropMmRead(mm)
+    if (this.sync.isShared) this.sync.unlock()
+  }
+
+  #dropMmRead(mm: number): void {
+    this.mms.w[(mm << MM_SHIFT) + MM_MMAP_LOCK]--
+    this.inside = false
+    const { sync } = this
+    if (!sync.isShared) return
+    sync.threads.w[sync.row + T_MMAP_MODE] = UNLOCKED
+    sync.wakeAll(WAIT_MMAP, mm)
+  }
+
+  /**
+   * With the mmap lock held for reading: gives it back and sleeps until the page of `waitFrame` may be there. Neither lock is held
+   * afterwards. → 0 to look again, or an errno.
+   */
+  waitForPageOutside(mm: number): number {
+    this.#dropMmRead(mm)
+    const { sync } = this
+    const error = this.waitForPageInside()
+    if (sync.isShared) sync.unlock()
+    return error
+  }
+
+  /**
+   * Within a verb: sleeps until the page of `waitFrame` may be there; what is locked stays so, but for the machine lock meanwhile.
+   * → 0 to look again; EAGAIN where this thread may not sleep, or is itself the one that brings the page in; ETIMEDOUT, EOWNERDEAD.
+   */
+  waitForPageInside(): number {
+    const { sync, frames, waitFrame } = this
+    if (!sync.isShared || !sync.maySleep) return EAGAIN
+    const inode = this.waitInode
+    if (waitFrame === 0) {
+      if (this.inodes.lock[inode] === 0) return 0
+      sync.isPatient(this.inodes.lock[inode] - 1)
+      return sync.waitFor(WAIT_INODE, inode)
+    }
+    const pager = this.inodes.pager[inode] - 1
+    if (pager >= 0) {
+      if (pager === sync.me || !this.sleepsForPagers) return EAGAIN
+      if (!sync.isAttached(pager)) return EOWNERDEAD
+      if (!sync.isHopeful(pager)) return ETIMEDOUT
+    } else sync.isPatient(sync.holderOfPage(inode, frames.row(waitFrame, F_INDEX)))
+    return sync.waitFor(WAIT_PAGE, waitFrame)
+  }
+
+  #refuse(errno: number): false {
+    this.refused = errno
+    return false
   }
 
   /** Pages of an inode, the last partial one included. */

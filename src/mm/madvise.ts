@@ -52,7 +52,7 @@ import {
   VM_WRITE
 } from '../vma/flags.ts'
 import { changeFlags } from './change-flags.ts'
-import { faultInside, swapInAnon } from './fault.ts'
+import { faultThrough, swapInAnon } from './fault.ts'
 import { FILL_HOLES, getPage } from './filemap.ts'
 import type { Machine } from './machine.ts'
 import { punchHole } from './truncate.ts'
@@ -222,7 +222,7 @@ function remove(m: Machine, vma: number, start: number, end: number): number {
 
 function populate(m: Machine, mm: number, start: number, end: number, access: number): number {
   for (let vpn = start; vpn < end; vpn++) {
-    const code = faultInside(m, mm, vpn, access)
+    const code = faultThrough(m, mm, vpn, access)
     if (code === FAULT_OK) continue
     return code === FAULT_OOM ? -ENOMEM : code === FAULT_ACCERR ? -EINVAL : -EFAULT
   }

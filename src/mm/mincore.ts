@@ -31,5 +31,6 @@ export function doMincore(m: Machine, mm: number, start: number, end: number, ve
 }
 
 function inCore(m: Machine, inode: number, index: number): boolean {
-  return m.cache.lookup(inode, index) !== 0
+  const frame = m.cache.lookup(inode, index)
+  return frame !== 0 && m.frames.isUptodate(frame)
 }

@@ -7,36 +7,53 @@
 import { EBUSY, EIO, ENOMEM } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { MS_INVALIDATE, MS_SYNC } from '../abi/mman.ts'
+import { IN_WINDOWS } from '../cache/writeback.ts'
 import { VM_LOCKED, VM_NONLINEAR, VM_SHARED } from '../vma/flags.ts'
+import { getFile, leaveFile } from './files.ts'
 import type { Machine } from './machine.ts'
 
-/** Syncs [start, end). → 0; -ENOMEM if part was unmapped (the rest is done); or the store's error. */
-export function doMsync(m: Machine, mm: number, start: number, end: number, flags: number): number {
+/**
+ * Syncs [start, end), with the mmap lock held for reading but for the syncs themselves: then the file is held, and what comes after is
+ * looked up again. → 0; -ENOMEM if part was unmapped (the rest is done); or the store's error.
+ */
+export function doMsync(m: Machine, mm: number, generation: number, start: number, end: number, flags: number): number {
   const { vmas } = m
-  let unmapped = 0
+  if (!m.lockMmRead(mm, generation)) return -m.refused
+  let result = 0
   let at = start
   while (at < end) {
     const vma = vmas.find(mm, at)
-    if (vma === 0) return -ENOMEM
+    if (vma === 0) {
+      result = -ENOMEM
+      break
+    }
     if (at < vmas.start[vma]) {
-      unmapped = -ENOMEM
+      result = -ENOMEM
       at = vmas.start[vma]
       if (at >= end) break
     }
     const vmFlags = vmas.flags[vma]
-    if ((flags & MS_INVALIDATE) !== 0 && (vmFlags & VM_LOCKED) !== 0) return -EBUSY
+    if ((flags & MS_INVALIDATE) !== 0 && (vmFlags & VM_LOCKED) !== 0) {
+      result = -EBUSY
+      break
+    }
     const stop = Math.min(end, vmas.end[vma])
     const file = vmas.file[vma]
     if ((flags & MS_SYNC) !== 0 && file !== 0 && (vmFlags & VM_SHARED) !== 0) {
       const whole = (vmFlags & VM_NONLINEAR) !== 0
       const first = whole ? 0 : vmas.linearIndex(vma, at)
       const last = whole ? MAX_FILE_PAGES : vmas.linearIndex(vma, stop) - 1
-      const error = m.writeback.syncFile(file, first, last)
+      getFile(m, file)
+      m.unlockMmRead(mm)
+      m.reenter()
+      const error = leaveFile(m, file, m.writeback.syncFile(file, first, last))
       if (error < 0) return error
+      if (!m.lockMmRead(mm, generation)) return -m.refused
     }
     at = stop
   }
-  return unmapped
+  m.unlockMmRead(mm)
+  return result
 }
 
 /** fsync on an open file. → 0 or -errno: this sync's error, or one recorded since the file's last sync. */
@@ -44,4 +61,14 @@ export function fileSync(m: Machine, file: number): number {
   const inode = m.files.inode[file]
   if (inode === 0) return -EIO
   return m.writeback.syncFile(file, 0, MAX_FILE_PAGES)
+}
+
+/** Writes an open file's dirty pages of [first, last], without a flush; errors are recorded in the inode. → 0 or -errno. */
+export function fileWriteback(m: Machine, file: number, first: number, last: number): number {
+  const inode = m.files.inode[file]
+  const error = m.inodes.acquire(inode)
+  if (error !== 0) return -error
+  const result = m.writeback.writeRange(inode, first, last, IN_WINDOWS)
+  m.inodes.release(inode)
+  return result
 }

@@ -1,7 +1,7 @@
 /**
  * mm_populate: faults a range in, after the call that asked for it has dropped the mmap lock (Linux 3.9+).
  *
- * It works in bounded steps and takes no lock: between two steps, mappings may change. It populates what is mapped when
+ * It works in bounded steps and lets go of the lock between them: then mappings may change. It populates what is mapped when
  * it gets there: holes are skipped, and so is what was mapped in the place of the range since the call (`ticket`, from
  * `vmas.clock`).
  *
@@ -10,15 +10,18 @@
  * which reports it, nothing more).
  */
 import { EFAULT, ENOMEM } from '../abi/errno.ts'
-import { ACCESS_READ, ACCESS_WRITE, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_OK, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
 import { PTE_PRESENT, PTE_READ, PTE_READ_HIT, PTE_WRITE, pteFrame } from '../pgtable/pte.ts'
 import { VM_LOCKED, VM_LOCKONFAULT, VM_SHARED, VM_WRITE } from '../vma/flags.ts'
-import { handleMmFault } from './fault.ts'
+import { faultInside } from './fault.ts'
 import type { Machine } from './machine.ts'
 import { mlockPage } from './mlock-pages.ts'
 
 /** Pages that one step faults in. */
 export const POPULATE_STEP_PAGES = 256 as const
+
+/** Pages for which the mmap lock is held at a time: a writer waits for no more of them. */
+const LOCKED_PAGES = 16
 
 /** What follows a page that cannot be populated. */
 export const ERROR_SKIPS_VMA = 0 as const
@@ -45,38 +48,61 @@ export class PopulateCursor {
   get done(): boolean {
     return this.vpn >= this.end
   }
+
+  /** Notes an error, if it is the first, and goes on at `vpn`. */
+  fail(error: number, vpn: number): void {
+    if (this.error === 0) this.error = error
+    this.vpn = vpn
+  }
 }
 
-/** Does one step of at most `maxPages` pages. */
+/** Does one step of at most `maxPages` pages. The mmap lock is held (for reading) for a few pages at a time only. */
 export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, maxPages: number): void {
-  const { vmas } = m
   let left = maxPages
-  while (left > 0 && cursor.vpn < cursor.end) {
-    const vma = vmas.find(mm, cursor.vpn)
-    if (vma === 0 || vmas.start[vma] >= cursor.end) {
-      cursor.vpn = cursor.end
+  while (left > 0 && !cursor.done) {
+    if (!m.lockMmRead(mm, 0)) {
+      cursor.fail(-EFAULT, cursor.end)
       return
     }
-    const stop = Math.min(cursor.end, vmas.end[vma])
-    if (cursor.vpn < vmas.start[vma]) cursor.vpn = vmas.start[vma]
-    const flags = vmas.flags[vma]
-    if (vmas.birth[vma] > cursor.ticket || (flags & VM_LOCKONFAULT) !== 0) {
-      cursor.vpn = stop
-      continue
-    }
-    const access = (flags & (VM_WRITE | VM_SHARED)) === VM_WRITE ? ACCESS_WRITE : ACCESS_READ
-    while (left > 0 && cursor.vpn < stop) {
-      const code = faultIn(m, mm, cursor.vpn, access, flags)
-      if (code !== FAULT_OK) {
-        if (cursor.error === 0) cursor.error = code === FAULT_OOM ? -ENOMEM : -EFAULT
-        cursor.vpn = cursor.onError === ERROR_ENDS ? cursor.end : stop
-        break
-      }
-      cursor.vpn++
-      cursor.populated++
-      left--
+    const before = cursor.populated
+    const code = populateLocked(m, mm, cursor, Math.min(left, LOCKED_PAGES))
+    left -= cursor.populated - before
+    if (code !== FAULT_WAIT) m.unlockMmRead(mm)
+    else if (m.waitForPageOutside(mm) !== 0) {
+      cursor.fail(-EFAULT, cursor.end)
+      return
     }
   }
+}
+
+/** As much of a step as is done without letting go of the lock. → FAULT_WAIT when a page is on its way, else FAULT_OK. */
+function populateLocked(m: Machine, mm: number, cursor: PopulateCursor, maxPages: number): number {
+  const { vmas } = m
+  const vma = vmas.find(mm, cursor.vpn)
+  if (vma === 0 || vmas.start[vma] >= cursor.end) {
+    cursor.vpn = cursor.end
+    return FAULT_OK
+  }
+  const stop = Math.min(cursor.end, vmas.end[vma])
+  if (cursor.vpn < vmas.start[vma]) cursor.vpn = vmas.start[vma]
+  const flags = vmas.flags[vma]
+  if (vmas.birth[vma] > cursor.ticket || (flags & VM_LOCKONFAULT) !== 0) {
+    cursor.vpn = stop
+    return FAULT_OK
+  }
+  const access = (flags & (VM_WRITE | VM_SHARED)) === VM_WRITE ? ACCESS_WRITE : ACCESS_READ
+  for (let left = maxPages; left > 0 && cursor.vpn < stop; left--) {
+    const code = faultIn(m, mm, cursor.vpn, access, flags)
+    if (code === FAULT_WAIT) return FAULT_WAIT
+    if (code !== FAULT_OK) {
+      const error = code === FAULT_OOM ? -ENOMEM : -EFAULT
+      cursor.fail(error, cursor.onError === ERROR_ENDS ? cursor.end : stop)
+      return FAULT_OK
+    }
+    cursor.vpn++
+    cursor.populated++
+  }
+  return FAULT_OK
 }
 
 /** The whole range, step by step. → 0, or the first error (which most callers ignore, as Linux does). */
@@ -97,7 +123,7 @@ function faultIn(m: Machine, mm: number, vpn: number, access: number, vmFlags: n
   const need = access === ACCESS_WRITE ? PTE_PRESENT | PTE_WRITE : PTE_PRESENT | PTE_READ
   let pte = m.tables.get(mm, vpn)
   if ((pte & need) !== need) {
-    const code = handleMmFault(m, mm, vpn, access)
+    const code = faultInside(m, mm, vpn, access)
     if (code !== FAULT_OK) return code
     pte = m.tables.get(mm, vpn)
   }

@@ -106,9 +106,46 @@ function dropPages(m: Machine, inode: number, first: number, last: number): void
 
 /** Sets the size of a file in bytes. → 0 or -errno, with nothing changed. */
 export function truncateInode(m: Machine, inode: number, sizeBytes: number): number {
+  if (sizeBytes > MAX_FILE_PAGES * m.ram.pageSize) return -EFBIG
+  if (m.inodes.pager[inode] !== 0) return -EOPNOTSUPP
+  const error = beginCut(m, inode)
+  if (error !== 0) return -error
+  const result = truncateLocked(m, inode, sizeBytes)
+  endCut(m, inode)
+  return result
+}
+
+/** Takes the inode lock to cut pages away; faults that would bring in more wait. → 0 or an errno. */
+function beginCut(m: Machine, inode: number): number {
+  const error = m.inodes.acquire(inode)
+  if (error === 0 && m.sync.isShared) m.inodes.cutting[inode] = 1
+  return error
+}
+
+function endCut(m: Machine, inode: number): void {
+  m.inodes.cutting[inode] = 0
+  m.inodes.release(inode)
+}
+
+/** Waits until none of the pages [first, last] is on its way from the store. → 0 or an errno. */
+function waitForFills(m: Machine, inode: number, first: number, last: number): number {
+  m.sync.beginWait()
+  while (m.inodes.nrFilling[inode] !== 0) {
+    const busy = m.cache.collect(inode, first, last, CLEAN).find(frame => !m.frames.isUptodate(frame))
+    if (busy === undefined) return 0
+    m.waitInode = inode
+    m.waitFrame = busy
+    const error = m.waitForPageInside()
+    if (error !== 0) return error
+  }
+  return 0
+}
+
+function truncateLocked(m: Machine, inode: number, sizeBytes: number): number {
   const { pageSize } = m.ram
-  if (sizeBytes > MAX_FILE_PAGES * pageSize) return -EFBIG
-  const store = m.inodes.stores[inode]
+  const busy = waitForFills(m, inode, Math.floor(sizeBytes / pageSize), MAX_FILE_PAGES)
+  if (busy !== 0) return -busy
+  const store = m.inodes.store(inode)
   const before = m.inodes.sizeBytes[inode]
   const tail = sizeBytes % pageSize
   const tailIndex = Math.floor(sizeBytes / pageSize)
@@ -143,9 +180,19 @@ export function truncateInode(m: Machine, inode: number, sizeBytes: number): num
  * the range is what it was, or zero.
  */
 export function punchHole(m: Machine, inode: number, from: number, length: number): number {
-  const { pageSize } = m.ram
   if (length <= 0 || from < 0) return -EINVAL
-  if (m.inodes.kind[inode] === INODE_RAMFS) return -EOPNOTSUPP
+  if (m.inodes.kind[inode] === INODE_RAMFS || m.inodes.pager[inode] !== 0) return -EOPNOTSUPP
+  const error = beginCut(m, inode)
+  if (error !== 0) return -error
+  const result = punchLocked(m, inode, from, length)
+  endCut(m, inode)
+  return result
+}
+
+function punchLocked(m: Machine, inode: number, from: number, length: number): number {
+  const { pageSize } = m.ram
+  const busy = waitForFills(m, inode, Math.floor(from / pageSize), Math.ceil((from + length) / pageSize))
+  if (busy !== 0) return -busy
   const size = m.inodes.sizeBytes[inode]
   const end = from + length
   const firstWhole = Math.ceil(from / pageSize)
@@ -160,7 +207,7 @@ export function punchHole(m: Machine, inode: number, from: number, length: numbe
     unmapMappingRange(m, inode, from === 0 ? 0 : 1, MAX_FILE_PAGES, KEEP_COWS)
   }
   if (lastWhole < firstWhole) return 0
-  const store = m.inodes.stores[inode]
+  const store = m.inodes.store(inode)
   if (store !== undefined && from < size) {
     const storeEnd = Math.min((lastWhole + 1) * pageSize, size)
     const error = punchStore(m, inode, firstWhole * pageSize, storeEnd - firstWhole * pageSize)
@@ -207,7 +254,7 @@ function zeroInPage(m: Machine, inode: number, index: number, from: number, to: 
 }
 
 function punchStore(m: Machine, inode: number, position: number, length: number): number {
-  const store = m.inodes.stores[inode]
+  const store = m.inodes.store(inode)
   if (store === undefined || length <= 0) return 0
   const result = store.punch(position, length)
   if (result !== -EOPNOTSUPP) return result

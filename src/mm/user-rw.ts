@@ -4,7 +4,7 @@
  * The file is walked page by page. A read goes as far as its destination can be stored to; a write takes of each file
  * page all or nothing, so it stops before the first one whose bytes cannot all be loaded.
  */
-import { EDEADLK, EFAULT } from '../abi/errno.ts'
+import { EFAULT } from '../abi/errno.ts'
 import { FAULT_OK } from '../abi/fault.ts'
 import { RA_NORMAL } from '../cache/fill.ts'
 import { type BulkResult, copyFromUser, copyToUser, fillUser } from './access.ts'
@@ -43,19 +43,22 @@ export function readToUser(
 /** Part of one file page. → bytes stored, or -errno of the file. */
 function readPart(m: Machine, mm: number, vpn: number, off: number, n: number, file: number, at: number): number {
   const { pageSize, u8 } = m.ram
-  if (!m.enter()) return -EDEADLK
+  if (!m.enter()) return -m.refused
   const frame = getPage(m, m.files.inode[file], file, Math.floor(at / pageSize), RA_NORMAL, KEEP_HOLES)
+  const pinned = frame <= 0 || m.frames.pin(frame)
   m.leave()
   if (frame < 0) return frame
-  if (frame !== 0 && !m.frames.pin(frame)) return -EFAULT
+  if (!pinned) return -EFAULT
   if (m.policy === POLICY_LINUX) touchEnds(m, mm, vpn, off, n)
   let done: number
   if (frame === 0) done = fillUser(m, mm, vpn, off, 0, n, bulk)
   else {
     done = copyToUser(m, mm, vpn, off, u8, frame * pageSize + (at % pageSize), n, bulk)
+    m.reenter()
     m.lru.markAccessed(frame)
     m.frames.unpin(frame)
     m.putFrame(frame)
+    m.leave()
   }
   return done
 }
@@ -99,7 +102,7 @@ export function writeFromUser(
 }
 
 function writePart(m: Machine, file: number, at: number, bytes: Uint8Array, n: number): number {
-  if (!m.enter()) return -EDEADLK
+  if (!m.enter()) return -m.refused
   const put = fileWrite(m, file, at, bytes, 0, n)
   m.leave()
   return put

@@ -26,7 +26,7 @@ export function checkFiles(c: Census): void {
       continue
     }
     c.equal(inodes.refs[inode], inodeRefs[inode], `references to ${name}`)
-    c.expect((kind === INODE_STORE) === (inodes.stores[inode] !== undefined), () => `${name} has a store or should`)
+    c.expect((kind === INODE_STORE) === (inodes.store(inode) !== undefined), () => `${name} has a store or should`)
     const clean = checkOwnList(c, inode, CLEAN)
     const dirty = checkOwnList(c, inode, DIRTY)
     c.equal(inodes.nrPages[inode], clean + dirty, `cached pages of ${name}`)

@@ -37,7 +37,7 @@ export function mapsRow(m: Machine, vma: number): MapsRow {
     perms: permsOf(vmas.flags[vma]),
     pgoff: inode === 0 ? 0 : vmas.pgoff[vma],
     inode,
-    name: inode === 0 ? '' : m.inodes.names[inode]
+    name: inode === 0 ? '' : m.inodes.stores.name(inode)
   }
 }
 

@@ -43,7 +43,7 @@ export function formatTraceRow(m: Machine, { seq, event, args }: TraceRow): stri
 }
 
 function describe(m: Machine, event: number, [a, b, c, d]: TraceRow['args']): string {
-  const file = a === 0 ? 'anonymous' : (m.inodes.names[a] ?? `inode ${a}`)
+  const file = a === 0 ? 'anonymous' : (m.inodes.stores.name(a) ?? `inode ${a}`)
   const outcome = d < 0 ? `  ${errnoName(d)}` : ''
   switch (event) {
     case TRACE_FAULT:

@@ -30,7 +30,7 @@ import {
   type FrameTable,
   PG_TABLE
 } from '../frame/frame-table.ts'
-import { MM_HEIGHT, MM_NR_TABLES, MM_ROOT, MM_SHIFT, type MmTable } from '../frame/mm-table.ts'
+import { MM_HEIGHT, MM_NR_TABLES, MM_ROOT, MM_SHIFT, MM_TABLE_SEQ, type MmTable } from '../frame/mm-table.ts'
 import type { Ram } from '../frame/ram.ts'
 
 /** Leaf tables remembered for each address space; 256 of them reach 1 GiB with 4 KiB pages. */
@@ -364,6 +364,8 @@ export class PageTables {
   #forgetLeaf(mm: number, leaf: number): void {
     const t = (mm << TLB_SHIFT) + (leaf & TLB_MASK)
     if (this.tlbTag[t] === leaf + 1) this.tlbTag[t] = 0
+    // Other threads look at this before they use what they remember of tables; the frame is given back after it.
+    this.mms.w[(mm << MM_SHIFT) + MM_TABLE_SEQ]++
     const windows = this.#windows[mm]
     if (windows === undefined) return
     for (const window of windows) {

@@ -25,10 +25,12 @@ import {
   PG_DIRTY,
   PG_LOCKED,
   PG_LRU,
+  PG_WRITEBACK,
   PIN_SHIFT
 } from '../frame/frame-table.ts'
 import type { Lru } from '../frame/lru.ts'
 import type { Rmap } from '../rmap/rmap.ts'
+import type { Sync } from '../sync/sync.ts'
 
 export class Migration {
   readonly frames: FrameTable
@@ -36,19 +38,21 @@ export class Migration {
   readonly lru: Lru
   readonly cache: PageCache
   readonly rmap: Rmap
+  readonly #sync: Sync
 
-  constructor(allocator: FrameAllocator, lru: Lru, cache: PageCache, rmap: Rmap) {
+  constructor(allocator: FrameAllocator, lru: Lru, cache: PageCache, rmap: Rmap, sync: Sync) {
     this.frames = cache.frames
     this.allocator = allocator
     this.lru = lru
     this.cache = cache
     this.rmap = rmap
+    this.#sync = sync
   }
 
   /** Whether the frame is a page that may move: on an LRU list, neither pinned nor locked. */
   canMove(frame: number): boolean {
     const flags = this.frames.row(frame, F_FLAGS)
-    return (flags & PG_LRU) !== 0 && (flags & PG_LOCKED) === 0 && flags >>> PIN_SHIFT === 0
+    return (flags & PG_LRU) !== 0 && (flags & (PG_LOCKED | PG_WRITEBACK)) === 0 && flags >>> PIN_SHIFT === 0
   }
 
   /** Locks the page and replaces its entries. False when it cannot move. */
@@ -56,6 +60,10 @@ export class Migration {
     if (!this.canMove(frame)) return false
     this.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_LOCKED
     this.rmap.toMigration(frame)
+    if (this.#sync.isShared) {
+      this.#sync.changed()
+      this.#sync.settle(frame)
+    }
     return true
   }
 

@@ -9,7 +9,8 @@
  *   shared memory          written to a swap slot held by (inode, page); never-written pages are dropped (they are zero)
  *   anonymous page         written to a swap slot, named by swap ptes; after MADV_FREE dropped, if not stored to since
  *
- * Reaches address spaces only through the reverse map. Never allocates a frame. A page that is pinned, locked, or whose
+ * Reaches address spaces only through the reverse map. Never allocates a frame. Keeps the machine lock throughout, also while a store
+ * writes: it runs in the middle of anything. A page that is pinned, locked, or whose
  * write fails stays; when nothing goes, the allocation that called fails with ENOMEM and nothing was lost.
  */
 
@@ -31,6 +32,7 @@ import {
   PG_MLOCKED,
   PG_REFERENCED,
   PG_SWAPBACKED,
+  PG_WRITEBACK,
   PIN_SHIFT
 } from '../frame/frame-table.ts'
 import { LRU_ACTIVE_ANON, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, type Lru } from '../frame/lru.ts'
@@ -38,6 +40,7 @@ import { TRACE_EVICT, type Trace } from '../frame/trace.ts'
 import { NR_MLOCK, NR_SHMEM, PGACTIVATE, PGSCAN, PGSTEAL, PSWPOUT } from '../frame/vmstat.ts'
 import type { Rmap } from '../rmap/rmap.ts'
 import type { SwapArea } from '../swap/swap-area.ts'
+import type { Sync } from '../sync/sync.ts'
 
 /** Frames freed at a time when more than one is worth it. */
 const BATCH = 32
@@ -59,6 +62,7 @@ export class Reclaim {
   readonly swap: SwapArea
   readonly vmstat: Float64Array
   readonly #trace: Trace
+  readonly #sync: Sync
   #running = false
   #uncharge: UnchargeHook = () => {}
 
@@ -69,7 +73,8 @@ export class Reclaim {
     writeback: Writeback,
     rmap: Rmap,
     swap: SwapArea,
-    trace: Trace
+    trace: Trace,
+    sync: Sync
   ) {
     this.frames = cache.frames
     this.allocator = allocator
@@ -80,6 +85,7 @@ export class Reclaim {
     this.swap = swap
     this.vmstat = cache.vmstat
     this.#trace = trace
+    this.#sync = sync
   }
 
   setUncharge(hook: UnchargeHook): void {
@@ -157,7 +163,7 @@ export class Reclaim {
     const { frames, lru, rmap } = this
     lru.remove(frame)
     const flags = frames.row(frame, F_FLAGS)
-    if ((flags & PG_LOCKED) !== 0 || flags >>> PIN_SHIFT !== 0) {
+    if ((flags & (PG_LOCKED | PG_WRITEBACK)) !== 0 || flags >>> PIN_SHIFT !== 0) {
       // Out of the way: an inactive list of pages in use would hide the active one.
       frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_ACTIVE
       lru.add(frame)
@@ -218,6 +224,7 @@ export class Reclaim {
     }
     if (!this.rmap.tryToUnmap(frame, slot)) return false
     if ((frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) {
+      this.#settle(frame)
       if (swap.write(slot, frame) < 0) return false
       this.vmstat[PSWPOUT]++
       frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_DIRTY
@@ -266,6 +273,7 @@ export class Reclaim {
   #swapOutShared(frame: number, inode: number): boolean {
     const slot = this.swap.alloc()
     if (slot === 0) return false
+    this.#settle(frame)
     if (this.swap.write(slot, frame) < 0) {
       this.swap.free(slot)
       return false
@@ -274,5 +282,12 @@ export class Reclaim {
     this.vmstat[PSWPOUT]++
     this.vmstat[NR_SHMEM]--
     return true
+  }
+
+  /** The page is in no entry any more. Stores of other threads that are under way belong to what is written. */
+  #settle(frame: number): void {
+    if (!this.#sync.isShared) return
+    this.#sync.changed()
+    this.#sync.settle(frame)
   }
 }

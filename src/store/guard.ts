@@ -5,13 +5,14 @@
  * the work done. What was thrown is kept in `lastThrown`, for whoever looks for the cause.
  */
 import { EIO } from '../abi/errno.ts'
-import type { Store } from './store.ts'
+import type { Store, StoreHandle } from './store.ts'
 
 export class GuardedStore implements Store {
   readonly name: string
   readonly identity: string | undefined
   readonly readOnly: boolean
   readonly durable: boolean
+  readonly handle: StoreHandle | undefined
   /** What the store threw last, undefined if it never did. */
   lastThrown: unknown = undefined
   readonly #inner: Store
@@ -22,6 +23,7 @@ export class GuardedStore implements Store {
     this.identity = inner.identity
     this.readOnly = inner.readOnly
     this.durable = inner.durable
+    this.handle = inner.handle
   }
 
   size(): number {

@@ -17,6 +17,23 @@
  *  7. After `close` every call gives -EBADF; a second `close` too.
  *  8. A transient interruption (EINTR, a short write that can go on) is retried inside, a bounded number of times.
  */
+/**
+ * What a store can be opened by once more in another thread of the process: an object that structured clone takes. An opener that knows
+ * the kind makes a store over the same bytes of it.
+ */
+export interface StoreHandle {
+  /** Such as 'node-file'. */
+  readonly kind: string
+  readonly [field: string]: unknown
+}
+
+/** Opens the stores of one kind in this thread. Given to `Memory.attach`. */
+export interface StoreOpener {
+  readonly kind: string
+  /** Throws when it can't. */
+  open(handle: StoreHandle): Store
+}
+
 export interface Store {
   /** What maps, errors and reports call it, such as a path. */
   readonly name: string
@@ -26,6 +43,8 @@ export interface Store {
   readonly readOnly: boolean
   /** True when `flush` reaches storage that survives the machine. */
   readonly durable: boolean
+  /** What other threads open it by. Absent when only this thread can reach the bytes. */
+  readonly handle?: StoreHandle | undefined
   /** The size in bytes now, as the storage says it (another program may have changed it), or -errno. */
   size(): number
   /** Reads into `buffer[offset, offset + length)` from byte `position`. → bytes read, or -errno. */

@@ -4,13 +4,13 @@
  * Buffers are the caller's own (kernel side); `sys_read_user` and `sys_write_user` move bytes between a file and an
  * address space.
  */
-import { EBADF, EDEADLK, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/errno.ts'
+import { EBADF, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/errno.ts'
 import { FAULT_OK } from '../abi/fault.ts'
 import { MAX_FILE_PAGES, TASK_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../abi/mman.ts'
-import { FILE_READ, FILE_WRITE, INODE_NOREMAP, INODE_RAMFS, INODE_SHMEM } from '../cache/inodes.ts'
+import { FILE_READ, FILE_WRITE, INODE_NOREMAP, INODE_RAMFS, INODE_SHMEM, INODE_STORE } from '../cache/inodes.ts'
 import { type BulkResult, copyFromUser, copyToUser } from '../mm/access.ts'
-import { closeFd, fileOf, newQuota, openMemory, openStore, reopen } from '../mm/files.ts'
+import { closeFd, enterFile, fileOf, leaveFile, newQuota, openMemory, openStore, reopen } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { fileSync } from '../mm/msync.ts'
 import { fileRead, fileWrite } from '../mm/rw.ts'
@@ -36,7 +36,7 @@ export function sys_open(m: Machine, store: Store, flags: number): number {
   const mode = modeOf(flags)
   if (!m.open) return -ENODEV
   if (mode === 0 || typeof store?.read !== 'function') return -EINVAL
-  if (!m.enter()) return -EDEADLK
+  if (!m.enter()) return -m.refused
   const result = openStore(m, store, mode)
   m.leave()
   return result
@@ -46,7 +46,7 @@ export function sys_open(m: Machine, store: Store, flags: number): number {
 export function sys_reopen(m: Machine, fd: number, flags: number): number {
   const mode = modeOf(flags)
   if (mode === 0) return -EINVAL
-  if (!m.enter()) return -EDEADLK
+  if (!m.enter()) return -m.refused
   const result = reopen(m, fd, mode)
   m.leave()
   return result
@@ -70,7 +70,7 @@ export function sys_memory(m: Machine, name: string, kind: number, size: Quantit
   if (bytes > MAX_FILE_PAGES * m.ram.pageSize) return -EFBIG
   if (quota !== 0 && (!Number.isInteger(quota) || !(m.quotas[quota * 2] > 0))) return -EINVAL
   const inodeKind = kind === MEMORY_SHMEM ? INODE_SHMEM : kind === MEMORY_RAMFS ? INODE_RAMFS : INODE_NOREMAP
-  if (!m.enter()) return -EDEADLK
+  if (!m.enter()) return -m.refused
   const result = openMemory(m, inodeKind, name, bytes, quota)
   m.leave()
   return result
@@ -83,7 +83,7 @@ export function sys_quota(m: Machine, maxPages: number): number {
 
 /** Closes a descriptor; mappings of the file stay. → 0, -EBADF, or the error of writing what was dirty. */
 export function sys_close(m: Machine, fd: number): number {
-  if (!m.enter()) return -EDEADLK
+  if (!m.enter()) return -m.refused
   const result = closeFd(m, fd)
   m.leave()
   return result
@@ -95,10 +95,8 @@ export function sys_ftruncate(m: Machine, fd: number, size: Quantity): number {
   if (file === 0) return -EBADF
   const bytes = bytesOf(size)
   if (bytes === BAD || (m.files.mode[file] & FILE_WRITE) === 0) return -EINVAL
-  if (!m.enter()) return -EDEADLK
-  const result = truncateInode(m, m.files.inode[file], bytes)
-  m.leave()
-  return result
+  const held = enterFile(m, fd, file)
+  return held < 0 ? held : leaveFile(m, held, truncateInode(m, m.files.inode[file], bytes))
 }
 
 /** Punches holes (PUNCH_HOLE | KEEP_SIZE) or zeroes a range. → 0, or EBADF, EINVAL, EOPNOTSUPP, the store's error. */
@@ -111,10 +109,8 @@ export function sys_fallocate(m: Machine, fd: number, mode: number, off: Quantit
   if (from + length > Number.MAX_SAFE_INTEGER) return -EFBIG
   const punch = mode === (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
   if (!punch && mode !== (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)) return -EOPNOTSUPP
-  if (!m.enter()) return -EDEADLK
-  const result = punchHole(m, m.files.inode[file], from, length)
-  m.leave()
-  return result
+  const held = enterFile(m, fd, file)
+  return held < 0 ? held : leaveFile(m, held, punchHole(m, m.files.inode[file], from, length))
 }
 
 /** Reads at a position into a buffer. → bytes (short at the end of the file), or EBADF, EINVAL, EFAULT, the store's error. */
@@ -124,10 +120,8 @@ export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: 
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
   if (!(buffer instanceof Uint8Array)) return -EFAULT
-  if (!m.enter()) return -EDEADLK
-  const result = fileRead(m, file, at, buffer, 0, buffer.length)
-  m.leave()
-  return result
+  const held = enterFile(m, fd, file)
+  return held < 0 ? held : leaveFile(m, held, fileRead(m, file, at, buffer, 0, buffer.length))
 }
 
 /** Writes a buffer at a position, extending the file. → bytes, or EBADF, EINVAL, EFBIG, ENOSPC, the store's error. */
@@ -137,20 +131,16 @@ export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position:
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
   if (!(buffer instanceof Uint8Array)) return -EFAULT
-  if (!m.enter()) return -EDEADLK
-  const result = fileWrite(m, file, at, buffer, 0, buffer.length)
-  m.leave()
-  return result
+  const held = enterFile(m, fd, file)
+  return held < 0 ? held : leaveFile(m, held, fileWrite(m, file, at, buffer, 0, buffer.length))
 }
 
 /** Writes dirty pages and flushes the store. → 0, or EBADF, or an error of this or an earlier writeback. */
 export function sys_fsync(m: Machine, fd: number): number {
   const file = fileOf(m, fd)
   if (file === 0) return -EBADF
-  if (!m.enter()) return -EDEADLK
-  const result = fileSync(m, file)
-  m.leave()
-  return result
+  const held = enterFile(m, fd, file)
+  return held < 0 ? held : leaveFile(m, held, fileSync(m, file))
 }
 
 /** The size of an open file in bytes, or -EBADF. */
@@ -164,7 +154,7 @@ export function sys_fpages(m: Machine, fd: number): number {
   const file = fileOf(m, fd)
   if (file === 0) return -EBADF
   const inode = m.files.inode[file]
-  return m.inodes.stores[inode] === undefined ? m.inodes.nrHeld[inode] : m.inodes.nrPages[inode]
+  return m.inodes.kind[inode] === INODE_STORE ? m.inodes.nrPages[inode] : m.inodes.nrHeld[inode]
 }
 
 const bulk: BulkResult = { fault: FAULT_OK }
@@ -216,5 +206,10 @@ function transfer(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Q
   const off = offOf(m, addr)
   if (vpn + Math.ceil((off + length) / m.ram.pageSize) > TASK_PAGES) return -EFAULT
   const move = mode === FILE_READ ? readToUser : writeFromUser
-  return move(m, mm.id, vpn, off, length, file, at)
+  const held = enterFile(m, fd, file)
+  if (held < 0) return held
+  m.leave()
+  const result = move(m, mm.id, vpn, off, length, file, at)
+  m.reenter()
+  return leaveFile(m, file, result)
 }

@@ -3,7 +3,7 @@
  *
  * Never throw, never wait.
  */
-import { EDEADLK, EINVAL, ESRCH } from '../abi/errno.ts'
+import { EINVAL, ESRCH } from '../abi/errno.ts'
 import { MAP_NONBLOCK, MAP_PAGE_PROT, PROT_NONE, PROT_READ, PROT_WRITE } from '../abi/mman.ts'
 import { doRemap, remapVector } from '../mm/fremap.ts'
 import { type Machine, POLICY_LINUX } from '../mm/machine.ts'
@@ -42,7 +42,7 @@ export function sys_remap_file_pages(
   const first = countOf(pgoff)
   if (vpn === BAD || pages === BAD || first === BAD) return -EINVAL
   if (pages === 0 || vpn + pages >= pagesIn64Bits(m)) return -EINVAL
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const result = doRemap(m, mm.id, vpn, pages, first, pageProt)
   m.unlock(mm.id)
   if (result < 0) return result
@@ -72,7 +72,7 @@ export function sys_remap_file_pages_vec(
   if (pageProt === BAD || vpn === BAD || offOf(m, start) !== 0) return -EINVAL
   const pages = pgoffs.length
   if (pages === 0) return 0
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const result = remapVector(m, mm.id, vpn, pgoffs, pageProt)
   m.unlock(mm.id)
   if (result < 0) return result

@@ -4,7 +4,7 @@
  * Numbers in, a number or -errno out. They never throw and never wait. A handle that is not an address space of a living
  * machine gives -ESRCH; a call from within another one (from a notifier or a store) gives -EDEADLK.
  */
-import { EBADF, EDEADLK, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH } from '../abi/errno.ts'
+import { EBADF, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH } from '../abi/errno.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
 import {
   MADV_HWPOISON,
@@ -71,7 +71,7 @@ export function sys_mmap(
   const pages = pagesUp(m, len)
   if (pages === 0) return lenPages === 0 && offOf(m, len) === 0 ? -EINVAL : -ENOMEM
   if ((f & (MAP_FIXED | MAP_FIXED_NOREPLACE)) !== 0 && offOf(m, addr) !== 0 && vpn <= TASK_PAGES - pages) return -EINVAL
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const at = doMmap(m, mm.id, vpn, pages, p, f, file, anonymous ? 0 : pgoff)
   const locked = at >= 0 && (m.vmas.flags[m.vmas.at(mm.id, at)] & VM_LOCKED) !== 0
   m.unlock(mm.id)
@@ -90,7 +90,7 @@ export function sys_munmap(mm: Mm, addr: Quantity, len: Quantity): number {
   const pages = pagesUp(m, len)
   if (vpn === BAD || pages === BAD || offOf(m, addr) !== 0) return -EINVAL
   if (vpn > TASK_PAGES || pages > TASK_PAGES - vpn || pages === 0) return -EINVAL
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const result = doMunmap(m, mm.id, vpn, vpn + pages)
   m.unlock(mm.id)
   return result
@@ -113,7 +113,7 @@ export function sys_mprotect(mm: Mm, addr: Quantity, len: Quantity, prot: Quanti
   // Nothing here grows by itself, which is what these flags are for.
   if (grows !== 0) return -EINVAL
   if (vpn >= TASK_PAGES) return -ENOMEM
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const result = doMprotect(m, mm.id, vpn, vpn + pages, p & (PROT_READ | PROT_WRITE | PROT_EXEC))
   m.unlock(mm.id)
   return result
@@ -150,7 +150,7 @@ export function sys_mremap(
   if ((f & MREMAP_FIXED) !== 0 && offOf(m, newAddr) !== 0) return -EINVAL
   // Linux 3.19 gives such an address back where a shrinking source wraps around; nothing can be mapped there.
   if (vpn >= TASK_PAGES) return -EFAULT
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const at = doMremap(m, mm.id, vpn, oldPages, newPages, f, target, mremapResult)
   const { growStart, growEnd } = mremapResult
   m.unlock(mm.id)
@@ -171,10 +171,7 @@ export function sys_msync(mm: Mm, addr: Quantity, len: Quantity, flags: Quantity
   if ((f & MS_ASYNC) !== 0 && (f & MS_SYNC) !== 0) return -EINVAL
   if (vpn + pages >= pagesIn64Bits(m)) return -ENOMEM
   if (pages === 0) return 0
-  if (!m.tryLock(mm.id)) return -EDEADLK
-  const result = doMsync(m, mm.id, vpn, vpn + pages, f)
-  m.unlock(mm.id)
-  return result
+  return doMsync(m, mm.id, mm.generation, vpn, vpn + pages, f)
 }
 
 /** Advice about use. → 0 or -errno. Linux: madvise(2), plus FREE, POPULATE_READ and POPULATE_WRITE. */
@@ -189,7 +186,7 @@ export function sys_madvise(mm: Mm, addr: Quantity, len: Quantity, advice: Quant
   if (offOf(m, addr) !== 0) return -EINVAL
   if (pages === 0) return isZero(m, len) ? 0 : -EINVAL
   if (vpn + pages >= pagesIn64Bits(m)) return -EINVAL
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const result = doMadvise(m, mm.id, vpn, vpn + pages, a)
   m.unlock(mm.id)
   return result
@@ -204,9 +201,9 @@ export function sys_mincore(mm: Mm, addr: Quantity, len: Quantity, vec: Uint8Arr
   if (vpn === BAD || pages === BAD || offOf(m, addr) !== 0) return -EINVAL
   if (vpn + pages > TASK_PAGES || (pages === 0 && !isZero(m, len))) return -ENOMEM
   if (!(vec instanceof Uint8Array) || vec.length < pages) return -EFAULT
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMmRead(mm.id, mm.generation)) return -m.refused
   const result = doMincore(m, mm.id, vpn, vpn + pages, vec)
-  m.unlock(mm.id)
+  m.unlockMmRead(mm.id)
   return result
 }
 
@@ -216,7 +213,7 @@ export function sys_brk(mm: Mm, addr: Quantity): number {
   if (m === undefined) return -ESRCH
   const page = pageOf(m, addr)
   if (page === BAD) return -EINVAL
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const grown = doBrk(m, mm.id, page, offOf(m, addr))
   const end = m.mms.row(mm.id, MM_BRK_PAGE)
   const off = m.mms.row(mm.id, MM_BRK_OFF)

@@ -1,5 +1,5 @@
 /** mlock, mlock2, munlock, mlockall, munlockall (Linux 3.19; mlock2 and MCL_ONFAULT 4.4). Never throw, never wait. */
-import { EAGAIN, EDEADLK, EINVAL, ENOMEM, EPERM, ESRCH } from '../abi/errno.ts'
+import { EAGAIN, EINVAL, ENOMEM, EPERM, ESRCH } from '../abi/errno.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
 import { MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT } from '../abi/mman.ts'
 import { MM_RLIMIT_MEMLOCK, MM_TOTAL_VM } from '../frame/mm-table.ts'
@@ -39,7 +39,7 @@ function lock(mm: Mm, addr: Quantity, len: Quantity, lockFlags: number): number 
   if (vpn + pages >= pagesIn64Bits(m)) return -EINVAL
   if (pages === 0) return 0
   if (vpn >= TASK_PAGES) return -ENOMEM
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const result = applyLock(m, mm.id, vpn, vpn + pages, lockFlags)
   m.unlock(mm.id)
   if (result < 0 || lockFlags === 0) return result
@@ -65,7 +65,7 @@ export function sys_mlockall(mm: Mm, flags: Quantity): number {
   const limit = m.mms.row(mm.id, MM_RLIMIT_MEMLOCK)
   if (limit === 0) return -EPERM
   if ((f & MCL_CURRENT) !== 0 && limit > 0 && m.mms.row(mm.id, MM_TOTAL_VM) > limit) return -ENOMEM
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   applyLockAll(m, mm.id, f)
   m.unlock(mm.id)
   if ((f & MCL_CURRENT) !== 0) mmPopulate(m, mm.id, 0, TASK_PAGES, m.vmas.clock)
@@ -76,7 +76,7 @@ export function sys_mlockall(mm: Mm, flags: Quantity): number {
 export function sys_munlockall(mm: Mm): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   applyLockAll(m, mm.id, 0)
   m.unlock(mm.id)
   return 0

@@ -24,12 +24,17 @@ function transfer(mm: Mm, addr: Quantity, buffer: Uint8Array, access: number): n
   const { pageSize, u8 } = m.ram
   let done = 0
   while (done < buffer.length) {
-    const frame = vpn < TASK_PAGES ? forcedFrame(m, mm.id, vpn, access) : -1
-    if (frame < 0) return done > 0 ? done : -EIO
+    if (vpn >= TASK_PAGES || !m.lockMmRead(mm.id, mm.generation)) return done > 0 ? done : -EIO
+    const frame = forcedFrame(m, mm.id, vpn, access)
+    if (frame < 0) {
+      m.unlockMmRead(mm.id)
+      return done > 0 ? done : -EIO
+    }
     const n = Math.min(buffer.length - done, pageSize - off)
     const base = frame * pageSize + off
     if (access === ACCESS_WRITE) u8.set(buffer.subarray(done, done + n), base)
     else buffer.set(u8.subarray(base, base + n), done)
+    m.unlockMmRead(mm.id)
     done += n
     vpn++
     off = 0

@@ -1,5 +1,5 @@
 /** Address spaces as processes have them: made, forked, ended, limited, watched. Never throw, never wait. */
-import { EDEADLK, EINVAL, ENODEV, ESRCH } from '../abi/errno.ts'
+import { EINVAL, ENODEV, ESRCH } from '../abi/errno.ts'
 import { MM_RLIMIT_AS, MM_RLIMIT_MEMLOCK, MM_SHIFT } from '../frame/mm-table.ts'
 import { doFork } from '../mm/fork.ts'
 import type { Machine } from '../mm/machine.ts'
@@ -14,7 +14,7 @@ export const RLIMIT_AS = 9 as const
 /** A new, empty address space, or -errno. */
 export function sys_mm_create(m: Machine): Mm | number {
   if (!m.open) return -ENODEV
-  if (!m.enter()) return -EDEADLK
+  if (!m.enter()) return -m.refused
   const id = newMm(m)
   m.leave()
   return id < 0 ? id : new Mm(m, id)
@@ -24,7 +24,7 @@ export function sys_mm_create(m: Machine): Mm | number {
 export function sys_fork(mm: Mm): Mm | number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const child = doFork(m, mm.id)
   m.unlock(mm.id)
   return child < 0 ? child : new Mm(m, child)
@@ -37,7 +37,7 @@ export function sys_fork(mm: Mm): Mm | number {
 export function sys_exit(mm: Mm): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const result = endMm(m, mm.id)
   m.unlock(mm.id)
   return result
@@ -58,7 +58,7 @@ export function sys_clear_refs(mm: Mm, kind: number): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   if (!Number.isInteger(kind) || kind < CLEAR_REFS_ALL || kind > CLEAR_REFS_MM_HIWATER_RSS) return -EINVAL
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   clearRefs(m, mm.id, kind)
   m.unlock(mm.id)
   return 0
@@ -68,7 +68,7 @@ export function sys_clear_refs(mm: Mm, kind: number): number {
 export function sys_mmu_notifier_register(mm: Mm, notifier: MmuNotifier): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   m.notifiers.register(mm.id, notifier)
   m.unlock(mm.id)
   return 0
@@ -78,7 +78,7 @@ export function sys_mmu_notifier_register(mm: Mm, notifier: MmuNotifier): number
 export function sys_mmu_notifier_unregister(mm: Mm, notifier: MmuNotifier): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.tryLock(mm.id)) return -EDEADLK
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const found = m.notifiers.unregister(mm.id, notifier)
   m.unlock(mm.id)
   return found ? 0 : -EINVAL

@@ -44,7 +44,7 @@ export class Peeker {
     if (frame !== 0) return this.frame(frame)
     const slot = swap.find(inode, index)
     if (slot !== 0) return this.#slot(slot)
-    const store = inodes.stores[inode]
+    const store = inodes.store(inode)
     if (store === undefined) return this.#page.fill(0)
     // Past what injects failures; the machine may have wrapped it once more.
     return this.#read(this.#inner.get(store.identity ?? '') ?? store, index * this.m.ram.pageSize)

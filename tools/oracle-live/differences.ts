@@ -141,7 +141,7 @@ export function leftOut(s: Session, { op, args }: Step): string | undefined {
     case 'mremap':
       return mremapDifference(s, args)
     case 'mincore': {
-      const onDisk = (vma: number): boolean => vmas.inode[vma] !== 0 && inodes.stores[vmas.inode[vma]] !== undefined
+      const onDisk = (vma: number): boolean => vmas.inode[vma] !== 0 && inodes.store(vmas.inode[vma]) !== undefined
       return rangeOf(s, args.at, args.len).vmas.some(onDisk) ? 'readahead' : undefined
     }
     default:

@@ -1,0 +1,108 @@
+/**
+ * Pages that stores which answer later are asked for: a ring of requests in shared memory, and of what became of those that failed.
+ *
+ * Whoever misses such a page enters it in the cache, locked and without contents, and pushes a request. The store's pager (mm/pager.ts;
+ * the thread that has the store) takes requests, joins neighbours, reads, and unlocks the pages. A page that could not be had leaves
+ * the cache, and the failure is noted here for those who waited for it.
+ *
+ * Lock: machine lock, but for the bell.
+ */
+import type { ColumnSource } from '../frame/frame-table.ts'
+
+const NR_REQUESTS = 1024
+const REQUEST_WORDS = 3
+const NR_FAILURES = 64
+const FAILURE_WORDS = 5
+
+const Q_HEAD = 0
+const Q_TAIL = 1
+const Q_FAILURES = 2
+/** Grows with each request; pagers sleep on it. */
+export const Q_BELL = 3 as const
+
+export class FetchQueue {
+  readonly state: Int32Array
+  readonly #ring: Int32Array
+  readonly #failures: Int32Array
+  /** Result of the last `shift`. */
+  inode = 0
+  first = 0
+  pages = 0
+  #onPush: (() => void) | undefined
+
+  constructor(columns: ColumnSource) {
+    this.#ring = columns.int32('fetch queue', NR_REQUESTS * REQUEST_WORDS)
+    this.#failures = columns.int32('fetch queue', NR_FAILURES * FAILURE_WORDS)
+    this.state = columns.int32('fetch queue', 8)
+  }
+
+  /** Called after each push in this thread: its own pager need not be woken through shared memory. */
+  setOnPush(hook: (() => void) | undefined): void {
+    this.#onPush = hook
+  }
+
+  get length(): number {
+    return this.state[Q_TAIL] - this.state[Q_HEAD]
+  }
+
+  /** Asks for pages [first, first + pages) of an inode. False when the ring is full. */
+  push(inode: number, first: number, pages: number): boolean {
+    if (this.length >= NR_REQUESTS) return false
+    const at = (this.state[Q_TAIL] % NR_REQUESTS) * REQUEST_WORDS
+    this.#ring[at] = inode
+    this.#ring[at + 1] = first
+    this.#ring[at + 2] = pages
+    this.state[Q_TAIL]++
+    Atomics.add(this.state, Q_BELL, 1)
+    Atomics.notify(this.state, Q_BELL)
+    this.#onPush?.()
+    return true
+  }
+
+  /** Takes the oldest request into `inode`, `first`, `pages`. False when there is none. */
+  shift(): boolean {
+    if (this.length === 0) return false
+    const at = (this.state[Q_HEAD] % NR_REQUESTS) * REQUEST_WORDS
+    this.inode = this.#ring[at]
+    this.first = this.#ring[at + 1]
+    this.pages = this.#ring[at + 2]
+    this.state[Q_HEAD]++
+    if (this.state[Q_HEAD] === this.state[Q_TAIL]) {
+      this.state[Q_HEAD] = 0
+      this.state[Q_TAIL] = 0
+    }
+    return true
+  }
+
+  /** Failures noted so far. */
+  get nrFailures(): number {
+    return this.state[Q_FAILURES]
+  }
+
+  /** Pages [first, first + pages) could not be had. → the failure's number. */
+  fail(inode: number, first: number, pages: number, errno: number): number {
+    const nr = this.state[Q_FAILURES]++
+    const at = (nr % NR_FAILURES) * FAILURE_WORDS
+    this.#failures[at] = nr
+    this.#failures[at + 1] = inode
+    this.#failures[at + 2] = first
+    this.#failures[at + 3] = pages
+    this.#failures[at + 4] = errno
+    return nr
+  }
+
+  /** The number of a failure of this page that was noted after the first `since`, or -1. Old ones are forgotten. */
+  failureSince(since: number, inode: number, index: number): number {
+    const end = this.state[Q_FAILURES]
+    for (let nr = Math.max(since, end - NR_FAILURES); nr < end; nr++) {
+      const at = (nr % NR_FAILURES) * FAILURE_WORDS
+      const offset = index - this.#failures[at + 2]
+      if (this.#failures[at + 1] === inode && offset >= 0 && offset < this.#failures[at + 3]) return nr
+    }
+    return -1
+  }
+
+  errnoOf(nr: number): number {
+    return this.#failures[(nr % NR_FAILURES) * FAILURE_WORDS + 4]
+  }
+}

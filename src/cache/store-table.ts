@@ -1,0 +1,157 @@
+/**
+ * Which store keeps an inode's bytes, in this thread: stores are objects, and every thread has its own over the same bytes.
+ *
+ * A store's name and what it can be opened by (`Store.handle`) lie in shared memory as text. A thread that meets an inode that another
+ * one opened makes its own store of it, with the opener for its kind, and keeps it while the inode lives. Where that cannot be
+ * done, calls give -ENXIO and `lastThrown` says why.
+ *
+ * A store is closed by the thread that has it: at the last close of the inode if that is the same one, else when the row is used
+ * again or the thread closes its memory (`closeStale`).
+ */
+import { ENXIO } from '../abi/errno.ts'
+import type { ColumnSource } from '../frame/frame-table.ts'
+import { GuardedStore } from '../store/guard.ts'
+import type { StoreHandle, StoreOpener } from '../store/store.ts'
+
+/** Words of an inode's text: the length in UTF-16 units, then two units a word. */
+const TEXT_WORDS = 256
+const MAX_TEXT_UNITS = (TEXT_WORDS - 1) * 2
+
+interface StoreText {
+  readonly name: string
+  /** Absent where only the thread that opened the store can reach it. */
+  readonly handle?: StoreHandle | undefined
+}
+
+export class StoreTable {
+  /** Grows each time the inode's row is given away, and each time its store is replaced. */
+  readonly #generation: Int32Array
+  readonly #text: Int32Array
+  readonly #isShared: boolean
+  readonly #stores: (GuardedStore | undefined)[] = []
+  readonly #seen: number[] = []
+  readonly #names: string[] = []
+  readonly #openers = new Map<string, StoreOpener>()
+
+  constructor(columns: ColumnSource, capacity: number, isShared: boolean) {
+    const n = capacity + 1
+    this.#isShared = isShared
+    this.#generation = columns.int32('inodes', n)
+    this.#text = columns.int32('inode names', isShared ? n * TEXT_WORDS : 0)
+  }
+
+  /** Lets this thread open stores of one more kind. */
+  addOpener(opener: StoreOpener): void {
+    this.#openers.set(opener.kind, opener)
+  }
+
+  /** The inode's store; undefined for memory that has none. */
+  get(inode: number): GuardedStore | undefined {
+    if (this.#isShared && this.#seen[inode] !== this.#generation[inode]) this.#learn(inode)
+    return this.#stores[inode]
+  }
+
+  name(inode: number): string {
+    if (this.#isShared && this.#seen[inode] !== this.#generation[inode]) this.#learn(inode)
+    return this.#names[inode] ?? ''
+  }
+
+  /** The row is that of a new inode, or its store is another one from now on. */
+  set(inode: number, name: string, store: GuardedStore | undefined): void {
+    const generation = this.#generation[inode] + 1
+    const stale = this.#stores[inode]
+    if (this.#seen[inode] !== undefined && this.#seen[inode] !== this.#generation[inode]) stale?.close()
+    this.#generation[inode] = generation
+    this.#stores[inode] = store
+    this.#names[inode] = name
+    this.#seen[inode] = generation
+    if (this.#isShared) this.#write(inode, name, store)
+  }
+
+  /** The inode is gone. Its store was closed by this thread, if this thread had one. */
+  forget(inode: number): void {
+    this.#generation[inode]++
+    this.#stores[inode] = undefined
+    this.#names[inode] = ''
+    this.#seen[inode] = this.#generation[inode]
+  }
+
+  /** Closes this thread's stores of inodes that are gone. */
+  closeStale(): void {
+    for (let i = 1; i < this.#stores.length; i++) {
+      if (this.#stores[i] === undefined || this.#seen[i] === this.#generation[i]) continue
+      this.#stores[i]?.close()
+      this.#stores[i] = undefined
+    }
+  }
+
+  /** Closes all of this thread's stores: it detaches. */
+  closeAll(): void {
+    for (let i = 1; i < this.#stores.length; i++) {
+      this.#stores[i]?.close()
+      this.#stores[i] = undefined
+      this.#seen[i] = -1
+    }
+  }
+
+  #learn(inode: number): void {
+    this.#stores[inode]?.close()
+    const text = this.#read(inode)
+    this.#names[inode] = text?.name ?? ''
+    this.#stores[inode] = text === undefined ? undefined : this.#open(text)
+    this.#seen[inode] = this.#generation[inode]
+  }
+
+  #open(text: StoreText): GuardedStore {
+    const { name, handle } = text
+    if (handle === undefined) return unreachable(name, `${name} can be reached only by the thread that opened it`)
+    const opener = this.#openers.get(handle.kind)
+    if (opener === undefined)
+      return unreachable(name, `no opener for stores of kind '${handle.kind}' was given to attach`)
+    try {
+      return new GuardedStore(opener.open(handle))
+    } catch (thrown) {
+      return unreachable(name, thrown)
+    }
+  }
+
+  /** undefined for an inode without a store. */
+  #read(inode: number): StoreText | undefined {
+    const at = inode * TEXT_WORDS
+    const units = this.#text[at]
+    let json = ''
+    for (let i = 0; i < units; i++)
+      json += String.fromCharCode((this.#text[at + 1 + (i >> 1)] >>> ((i & 1) << 4)) & 0xffff)
+    return units === 0 ? undefined : (JSON.parse(json) as StoreText)
+  }
+
+  #write(inode: number, name: string, store: GuardedStore | undefined): void {
+    const at = inode * TEXT_WORDS
+    this.#text.fill(0, at, at + TEXT_WORDS)
+    if (store === undefined) return
+    let json = JSON.stringify({ name, handle: store.handle })
+    if (json.length > MAX_TEXT_UNITS) json = JSON.stringify({ name: name.slice(0, 100) })
+    for (let i = 0; i < json.length; i++) this.#text[at + 1 + (i >> 1)] |= json.charCodeAt(i) << ((i & 1) << 4)
+    this.#text[at] = json.length
+  }
+}
+
+/** Stands for a store that this thread cannot reach: every call gives -ENXIO. It is not read-only, so that no sync succeeds. */
+function unreachable(name: string, why: unknown): GuardedStore {
+  const refuse = () => -ENXIO
+  const store = new GuardedStore({
+    name,
+    identity: undefined,
+    readOnly: false,
+    durable: false,
+    size: refuse,
+    read: refuse,
+    write: refuse,
+    flush: refuse,
+    truncate: refuse,
+    punch: refuse,
+    close: () => 0
+  })
+  store.lastThrown = why
+  return store
+}

@@ -1,0 +1,28 @@
+/**
+ * The one tree of lock order, and the words that say who holds what. A lock may be taken only while holding locks that stand above
+ * it on its path. After Linux 3.19 (the comment at the head of mm/rmap.c); docs/locking.md says what each one guards and why
+ * some of Linux's locks are one here.
+ *
+ *   inode lock            truncate, punch, writeback and last close of one file           sleeps
+ *   └─ mmap lock          an address space's vmas; readers fault, writers change           sleeps
+ *      └─ page lock       PG_LOCKED: one page's contents and place in its file             sleeps
+ *         └─ machine lock every table, list, hash and counter; and the words of the three
+ *                         locks above                                                      never held across I/O or a wait
+ *
+ * msync takes an inode lock while holding the mmap lock. That is the one place where a lock of the tree is taken from below,
+ * and it is safe because nobody who holds an inode lock ever takes an mmap lock (reads into and writes from an address space
+ * hold neither while they copy).
+ *
+ * The machine lock stands for Linux's page-table lock, i_mmap lock, LRU lock, tree lock, swap lock and the allocator's: they are
+ * all held for less than a microsecond at a time, and taking five of them costs more than holding one.
+ */
+
+/** Modes of the mmap lock that a thread holds (`T_MMAP_MODE`). */
+export const UNLOCKED = 0 as const
+export const READ_LOCKED = 1 as const
+export const WRITE_LOCKED = 2 as const
+
+/** What a queue of waiters is for: `Sync.waitFor` and `Sync.wakeAll` make the queue's number from it and an id. */
+export const WAIT_PAGE = 1 as const
+export const WAIT_MMAP = 2 as const
+export const WAIT_INODE = 3 as const

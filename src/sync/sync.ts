@@ -1,0 +1,346 @@
+/**
+ * What threads that share a machine wait on: the machine lock, queues of sleepers, and stores that are on their way.
+ *
+ *  lock, unlock            the machine lock: a mutex on one word. Spins for a few microseconds, then sleeps
+ *  openWindow, closeWindow gives the machine lock back while a store works, and takes it again
+ *  waitFor(kind, id)       gives the machine lock back, sleeps until somebody wakes the queue, takes it again
+ *  wakeAll(kind, id)       wakes a queue; the sleepers look at what they wait for again
+ *  changed()               reads that began before are made again (S_EPOCH)
+ *  settle(frame)           returns when no other thread's store is on its way to the frame
+ *  settleAll()             the same for all frames
+ *
+ * Word of the machine lock: 0 free, else the owner's number + 1, with SLEEPING set when somebody may sleep on it.
+ *
+ * Nobody waits without end. Every sleep is cut into slices; after each one the thread looks whether the machine was declared
+ * broken, and whether whoever it waits for shows a sign of life (T_PROGRESS). If there is none for `patienceMs`, ten times as long for
+ * one that is in a store, it is taken for dead and the machine is declared broken (-EOWNERDEAD for all). Deaths that the platform
+ * reports are dealt with at once, and mostly without breaking anything (mm/recover.ts).
+ *
+ * A machine of one thread never comes here: `isShared` is false and callers ask first.
+ */
+import { EAGAIN, EOWNERDEAD } from '../abi/errno.ts'
+import { UNLOCKED } from './lock-order.ts'
+import {
+  IO_NONE,
+  NR_QUEUES,
+  S_BROKEN,
+  S_EPOCH,
+  S_LOCK,
+  S_QUEUES,
+  S_SLEEPERS,
+  S_STARVING,
+  T_HAZARD,
+  T_IN_IO,
+  T_INODE,
+  T_IO_FIRST,
+  T_IO_INODE,
+  T_IO_KIND,
+  T_IO_PAGES,
+  T_LOCK_WAITS,
+  T_MMAP,
+  T_MMAP_MODE,
+  T_PROGRESS,
+  T_STATE,
+  T_WAITS,
+  THREAD_ATTACHED,
+  THREAD_FREE,
+  THREAD_SHIFT,
+  type ThreadTable
+} from './threads.ts'
+import { Vigil } from './vigil.ts'
+
+const SLEEPING = 0x100
+const OWNER_MASK = 0xff
+/** Looks at the machine lock before going to sleep: some 10 µs, a few times as long as it is held. */
+const SPINS = 1500
+/** A thread that was kept from the lock for so many sleeps asks the others to let it go first. */
+const STARVING_AFTER = 3
+const SLICE_MS = 50
+/** How long a thread that may not sleep spins before it gives up with -EAGAIN. */
+const SPIN_LIMIT_MS = 20
+const DEFAULT_PATIENCE_MS = 20_000
+
+export class Sync {
+  /** False on a machine of one thread: nothing below is called then. */
+  readonly isShared: boolean
+  /** Words shared by all threads: S_*. */
+  readonly words: Int32Array
+  readonly threads: ThreadTable
+  /** This thread's number and the index of its row. */
+  readonly me: number
+  readonly row: number
+  /** False where sleeping is forbidden (a browser's main thread). */
+  readonly maySleep: boolean
+  patienceMs: number = DEFAULT_PATIENCE_MS
+  readonly #t: Int32Array
+  readonly #owner: number
+  readonly #lockVigil: Vigil
+  readonly #waitVigil: Vigil
+
+  constructor(words: Int32Array, threads: ThreadTable, me: number) {
+    this.isShared = threads.maxThreads > 1
+    this.words = words
+    this.threads = threads
+    this.me = me
+    this.row = me << THREAD_SHIFT
+    this.maySleep = this.isShared && canSleep(words)
+    this.#t = threads.w
+    this.#lockVigil = new Vigil(threads)
+    this.#waitVigil = new Vigil(threads)
+    this.#owner = me + 1
+  }
+
+  /** 0, or the errno of what broke the machine. */
+  get broken(): number {
+    return this.words[S_BROKEN]
+  }
+
+  /** Takes the machine lock. → 0; EOWNERDEAD on a broken machine; EAGAIN on a thread that may not sleep, if it is busy. */
+  lock(): number {
+    const { words } = this
+    if (words[S_STARVING] !== 0) this.#letGoFirst()
+    if (Atomics.compareExchange(words, S_LOCK, 0, this.#owner) !== 0) {
+      const error = this.#lockSlowly()
+      if (error !== 0) return error
+    }
+    this.#t[this.row + T_PROGRESS]++
+    if (words[S_BROKEN] === 0) return 0
+    this.unlock()
+    return words[S_BROKEN]
+  }
+
+  unlock(): void {
+    // On a broken machine a verb comes to its end without the lock.
+    if (this.words[S_BROKEN] !== 0 && !this.isLocked) return
+    const before = Atomics.exchange(this.words, S_LOCK, 0)
+    if ((before & SLEEPING) !== 0) Atomics.notify(this.words, S_LOCK, 1)
+  }
+
+  get isLocked(): boolean {
+    return (Atomics.load(this.words, S_LOCK) & OWNER_MASK) === this.#owner
+  }
+
+  /** The thread that has the machine lock, or -1. */
+  get lockOwner(): number {
+    return (Atomics.load(this.words, S_LOCK) & OWNER_MASK) - 1
+  }
+
+  /** Declares the machine broken, for all threads and for good. */
+  declareBroken(errno: number): void {
+    Atomics.compareExchange(this.words, S_BROKEN, 0, errno)
+    Atomics.notify(this.words, S_LOCK)
+    for (let q = 0; q < NR_QUEUES; q++) {
+      Atomics.add(this.words, S_QUEUES + q, 1)
+      Atomics.notify(this.words, S_QUEUES + q)
+    }
+  }
+
+  /** Number of the queue for a page, an address space or an inode. */
+  queueOf(kind: number, id: number): number {
+    return (Math.imul(id, 0x9e3779b1) + kind) & (NR_QUEUES - 1)
+  }
+
+  /**
+   * With the machine lock held: gives it back, sleeps until the queue is woken or a slice has passed, and takes it again. The
+   * caller then looks once more at what it waits for. → 0, or EOWNERDEAD, EAGAIN with the lock not held.
+   */
+  waitFor(kind: number, id: number): number {
+    const { words } = this
+    if (!this.maySleep) {
+      this.unlock()
+      return EAGAIN
+    }
+    const queue = this.queueOf(kind, id)
+    const seq = Atomics.load(words, S_QUEUES + queue)
+    words[S_SLEEPERS + queue]++
+    this.#t[this.row + T_WAITS]++
+    this.unlock()
+    Atomics.wait(words, S_QUEUES + queue, seq, SLICE_MS)
+    const error = this.lock()
+    if (error === 0) words[S_SLEEPERS + queue]--
+    return error
+  }
+
+  /** Begins a wait for another thread: `isPatient` counts from here. */
+  beginWait(): void {
+    this.#waitVigil.begin()
+  }
+
+  /**
+   * Whether to go on waiting for what `thread` has (-1: nobody is known to have it). Declares the machine broken when that thread
+   * has shown no sign of life for too long.
+   */
+  isPatient(thread: number): boolean {
+    if (this.isHopeful(thread)) return true
+    this.declareBroken(EOWNERDEAD)
+    return false
+  }
+
+  /** The same, for waits that may end without the machine being broken. */
+  isHopeful(thread: number): boolean {
+    return this.#waitVigil.isHopeful(thread, this.patienceMs)
+  }
+
+  isAttached(thread: number): boolean {
+    return Atomics.load(this.#t, (thread << THREAD_SHIFT) + T_STATE) === THREAD_ATTACHED
+  }
+
+  /** A thread that has the address space's mmap lock, or -1. */
+  holderOfMmap(mm: number): number {
+    for (let t = 0; t < this.threads.maxThreads; t++) {
+      const row = t << THREAD_SHIFT
+      if (this.#t[row + T_STATE] === THREAD_FREE || this.#t[row + T_MMAP_MODE] === UNLOCKED) continue
+      if (this.#t[row + T_MMAP] === mm) return t
+    }
+    return -1
+  }
+
+  /** The thread that fills or writes the page, or -1. */
+  holderOfPage(inode: number, index: number): number {
+    for (let t = 0; t < this.threads.maxThreads; t++) {
+      const row = t << THREAD_SHIFT
+      if (this.#t[row + T_STATE] === THREAD_FREE || this.#t[row + T_IO_KIND] === IO_NONE) continue
+      const offset = index - this.#t[row + T_IO_FIRST]
+      if (this.#t[row + T_IO_INODE] === inode && offset >= 0 && offset < this.#t[row + T_IO_PAGES]) return t
+    }
+    return -1
+  }
+
+  /** The thread that has the inode's lock, or -1. */
+  holderOfInode(inode: number): number {
+    for (let t = 0; t < this.threads.maxThreads; t++) {
+      const row = t << THREAD_SHIFT
+      if (this.#t[row + T_STATE] !== THREAD_FREE && this.#t[row + T_INODE] === inode) return t
+    }
+    return -1
+  }
+
+  /** Gives the machine lock back for a call of a store on these pages, which this thread has locked or is writing. */
+  openWindow(kind: number, inode: number, first: number, pages: number): void {
+    if (!this.isShared) return
+    const { row } = this
+    this.#t[row + T_IO_INODE] = inode
+    this.#t[row + T_IO_FIRST] = first
+    this.#t[row + T_IO_PAGES] = pages
+    this.#t[row + T_IO_KIND] = kind
+    this.#t[row + T_IN_IO] = 1
+    this.unlock()
+  }
+
+  /** Takes the machine lock again. On a broken machine it is not had, and no other thread can have it either. */
+  closeWindow(): void {
+    if (!this.isShared) return
+    while (this.lock() === EAGAIN);
+    this.#t[this.row + T_IN_IO] = 0
+    this.#t[this.row + T_IO_KIND] = IO_NONE
+  }
+
+  /** Wakes all that wait for it. With the machine lock held. */
+  wakeAll(kind: number, id: number): void {
+    const { words } = this
+    const queue = this.queueOf(kind, id)
+    Atomics.add(words, S_QUEUES + queue, 1)
+    if (words[S_SLEEPERS + queue] !== 0) Atomics.notify(words, S_QUEUES + queue)
+  }
+
+  /** Entries changed, or a frame is about to be used for something else. A full fence. With the machine lock held. */
+  changed(): void {
+    Atomics.add(this.words, S_EPOCH, 1)
+  }
+
+  /** Waits for stores of other threads that found the frame writable before its entry changed. After `changed`. */
+  settle(frame: number): void {
+    for (let t = 0; t < this.threads.maxThreads; t++) {
+      if (t !== this.me && Atomics.load(this.#t, (t << THREAD_SHIFT) + T_HAZARD) === frame + 1)
+        this.#outlast(t, frame + 1)
+    }
+  }
+
+  settleAll(): void {
+    for (let t = 0; t < this.threads.maxThreads; t++) {
+      if (t === this.me) continue
+      const hazard = Atomics.load(this.#t, (t << THREAD_SHIFT) + T_HAZARD)
+      if (hazard !== 0) this.#outlast(t, hazard)
+    }
+  }
+
+  /**
+   * Waits until a thread's hazard is another one. A store takes nanoseconds, unless the thread is off its processor, or dead:
+   * then it will never come.
+   */
+  #outlast(thread: number, hazard: number): void {
+    const at = (thread << THREAD_SHIFT) + T_HAZARD
+    for (let spin = 0; spin < SPINS; spin++) if (Atomics.load(this.#t, at) !== hazard) return
+    const deadline = Date.now() + this.patienceMs
+    while (Atomics.load(this.#t, at) === hazard) {
+      if (this.#t[(thread << THREAD_SHIFT) + T_STATE] !== THREAD_ATTACHED) return
+      if (this.words[S_BROKEN] !== 0) return
+      if (Date.now() > deadline) {
+        this.declareBroken(EOWNERDEAD)
+        return
+      }
+      if (this.maySleep) Atomics.wait(this.#t, at, hazard, 1)
+    }
+  }
+
+  #lockSlowly(): number {
+    const { words } = this
+    for (let spin = 0; spin < SPINS; spin++) {
+      if (words[S_LOCK] === 0 && Atomics.compareExchange(words, S_LOCK, 0, this.#owner) === 0) return 0
+    }
+    this.#t[this.row + T_LOCK_WAITS]++
+    if (!this.maySleep) return this.#spinOn()
+    this.#lockVigil.begin()
+    let sleeps = 0
+    let starving = false
+    let error = 0
+    for (;;) {
+      const value = Atomics.load(words, S_LOCK)
+      if (value === 0) {
+        // Others may sleep still: keep the mark, so that the next unlock wakes one of them.
+        if (Atomics.compareExchange(words, S_LOCK, 0, this.#owner | SLEEPING) === 0) break
+        continue
+      }
+      if (words[S_BROKEN] !== 0) {
+        error = words[S_BROKEN]
+        break
+      }
+      if ((value & SLEEPING) === 0 && Atomics.compareExchange(words, S_LOCK, value, value | SLEEPING) !== value)
+        continue
+      Atomics.wait(words, S_LOCK, value | SLEEPING, SLICE_MS)
+      if (++sleeps === STARVING_AFTER) {
+        starving = true
+        Atomics.add(words, S_STARVING, 1)
+      }
+      if (!this.#lockVigil.isHopeful((value & OWNER_MASK) - 1, this.patienceMs)) this.declareBroken(EOWNERDEAD)
+    }
+    if (starving) Atomics.sub(words, S_STARVING, 1)
+    return error
+  }
+
+  /** For a thread that may not sleep. */
+  #spinOn(): number {
+    const deadline = Date.now() + SPIN_LIMIT_MS
+    do {
+      for (let spin = 0; spin < SPINS; spin++) {
+        if (Atomics.compareExchange(this.words, S_LOCK, 0, this.#owner) === 0) return 0
+      }
+    } while (Date.now() < deadline && this.words[S_BROKEN] === 0)
+    return this.words[S_BROKEN] || EAGAIN
+  }
+
+  /** Somebody was kept from the lock for long: a moment's rest, so that it is not taken again at once. */
+  #letGoFirst(): void {
+    if (this.maySleep) Atomics.wait(this.words, S_STARVING, this.words[S_STARVING], 1)
+  }
+}
+
+/** Browsers forbid their main thread to sleep: Atomics.wait throws there, even where it would not have to wait. */
+function canSleep(words: Int32Array): boolean {
+  try {
+    Atomics.wait(words, S_BROKEN, 0x7fffffff, 0)
+    return true
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,122 @@
+/**
+ * The thread table: one row for each thread that is attached to a machine, and the words that all of them share.
+ *
+ * A row says what its thread holds, in words that change only under the machine lock. So when a thread dies, the others can give
+ * back what it held, unless it held the machine lock itself: then nothing is known of the tables, and the machine is broken.
+ *
+ *   free --attach--> attached --detach--> free
+ *                       |  ^
+ *                       |  +-- its slot is taken again
+ *                       +-- its end was noticed: dead --what it held is given back--> free
+ *
+ * Two cache lines a row. The second one begins with the hazard word, which its thread writes at every store through an
+ * accessor; nothing else may lie beside it that others read often.
+ */
+import type { Arena } from '../base/arena.ts'
+
+/** Most threads of one machine: a thread's number + 1 fits into the low byte of the machine lock's word. */
+export const MAX_THREADS = 64 as const
+
+export const THREAD_SHIFT = 5 as const
+
+export const THREAD_FREE = 0 as const
+export const THREAD_ATTACHED = 1 as const
+export const THREAD_DEAD = 2 as const
+
+/** THREAD_*. */
+export const T_STATE = 0 as const
+/** Grows each time the machine lock is taken: a sign of life. */
+export const T_PROGRESS = 1 as const
+/** 1 while the thread waits for a store, with the machine lock given back. */
+export const T_IN_IO = 2 as const
+/** The address space whose mmap lock it holds, and how. */
+export const T_MMAP = 3 as const
+export const T_MMAP_MODE = 4 as const
+/** The inode whose lock it holds. */
+export const T_INODE = 5 as const
+/** Locked or written pages: inode, first file page, how many; and what for. */
+export const T_IO_INODE = 6 as const
+export const T_IO_FIRST = 7 as const
+export const T_IO_PAGES = 8 as const
+export const T_IO_KIND = 9 as const
+/** The platform's number for the thread (Node: `threadId`), -1 when unknown. */
+export const T_PLATFORM_ID = 10 as const
+/** How often it had to wait for the machine lock, for another lock or page, and how often a read was repeated. */
+export const T_LOCK_WAITS = 11 as const
+export const T_WAITS = 12 as const
+export const T_RETRIES = 13 as const
+export const T_FAULTS = 14 as const
+/** Pins that it holds and that are not among the recorded ones. */
+export const T_MORE_PINS = 15 as const
+/** Frame that a store through an accessor is going to, + 1; 0 between stores. */
+export const T_HAZARD = 16 as const
+/** The first of the frames that it has pinned for views; 0 is none. */
+export const T_PINS = 17 as const
+export const NR_RECORDED_PINS = 15 as const
+
+export const IO_NONE = 0 as const
+export const IO_FILL = 1 as const
+export const IO_WRITEBACK = 2 as const
+
+/** Words of the shared block: the machine lock alone on its line, then what is read often, then what is not. */
+export const S_LOCK = 0 as const
+/** Threads that the machine lock was kept from for long; the others let them go first. */
+export const S_STARVING = 1 as const
+/** Grows whenever a frame is given back or a call has changed entries: what was read across a change is read again. */
+export const S_EPOCH = 16 as const
+/** 0, or why the machine is broken (an errno). */
+export const S_BROKEN = 32 as const
+/** 1 while the machine is open. */
+export const S_OPEN = 33 as const
+export const S_QUEUES = 48 as const
+export const NR_QUEUES = 64 as const
+/** How many sleep in each queue. */
+export const S_SLEEPERS: number = S_QUEUES + NR_QUEUES
+export const NR_SYNC_WORDS: number = S_SLEEPERS + NR_QUEUES
+
+export class ThreadTable {
+  readonly w: Int32Array
+  readonly maxThreads: number
+
+  constructor(columns: Pick<Arena, 'int32'>, maxThreads: number) {
+    this.maxThreads = maxThreads
+    this.w = columns.int32('threads', maxThreads << THREAD_SHIFT)
+  }
+
+  at(thread: number, word: number): number {
+    return (thread << THREAD_SHIFT) + word
+  }
+
+  get nrAttached(): number {
+    let n = 0
+    for (let t = 0; t < this.maxThreads; t++) {
+      if (Atomics.load(this.w, this.at(t, T_STATE)) === THREAD_ATTACHED) n++
+    }
+    return n
+  }
+
+  /** Takes a free row, all zero. → its number, or -1 when there is none. */
+  attach(platformId: number): number {
+    for (let t = 0; t < this.maxThreads; t++) {
+      if (Atomics.compareExchange(this.w, this.at(t, T_STATE), THREAD_FREE, THREAD_ATTACHED) !== THREAD_FREE) continue
+      const at = this.at(t, 0)
+      this.w.fill(0, at + 1, at + (1 << THREAD_SHIFT))
+      this.w[at + T_PLATFORM_ID] = platformId
+      return t
+    }
+    return -1
+  }
+
+  /** The attached thread with a platform's number, or -1. */
+  find(platformId: number): number {
+    for (let t = 0; t < this.maxThreads; t++) {
+      const at = this.at(t, 0)
+      if (Atomics.load(this.w, at + T_STATE) === THREAD_ATTACHED && this.w[at + T_PLATFORM_ID] === platformId) return t
+    }
+    return -1
+  }
+
+  free(thread: number): void {
+    Atomics.store(this.w, this.at(thread, T_STATE), THREAD_FREE)
+  }
+}
