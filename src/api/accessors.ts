@@ -18,8 +18,11 @@ import type { Machine } from '../mm/machine.ts'
 import type { PageWindow } from '../pgtable/page-tables.ts'
 import { PTE_READ_HIT, PTE_WRITE_HIT } from '../pgtable/pte.ts'
 
+/** What windows of a machine with more threads have: they remember tables themselves (shared-mapping). */
+const NO_WINDOW: PageWindow = { firstLeaf: 0, nrLeaves: 0, bases: new Int32Array(0), base: 0, onDrop: () => {} }
+
 /** Assembles values that lie across two pages. */
-const scratch = new DataView(new ArrayBuffer(8))
+export const scratch: DataView = new DataView(new ArrayBuffer(8))
 
 export abstract class Accessors {
   /** @internal */
@@ -32,22 +35,22 @@ export abstract class Accessors {
   protected lengthBytes: number
   /** The same in pages: always a small integer, which keeps the hot path in integer arithmetic for any window. */
   private nrPages: number
-  private readonly ram: Ram
+  protected readonly ram: Ram
   /** RAM by words: page tables and data. */
-  private readonly words: Uint32Array
+  protected readonly words: Uint32Array
   private window: PageWindow
   /** Slot of the first page's entry, and for how many pages it holds: none when the window's tables lie scattered. */
   private base: number
   private heldPages: number
-  private readonly leafShift: number
-  private readonly leafMask: number
-  private readonly pageShift: number
-  private readonly pageMask: number
-  private readonly u8: Uint8Array
-  private readonly u16: Uint16Array
-  private readonly i32: Int32Array
-  private readonly f32: Float32Array
-  private readonly f64: Float64Array
+  protected readonly leafShift: number
+  protected readonly leafMask: number
+  protected readonly pageShift: number
+  protected readonly pageMask: number
+  protected readonly u8: Uint8Array
+  protected readonly u16: Uint16Array
+  protected readonly i32: Int32Array
+  protected readonly f32: Float32Array
+  protected readonly f64: Float64Array
 
   constructor(machine: Machine, mmId: number, startVpn: number, lengthBytes: number) {
     const { ram, tables } = machine
@@ -58,7 +61,9 @@ export abstract class Accessors {
     this.nrPages = lengthBytes / ram.pageSize
     this.ram = ram
     this.words = ram.u32
-    this.window = tables.addWindow(mmId, startVpn, lengthBytes / ram.pageSize, () => this.dropBase())
+    this.window = machine.sync.isShared
+      ? NO_WINDOW
+      : tables.addWindow(mmId, startVpn, lengthBytes / ram.pageSize, () => this.dropBase())
     this.base = this.window.base
     this.heldPages = this.base === 0 ? 0 : this.nrPages
     this.leafShift = tables.leafShift
@@ -255,11 +260,11 @@ export abstract class Accessors {
   /** The window is now at `vpn` with so many bytes; 0 when it is no more. */
   protected moveWindow(vpn: number, lengthBytes: number): void {
     const { tables } = this.machine
-    tables.dropWindow(this.mmId, this.window)
+    if (this.window !== NO_WINDOW) tables.dropWindow(this.mmId, this.window)
     this.startVpn = vpn
     this.lengthBytes = lengthBytes
     this.nrPages = lengthBytes / this.pageSize
-    if (lengthBytes === 0) return
+    if (lengthBytes === 0 || this.window === NO_WINDOW) return
     this.window = tables.addWindow(this.mmId, vpn, this.nrPages, () => this.dropBase())
     this.base = this.window.base
     this.heldPages = this.base === 0 ? 0 : this.nrPages
@@ -274,14 +279,14 @@ export abstract class Accessors {
   }
 
   /** Up to 8 bytes from any offset, in the scratch view. */
-  private gather(offset: number, size: number): DataView {
+  protected gather(offset: number, size: number): DataView {
     this.checkRange(offset, size)
     for (let i = 0; i < size; i++) scratch.setUint8(i, this.u8[this.byteFor(offset + i, 1, PTE_READ_HIT)])
     return scratch
   }
 
   /** The scratch view's first bytes to any offset. A store across two pages happens whole or not at all. */
-  private scatter(offset: number, size: number): void {
+  protected scatter(offset: number, size: number): void {
     this.checkRange(offset, size)
     const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
     const first = this.byteFor(offset, 1, PTE_WRITE_HIT)

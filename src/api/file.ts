@@ -21,6 +21,7 @@ import {
   sys_pwrite
 } from '../syscall/file.ts'
 import { orThrow } from './errors.ts'
+import type { FileHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
 
 export class MappedFile {
@@ -38,6 +39,11 @@ export class MappedFile {
     this.fd = fd
     this.name = name
     this.writable = writable
+  }
+
+  /** What another thread adopts this file by (`memory.adopt`): structured-cloneable. */
+  get handle(): FileHandle {
+    return { kind: 'file', fd: this.fd, name: this.name, writable: this.writable }
   }
 
   /** Size in bytes. */

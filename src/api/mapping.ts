@@ -38,6 +38,7 @@ import { Accessors } from './accessors.ts'
 import { BorrowedPage } from './borrowed-page.ts'
 import { faultError, orThrow } from './errors.ts'
 import type { MappedFile } from './file.ts'
+import type { MappingHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
 import type { AddressSpace } from './space.ts'
 
@@ -114,6 +115,18 @@ export class Mapping extends Accessors {
   /** The virtual address of offset 0, for the system-call layer. */
   get address(): number {
     return this.startVpn * this.pageSize
+  }
+
+  /** What another thread adopts this mapping by (`memory.adopt`): structured-cloneable. */
+  get handle(): MappingHandle {
+    return {
+      kind: 'mapping',
+      space: this.space.handle,
+      file: this.file?.handle,
+      writable: this.writable,
+      vpn: this.startVpn,
+      pages: this.pageCount
+    }
   }
 
   get isMapped(): boolean {
@@ -371,7 +384,7 @@ export class Mapping extends Accessors {
     return [this.address + first, offset + length - first]
   }
 
-  private checkPages(at: number, count: number): void {
+  protected checkPages(at: number, count: number): void {
     if (
       !Number.isSafeInteger(at) ||
       !Number.isSafeInteger(count) ||

@@ -19,7 +19,9 @@ import { sys_mmap } from '../syscall/memory.ts'
 import { sys_exit, sys_fork } from '../syscall/process.ts'
 import { orThrow, systemError } from './errors.ts'
 import type { MappedFile } from './file.ts'
+import type { SpaceHandle } from './handles.ts'
 import { Mapping } from './mapping.ts'
+import { SharedMapping } from './shared-mapping.ts'
 
 export interface MapOptions {
   /** First byte of the file that the window shows, a multiple of the page size. Default 0. */
@@ -78,7 +80,7 @@ export class AddressSpace {
     const at = sys_mmap(this.mm, address, length, prot, flags, file === null ? -1 : file.fd, offset)
     orThrow(at, 'mmap', address, file === null || file.fd >= 0 ? undefined : `${file.name} is closed`)
     const { pageSize } = this.machine.ram
-    return new Mapping(this, file ?? undefined, writable, at / pageSize, Math.ceil(length / pageSize))
+    return this.window(file ?? undefined, writable, at / pageSize, Math.ceil(length / pageSize))
   }
 
   /**
@@ -86,7 +88,18 @@ export class AddressSpace {
    */
   view(mapping: Mapping): Mapping {
     if (this.machine.inside) throw systemError(-EDEADLK, 'view')
-    return new Mapping(this, mapping.file, mapping.writable, mapping.address / mapping.pageSize, mapping.pageCount)
+    return this.window(mapping.file, mapping.writable, mapping.address / mapping.pageSize, mapping.pageCount)
+  }
+
+  /** @internal The mapping object for pages that are mapped. */
+  window(file: MappedFile | undefined, writable: boolean, vpn: number, pages: number): Mapping {
+    const Kind = this.machine.sync.isShared ? SharedMapping : Mapping
+    return new Kind(this, file, writable, vpn, pages)
+  }
+
+  /** What another thread adopts this address space by (`memory.adopt`): structured-cloneable. */
+  get handle(): SpaceHandle {
+    return { kind: 'space', id: this.mm.id, generation: this.mm.generation }
   }
 
   /** A copy: private pages copy-on-write, nonlinear mappings entry by entry, file mappings fault afresh. */
@@ -98,12 +111,12 @@ export class AddressSpace {
 
   /** The mappings, a line each, as in /proc/PID/maps. */
   maps(): string {
-    return formatMaps(this.machine, maps(this.machine, this.mm.id))
+    return this.machine.quietly(() => formatMaps(this.machine, maps(this.machine, this.mm.id)))
   }
 
   /** The mappings in detail, as in /proc/PID/smaps, with `Nonlinear:`. */
   smaps(): string {
-    return formatSmaps(this.machine, smaps(this.machine, this.mm.id))
+    return this.machine.quietly(() => formatSmaps(this.machine, smaps(this.machine, this.mm.id)))
   }
 
   /** Unmaps everything. The space cannot be used any more. */

@@ -50,6 +50,8 @@ export class Filler {
   readonly #trace: Trace
   readonly #sync: Sync
   readonly #run: Int32Array
+  #firstIndex = 0
+  #nrLocked = 0
 
   constructor(
     cache: PageCache,
@@ -187,6 +189,8 @@ export class Filler {
       cache.add(frame, inode, index + i)
     }
     this.inodes.nrFilling[inode] += got
+    this.#firstIndex = index
+    this.#nrLocked = got
     return got
   }
 
@@ -244,7 +248,8 @@ export class Filler {
     const position = index * pageSize
     const length = pages * pageSize
     const expected = Math.min(length, Math.min(this.inodes.sizeBytes[inode], this.inodes.storeBytes[inode]) - position)
-    this.#sync.openWindow(IO_FILL, inode, index, pages)
+    // All pages that are locked for it are named: another thread gives them back if this one dies.
+    this.#sync.openWindow(IO_FILL, inode, this.#firstIndex, this.#nrLocked)
     const done = store.read(position, buffer, offset, length)
     this.#sync.closeWindow()
     vmstat[STORE_READS]++

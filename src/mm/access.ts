@@ -14,7 +14,9 @@
 import { ACCESS_READ, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
 import { PTE_READ_HIT, PTE_WRITE_HIT, PTE_YOUNG, pteFrame } from '../pgtable/pte.ts'
 import { handleMmFault } from './fault.ts'
+import { runLength } from './frame-run.ts'
 import type { Machine } from './machine.ts'
+import { copyFromUserShared, copyToUserShared, fillUserShared } from './shared-access.ts'
 
 /** → frame (0 is the zero page), or -(fault code). */
 export function translate(m: Machine, mm: number, vpn: number, access: number): number {
@@ -33,20 +35,6 @@ export function translate(m: Machine, mm: number, vpn: number, access: number): 
   return pteFrame(pte)
 }
 
-/** Pages from `vpn`, `max` at most, whose frames follow one another in RAM after `frame`. Only hits count. */
-function runLength(m: Machine, mm: number, vpn: number, frame: number, max: number, need: number): number {
-  let n = 1
-  const i32 = m.ram.i32
-  while (n < max) {
-    const slot = m.tables.find(mm, vpn + n)
-    if (slot === 0) break
-    const pte = i32[slot]
-    if ((pte & need) !== need || pteFrame(pte) !== frame + n) break
-    n++
-  }
-  return n
-}
-
 /** The fault code that ended the last bulk copy, FAULT_OK when none did. */
 export interface BulkResult {
   fault: number
@@ -63,6 +51,7 @@ export function copyFromUser(
   length: number,
   result: BulkResult
 ): number {
+  if (m.sync.isShared) return copyFromUserShared(m, mm, 0, vpn, off, target, offset, length, result)
   const { pageSize, u8 } = m.ram
   result.fault = FAULT_OK
   let page = vpn
@@ -97,6 +86,7 @@ export function copyToUser(
   length: number,
   result: BulkResult
 ): number {
+  if (m.sync.isShared) return copyToUserShared(m, mm, 0, vpn, off, source, offset, length, result)
   const { pageSize, u8 } = m.ram
   result.fault = FAULT_OK
   let page = vpn
@@ -128,6 +118,7 @@ export function fillUser(
   length: number,
   result: BulkResult
 ): number {
+  if (m.sync.isShared) return fillUserShared(m, mm, 0, vpn, off, value, length, result)
   const { pageSize, u8 } = m.ram
   result.fault = FAULT_OK
   let page = vpn

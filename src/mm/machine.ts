@@ -35,7 +35,15 @@ import type { Reclaim } from '../reclaim/reclaim.ts'
 import type { RmapNodes } from '../rmap/nodes.ts'
 import type { Rmap } from '../rmap/rmap.ts'
 import type { SwapArea } from '../swap/swap-area.ts'
-import { READ_LOCKED, UNLOCKED, WAIT_INODE, WAIT_MMAP, WAIT_PAGE, WRITE_LOCKED } from '../sync/lock-order.ts'
+import {
+  READ_LOCKED,
+  UNLOCKED,
+  WAIT_INODE,
+  WAIT_MMAP,
+  WAIT_PAGE,
+  WAITS_TO_WRITE,
+  WRITE_LOCKED
+} from '../sync/lock-order.ts'
 import type { Sync } from '../sync/sync.ts'
 import { S_OPEN, T_MMAP, T_MMAP_MODE } from '../sync/threads.ts'
 import type { VmaTable } from '../vma/vma-table.ts'
@@ -207,10 +215,23 @@ export class Machine implements MachineParts {
     return true
   }
 
-  /** Enters to give something back: goes on where `enter` gives up, unless the machine is broken. */
-  reenter(): void {
-    while (!this.enter() && this.refused === EAGAIN);
-    this.inside = true
+  /**
+   * Enters to give something back: goes on where `enter` gives up. → whether to `leave` afterwards: false within a verb, which has
+   * what is needed, and on a broken machine, where nobody has.
+   */
+  reenter(): boolean {
+    while (!this.enter()) if (this.refused !== EAGAIN) return false
+    return true
+  }
+
+  /** Looks at the machine while nothing changes. */
+  quietly<T>(look: () => T): T {
+    const entered = this.reenter()
+    try {
+      return look()
+    } finally {
+      if (entered) this.leave()
+    }
   }
 
   leave(): void {
@@ -260,18 +281,23 @@ export class Machine implements MachineParts {
     if (error !== 0) return error
     if (w[row + MM_MMAP_LOCK] === 0 && w[row + MM_WAITING_WRITERS] === 0) return 0
     sync.beginWait()
-    const waits = mode === WRITE_LOCKED ? MM_WAITING_WRITERS : -1
-    if (waits >= 0) w[row + waits]++
-    while (
-      mode === WRITE_LOCKED ? w[row + MM_MMAP_LOCK] !== 0 : w[row + MM_MMAP_LOCK] < 0 || w[row + MM_WAITING_WRITERS] > 0
-    ) {
-      const canWait = sync.maySleep && sync.isPatient(sync.holderOfMmap(mm))
-      if (!canWait && waits >= 0) w[row + waits]--
+    const writes = mode === WRITE_LOCKED
+    while (writes ? w[row + MM_MMAP_LOCK] !== 0 : w[row + MM_MMAP_LOCK] < 0 || w[row + MM_WAITING_WRITERS] > 0) {
+      if (sync.maySleep) sync.isPatient(sync.holderOfMmap(mm))
+      if (writes) this.#noteWaitingWriter(row, mm, 1)
       error = sync.waitFor(WAIT_MMAP, mm)
       if (error !== 0) return error
+      if (writes) this.#noteWaitingWriter(row, mm, -1)
     }
-    if (waits >= 0) w[row + waits]--
     return 0
+  }
+
+  #noteWaitingWriter(row: number, mm: number, delta: 1 | -1): void {
+    const { sync } = this
+    if (!sync.maySleep) return
+    this.mms.w[row + MM_WAITING_WRITERS] += delta
+    sync.threads.w[sync.row + T_MMAP] = mm
+    sync.threads.w[sync.row + T_MMAP_MODE] = delta > 0 ? WAITS_TO_WRITE : UNLOCKED
   }
 
   /** Ends a verb that changed mappings: no thread sees what it took away once this returns (docs/locking.md). */

@@ -54,11 +54,11 @@ function readPart(m: Machine, mm: number, vpn: number, off: number, n: number, f
   if (frame === 0) done = fillUser(m, mm, vpn, off, 0, n, bulk)
   else {
     done = copyToUser(m, mm, vpn, off, u8, frame * pageSize + (at % pageSize), n, bulk)
-    m.reenter()
+    const entered = m.reenter()
     m.lru.markAccessed(frame)
     m.frames.unpin(frame)
     m.putFrame(frame)
-    m.leave()
+    if (entered) m.leave()
   }
   return done
 }

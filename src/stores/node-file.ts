@@ -21,7 +21,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { EAGAIN, EBADF, EFBIG, EINTR, EINVAL, EIO, EOPNOTSUPP, errnoFromName } from '../abi/errno.ts'
-import type { Store } from '../store/store.ts'
+import type { Store, StoreHandle, StoreOpener } from '../store/store.ts'
 
 /**
  * How to open a file.
@@ -108,6 +108,17 @@ export function nodeFileFromDescriptor(fd: number, name: string): NodeFile {
   return new NodeFileStore(fd, name, identityOf(stat), accessOf(fd), 'borrowed')
 }
 
+const NODE_FILE = 'node-file'
+
+/**
+ * Opens, in another thread of the process, files that one thread opened with `nodeFile`: by the descriptor, which belongs to the process.
+ * For `Memory.attach(handle, { stores: [nodeFiles] })`. The thread that opened the file closes it, and must live as long as it is used.
+ */
+export const nodeFiles: StoreOpener = {
+  kind: NODE_FILE,
+  open: handle => nodeFileFromDescriptor(Number(handle.fd), String(handle.name))
+}
+
 type Access = 'r' | 'r+'
 type Ownership = 'owned' | 'borrowed'
 
@@ -116,6 +127,7 @@ class NodeFileStore implements NodeFile {
   readonly identity: string
   readonly readOnly: boolean
   readonly durable = true
+  readonly handle: StoreHandle
   /** -1 once closed. */
   #fd: number
   /** The -errno of the first fsync that failed, or 0. */
@@ -128,6 +140,7 @@ class NodeFileStore implements NodeFile {
     this.identity = identity
     this.readOnly = access === 'r'
     this.#ownership = ownership
+    this.handle = { kind: NODE_FILE, fd, name }
   }
 
   get fd(): number {

@@ -21,6 +21,8 @@
 export const UNLOCKED = 0 as const
 export const READ_LOCKED = 1 as const
 export const WRITE_LOCKED = 2 as const
+/** Not held yet: it is counted among the waiting writers. */
+export const WAITS_TO_WRITE = 3 as const
 
 /** What a queue of waiters is for: `Sync.waitFor` and `Sync.wakeAll` make the queue's number from it and an id. */
 export const WAIT_PAGE = 1 as const

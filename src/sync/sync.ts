@@ -19,7 +19,7 @@
  * A machine of one thread never comes here: `isShared` is false and callers ask first.
  */
 import { EAGAIN, EOWNERDEAD } from '../abi/errno.ts'
-import { UNLOCKED } from './lock-order.ts'
+import { UNLOCKED, WAITS_TO_WRITE } from './lock-order.ts'
 import {
   IO_NONE,
   NR_QUEUES,
@@ -40,6 +40,7 @@ import {
   T_MMAP,
   T_MMAP_MODE,
   T_PROGRESS,
+  T_STARVING,
   T_STATE,
   T_WAITS,
   THREAD_ATTACHED,
@@ -189,7 +190,8 @@ export class Sync {
   holderOfMmap(mm: number): number {
     for (let t = 0; t < this.threads.maxThreads; t++) {
       const row = t << THREAD_SHIFT
-      if (this.#t[row + T_STATE] === THREAD_FREE || this.#t[row + T_MMAP_MODE] === UNLOCKED) continue
+      const mode = this.#t[row + T_MMAP_MODE]
+      if (this.#t[row + T_STATE] === THREAD_FREE || mode === UNLOCKED || mode === WAITS_TO_WRITE) continue
       if (this.#t[row + T_MMAP] === mm) return t
     }
     return -1
@@ -292,7 +294,6 @@ export class Sync {
     if (!this.maySleep) return this.#spinOn()
     this.#lockVigil.begin()
     let sleeps = 0
-    let starving = false
     let error = 0
     for (;;) {
       const value = Atomics.load(words, S_LOCK)
@@ -309,12 +310,15 @@ export class Sync {
         continue
       Atomics.wait(words, S_LOCK, value | SLEEPING, SLICE_MS)
       if (++sleeps === STARVING_AFTER) {
-        starving = true
+        this.#t[this.row + T_STARVING] = 1
         Atomics.add(words, S_STARVING, 1)
       }
       if (!this.#lockVigil.isHopeful((value & OWNER_MASK) - 1, this.patienceMs)) this.declareBroken(EOWNERDEAD)
     }
-    if (starving) Atomics.sub(words, S_STARVING, 1)
+    if (this.#t[this.row + T_STARVING] !== 0) {
+      this.#t[this.row + T_STARVING] = 0
+      Atomics.sub(words, S_STARVING, 1)
+    }
     return error
   }
 

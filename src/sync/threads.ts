@@ -46,13 +46,16 @@ export const T_LOCK_WAITS = 11 as const
 export const T_WAITS = 12 as const
 export const T_RETRIES = 13 as const
 export const T_FAULTS = 14 as const
-/** Pins that it holds and that are not among the recorded ones. */
-export const T_MORE_PINS = 15 as const
+/** 1 while it is counted in S_STARVING. */
+export const T_STARVING = 15 as const
 /** Frame that a store through an accessor is going to, + 1; 0 between stores. */
 export const T_HAZARD = 16 as const
-/** The first of the frames that it has pinned for views; 0 is none. */
-export const T_PINS = 17 as const
-export const NR_RECORDED_PINS = 15 as const
+/** Frames that it has pinned for a bulk copy: the first one and how many. */
+export const T_RUN_FIRST = 17 as const
+export const T_RUN_PAGES = 18 as const
+/** Frames that it has pinned for views, 0 for none; those that find no room here stay pinned if the thread dies. */
+export const T_PINS = 19 as const
+export const NR_RECORDED_PINS = 13 as const
 
 export const IO_NONE = 0 as const
 export const IO_FILL = 1 as const
@@ -114,6 +117,22 @@ export class ThreadTable {
       if (Atomics.load(this.w, at + T_STATE) === THREAD_ATTACHED && this.w[at + T_PLATFORM_ID] === platformId) return t
     }
     return -1
+  }
+
+  /** Notes a pin of a thread, for whoever cleans up after it. */
+  notePin(thread: number, frame: number): void {
+    const first = this.at(thread, T_PINS)
+    for (let i = first; i < first + NR_RECORDED_PINS; i++) {
+      if (this.w[i] !== 0) continue
+      this.w[i] = frame
+      return
+    }
+  }
+
+  forgetPin(thread: number, frame: number): void {
+    const first = this.at(thread, T_PINS)
+    const at = this.w.subarray(first, first + NR_RECORDED_PINS).indexOf(frame)
+    if (at >= 0) this.w[first + at] = 0
   }
 
   free(thread: number): void {

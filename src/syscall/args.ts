@@ -74,10 +74,11 @@ export class Mm {
   readonly id: number
   readonly generation: number
 
-  constructor(machine: Machine, id: number) {
+  /** `generation` is that of a handle which another thread made; without it, of what has the row now. */
+  constructor(machine: Machine, id: number, generation: number = machine.mms.row(id, MM_GENERATION)) {
     this.machine = machine
     this.id = id
-    this.generation = machine.mms.row(id, MM_GENERATION)
+    this.generation = generation
   }
 
   /** False once the address space has ended or its machine was closed. */

@@ -1,0 +1,382 @@
+/**
+ * SharedMapping: a Mapping of a memory that other threads use at the same time. The same calls; what differs is how an access is made
+ * safe against a page that goes away in the middle of it. docs/locking.md proves it step by step; in short:
+ *
+ *  load    epoch -> entry -> value -> is the epoch still the same? Else again, with the locks. The epoch grows before a frame is given to
+ *          anybody else, and before a call that changed mappings returns: a value that was read across such a moment is thrown away
+ *  store   entry -> "I store to frame f" (the hazard word, a full fence) -> the same entry still? -> value -> "I am done". Whoever takes
+ *          an entry away waits for the threads that store to its frame
+ *
+ * The entry is found by a software TLB of this thread's: where the leaf tables of the window lie (after SGI's GRU, a TLB that holds no
+ * pages). Nobody reaches into it. Instead each part is good for one value of the address space's MM_TABLE_SEQ, which grows before a
+ * leaf table is given back.
+ *
+ * Everything that misses takes the mmap lock and the machine lock, faults if it must, and makes the access before it lets go of them.
+ *
+ * On processors that reorder loads (base/memory-order) each load has two fences and stores use atomic loads: slower, and as right.
+ */
+import { ENOMEM } from '../abi/errno.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
+import { hasTotalStoreOrder } from '../base/memory-order.ts'
+import { MM_SHIFT, MM_TABLE_SEQ } from '../frame/mm-table.ts'
+import { copyFromUserShared, copyToUserShared, fillUserShared, lockEntry } from '../mm/shared-access.ts'
+import { PTE_READ_HIT, PTE_WRITE, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
+import { S_EPOCH, T_HAZARD, T_RETRIES } from '../sync/threads.ts'
+import { scratch } from './accessors.ts'
+import { BorrowedPage } from './borrowed-page.ts'
+import { orThrow } from './errors.ts'
+import type { MappedFile } from './file.ts'
+import { Mapping } from './mapping.ts'
+import type { AddressSpace } from './space.ts'
+
+const isOrdered = hasTotalStoreOrder()
+const MAX_ROUNDS = 100
+const bulk = { fault: FAULT_OK as number }
+
+export class SharedMapping extends Mapping {
+  /** Pages of the window; 0 once it is unmapped. */
+  private pages: number
+  private firstLeaf: number
+  /** For each leaf table of the window: the slot of its first entry, and the MM_TABLE_SEQ for which that is true. */
+  private bases: Int32Array
+  private seqs: Int32Array
+  private readonly mmWords: Int32Array
+  private readonly seqAt: number
+  private readonly shared: Int32Array
+  private readonly threadWords: Int32Array
+  private readonly hazardAt: number
+  private readonly retriesAt: number
+  private readonly wordShift: number
+  private readonly generation: number
+  /** The frame that `page` has lent last, pinned; 0 for none. */
+  private lent = 0
+
+  /** @internal Use `space.map`. */
+  constructor(space: AddressSpace, file: MappedFile | undefined, writable: boolean, vpn: number, pages: number) {
+    super(space, file, writable, vpn, pages)
+    const { sync, mms } = space.machine
+    this.mmWords = mms.w
+    this.seqAt = (space.mm.id << MM_SHIFT) + MM_TABLE_SEQ
+    this.generation = space.mm.generation
+    this.shared = sync.words
+    this.threadWords = sync.threads.w
+    this.hazardAt = sync.row + T_HAZARD
+    this.retriesAt = sync.row + T_RETRIES
+    this.wordShift = this.pageShift - 2
+    this.pages = 0
+    this.firstLeaf = 0
+    this.bases = this.seqs = new Int32Array(0)
+    this.remember(vpn, pages)
+  }
+
+  override getUint8(offset: number): number {
+    const epoch = this.begin()
+    const frame = this.probe(offset)
+    if (frame >= 0) {
+      const value = this.u8[frame * (this.pageMask + 1) + (offset & this.pageMask)]
+      if (this.holds(epoch)) return value
+    }
+    const value = this.u8[this.lockFrame(offset, 1, ACCESS_READ) * (this.pageMask + 1) + (offset & this.pageMask)]
+    this.machine.unlockMmRead(this.mmId)
+    return value
+  }
+
+  override getInt8(offset: number): number {
+    return (this.getUint8(offset) << 24) >> 24
+  }
+
+  override getUint16(offset: number, littleEndian = true): number {
+    if ((offset & 1) !== 0 || !littleEndian) return this.gather(offset, 2).getUint16(0, littleEndian)
+    const epoch = this.begin()
+    const frame = this.probe(offset)
+    if (frame >= 0) {
+      const value = this.u16[frame * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)]
+      if (this.holds(epoch)) return value
+    }
+    const at = this.lockFrame(offset, 2, ACCESS_READ) * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)
+    const value = this.u16[at]
+    this.machine.unlockMmRead(this.mmId)
+    return value
+  }
+
+  override getUint32(offset: number, littleEndian = true): number {
+    if ((offset & 3) !== 0 || !littleEndian) return this.gather(offset, 4).getUint32(0, littleEndian)
+    const epoch = this.begin()
+    const frame = this.probe(offset)
+    if (frame >= 0) {
+      const value = this.words[(frame << this.wordShift) + ((offset & this.pageMask) >>> 2)]
+      if (this.holds(epoch)) return value
+    }
+    const at = (this.lockFrame(offset, 4, ACCESS_READ) << this.wordShift) + ((offset & this.pageMask) >>> 2)
+    const value = this.words[at]
+    this.machine.unlockMmRead(this.mmId)
+    return value
+  }
+
+  override getInt32(offset: number, littleEndian = true): number {
+    return this.getUint32(offset, littleEndian) | 0
+  }
+
+  override getFloat32(offset: number, littleEndian = true): number {
+    scratch.setUint32(0, this.getUint32(offset, littleEndian))
+    return scratch.getFloat32(0)
+  }
+
+  override getFloat64(offset: number, littleEndian = true): number {
+    if ((offset & 7) !== 0 || !littleEndian) return this.gather(offset, 8).getFloat64(0, littleEndian)
+    const epoch = this.begin()
+    const frame = this.probe(offset)
+    if (frame >= 0) {
+      const value = this.f64[(frame << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)]
+      if (this.holds(epoch)) return value
+    }
+    const at = (this.lockFrame(offset, 8, ACCESS_READ) << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)
+    const value = this.f64[at]
+    this.machine.unlockMmRead(this.mmId)
+    return value
+  }
+
+  override setUint8(offset: number, value: number): void {
+    let frame = this.aim(offset)
+    const locked = frame < 0
+    if (locked) frame = this.lockFrame(offset, 1, ACCESS_WRITE)
+    this.u8[frame * (this.pageMask + 1) + (offset & this.pageMask)] = value
+    this.done(locked)
+  }
+
+  override setInt8(offset: number, value: number): void {
+    this.setUint8(offset, value)
+  }
+
+  override setUint16(offset: number, value: number, littleEndian = true): void {
+    if ((offset & 1) !== 0 || !littleEndian) {
+      scratch.setUint16(0, value, littleEndian)
+      this.scatter(offset, 2)
+      return
+    }
+    let frame = this.aim(offset)
+    const locked = frame < 0
+    if (locked) frame = this.lockFrame(offset, 2, ACCESS_WRITE)
+    this.u16[frame * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)] = value
+    this.done(locked)
+  }
+
+  override setUint32(offset: number, value: number, littleEndian = true): void {
+    if ((offset & 3) !== 0 || !littleEndian) {
+      scratch.setUint32(0, value, littleEndian)
+      this.scatter(offset, 4)
+      return
+    }
+    let frame = this.aim(offset)
+    const locked = frame < 0
+    if (locked) frame = this.lockFrame(offset, 4, ACCESS_WRITE)
+    this.words[(frame << this.wordShift) + ((offset & this.pageMask) >>> 2)] = value
+    this.done(locked)
+  }
+
+  override setFloat32(offset: number, value: number, littleEndian = true): void {
+    scratch.setFloat32(0, value)
+    this.setUint32(offset, scratch.getUint32(0), littleEndian)
+  }
+
+  override setFloat64(offset: number, value: number, littleEndian = true): void {
+    if ((offset & 7) !== 0 || !littleEndian) {
+      scratch.setFloat64(0, value, littleEndian)
+      this.scatter(offset, 8)
+      return
+    }
+    let frame = this.aim(offset)
+    const locked = frame < 0
+    if (locked) frame = this.lockFrame(offset, 8, ACCESS_WRITE)
+    this.f64[(frame << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)] = value
+    this.done(locked)
+  }
+
+  /** The epoch before a load. */
+  private begin(): number {
+    const epoch = this.shared[S_EPOCH]
+    if (!isOrdered) this.fence()
+    return epoch
+  }
+
+  /** Whether nothing was taken away since `begin`: what was loaded in between is what the entry said. */
+  private holds(epoch: number): boolean {
+    if (!isOrdered) this.fence()
+    if (this.shared[S_EPOCH] === epoch) return true
+    this.threadWords[this.retriesAt]++
+    return false
+  }
+
+  /** A read-modify-write of a word that is this thread's alone orders all loads before it and after it. */
+  private fence(): void {
+    Atomics.add(this.threadWords, this.hazardAt, 0)
+  }
+
+  /** The frame that a page's entry has, if it allows loads; -1 otherwise. Good if `holds` afterwards. */
+  private probe(offset: number): number {
+    const page = offset >>> this.pageShift
+    if (offset >>> 0 !== offset || page >= this.pages) return -1
+    const vpn = this.startVpn + page
+    const leaf = (vpn >>> this.leafShift) - this.firstLeaf
+    if (this.seqs[leaf] !== this.mmWords[this.seqAt]) return -1
+    const pte = this.words[this.bases[leaf] + (vpn & this.leafMask)]
+    return (pte & PTE_READ_HIT) === PTE_READ_HIT ? pte >>> 8 : -1
+  }
+
+  /** The same for a store: the hazard word names the frame until `done`, and nobody takes the frame away meanwhile. */
+  private aim(offset: number): number {
+    const page = offset >>> this.pageShift
+    if (offset >>> 0 !== offset || page >= this.pages) return -1
+    const vpn = this.startVpn + page
+    const leaf = (vpn >>> this.leafShift) - this.firstLeaf
+    const seq = this.seqs[leaf]
+    if (seq !== this.mmWords[this.seqAt]) return -1
+    const slot = this.bases[leaf] + (vpn & this.leafMask)
+    const pte = this.words[slot]
+    if ((pte & PTE_WRITE_HIT) !== PTE_WRITE_HIT) return -1
+    Atomics.store(this.threadWords, this.hazardAt, (pte >>> 8) + 1)
+    // Once more, after the fence: whoever takes the entry away from here on sees the hazard and waits.
+    const again = isOrdered ? this.words[slot] : Atomics.load(this.words, slot)
+    const seqAgain = isOrdered ? this.mmWords[this.seqAt] : Atomics.load(this.mmWords, this.seqAt)
+    if (again === pte && seqAgain === seq) return pte >>> 8
+    Atomics.store(this.threadWords, this.hazardAt, 0)
+    return -1
+  }
+
+  private done(locked: boolean): void {
+    if (locked) this.machine.unlockMmRead(this.mmId)
+    else if (isOrdered) this.threadWords[this.hazardAt] = 0
+    else Atomics.store(this.threadWords, this.hazardAt, 0)
+  }
+
+  /** The frame for an access, with the locks held until `unlockMmRead`. Throws what Linux would send a signal for. */
+  private lockFrame(offset: number, size: number, access: number): number {
+    this.checkRange(offset, size)
+    this.checkAlive()
+    const { machine } = this
+    const vpn = this.startVpn + Math.floor(offset / (this.pageMask + 1))
+    const code = lockEntry(machine, this.mmId, this.generation, vpn, access)
+    if (code !== FAULT_OK) this.fail(code, offset, access, 0)
+    const slot = machine.tables.find(this.mmId, vpn)
+    const leaf = (vpn >>> this.leafShift) - this.firstLeaf
+    this.bases[leaf] = slot - (vpn & this.leafMask)
+    this.seqs[leaf] = this.mmWords[this.seqAt]
+    return pteFrame(this.words[slot])
+  }
+
+  private remember(vpn: number, pages: number): void {
+    this.firstLeaf = vpn >>> this.leafShift
+    const nrLeaves = pages === 0 ? 0 : ((vpn + pages - 1) >>> this.leafShift) - this.firstLeaf + 1
+    this.bases = new Int32Array(nrLeaves)
+    this.seqs = new Int32Array(nrLeaves).fill(-1)
+    this.pages = pages
+  }
+
+  protected override moveWindow(vpn: number, lengthBytes: number): void {
+    this.giveBack()
+    super.moveWindow(vpn, lengthBytes)
+    this.remember(vpn, lengthBytes / this.pageSize)
+  }
+
+  protected override gather(offset: number, size: number): DataView {
+    this.checkRange(offset, size)
+    for (let i = 0; i < size; i++) scratch.setUint8(i, this.getUint8(offset + i))
+    return scratch
+  }
+
+  /** Across two pages: the first one's entry is looked at again once the second one's is locked, so the store is whole or not at all. */
+  protected override scatter(offset: number, size: number): void {
+    this.checkRange(offset, size)
+    const { machine, mmId } = this
+    const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
+    const firstVpn = this.startVpn + Math.floor(offset / (this.pageMask + 1))
+    for (let round = 0; ; round++) {
+      let first = this.lockFrame(offset, 1, ACCESS_WRITE)
+      let second = first
+      if (inFirst < size) {
+        machine.unlockMmRead(mmId)
+        second = this.lockFrame(offset + inFirst, 1, ACCESS_WRITE)
+        const pte = machine.tables.get(mmId, firstVpn)
+        first = (pte & PTE_WRITE) !== 0 ? pteFrame(pte) : -1
+      }
+      if (first >= 0) {
+        const at = first * (this.pageMask + 1) + (offset & this.pageMask)
+        for (let i = 0; i < inFirst; i++) this.u8[at + i] = scratch.getUint8(i)
+        for (let i = inFirst; i < size; i++) this.u8[second * (this.pageMask + 1) + i - inFirst] = scratch.getUint8(i)
+        machine.unlockMmRead(mmId)
+        return
+      }
+      machine.unlockMmRead(mmId)
+      if (round === MAX_ROUNDS)
+        orThrow(-ENOMEM, 'store', this.address + offset, 'two pages do not fit into memory at once')
+    }
+  }
+
+  override filePage(page: number): number {
+    return this.machine.quietly(() => super.filePage(page))
+  }
+
+  override read(target: Uint8Array, offset: number): void {
+    const [vpn, off] = this.locate(target.length, offset)
+    const { machine, mmId, generation } = this
+    const done = copyFromUserShared(machine, mmId, generation, vpn, off, target, 0, target.length, bulk)
+    if (done < target.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
+  }
+
+  override write(source: Uint8Array, offset: number): void {
+    const [vpn, off] = this.locate(source.length, offset)
+    const { machine, mmId, generation } = this
+    const done = copyToUserShared(machine, mmId, generation, vpn, off, source, 0, source.length, bulk)
+    if (done < source.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
+  }
+
+  override fill(value: number, offset = 0, length: number = this.lengthBytes - offset): void {
+    const [vpn, off] = this.locate(length, offset)
+    const done = fillUserShared(this.machine, this.mmId, this.generation, vpn, off, value, length, bulk)
+    if (done < length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
+  }
+
+  private locate(length: number, offset: number): [number, number] {
+    this.checkRange(offset, length)
+    this.checkAlive()
+    const page = Math.floor(offset / this.pageSize)
+    return [this.startVpn + page, offset - page * this.pageSize]
+  }
+
+  /** As `Mapping.page`; the page is pinned until the next call of `page` on this mapping, or the end of it. */
+  override page(index: number): Uint8Array {
+    this.checkPages(index, 1)
+    this.giveBack()
+    const frame = this.lockFrame(index * this.pageSize, 1, ACCESS_READ)
+    const { frames, ram, sync } = this.machine
+    const pinned = frame === 0 || frames.pin(frame)
+    if (pinned && frame !== 0) {
+      this.lent = frame
+      sync.threads.notePin(sync.me, frame)
+    }
+    this.machine.unlockMmRead(this.mmId)
+    if (!pinned) orThrow(-ENOMEM, 'pin', this.address + index * this.pageSize, 'this page is borrowed too often')
+    return ram.u8.subarray(frame * ram.pageSize, (frame + 1) * ram.pageSize)
+  }
+
+  override borrow(index: number, access: 'read' | 'write' = 'read'): BorrowedPage {
+    this.checkPages(index, 1)
+    const frame = this.lockFrame(index * this.pageSize, 1, access === 'write' ? ACCESS_WRITE : ACCESS_READ)
+    try {
+      return new BorrowedPage(this.machine, frame, access)
+    } finally {
+      this.machine.unlockMmRead(this.mmId)
+    }
+  }
+
+  private giveBack(): void {
+    if (this.lent === 0) return
+    const { machine, lent } = this
+    this.lent = 0
+    const entered = machine.reenter()
+    machine.sync.threads.forgetPin(machine.sync.me, lent)
+    machine.frames.unpin(lent)
+    machine.putFrame(lent)
+    if (entered) machine.leave()
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * After a thread: what it held goes back, so that the others need not wait for it for ever.
+ *
+ *   it had            then
+ *   the machine lock  nothing is known of the tables: the machine is broken (-EOWNERDEAD), for all and for good
+ *   a page it read    the page leaves the cache; who waited for it reads it himself
+ *   pages it wrote    they are dirty again
+ *   an inode lock     free; pages that were to be cut away stay
+ *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
+ *   pins, a hazard    given back
+ *   a pager's stores  every page asked of them fails with EOWNERDEAD
+ *
+ * Called when the platform says that the thread has ended, so nothing of it runs any more; also with an orderly detach, where there is
+ * nothing to give back but its row.
+ */
+import { EOWNERDEAD } from '../abi/errno.ts'
+import { MAX_FILE_PAGES } from '../abi/limits.ts'
+import { CLEAN } from '../cache/inodes.ts'
+import { F_FLAGS, FRAME_SHIFT, PG_WRITEBACK } from '../frame/frame-table.ts'
+import { MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../frame/mm-table.ts'
+import {
+  READ_LOCKED,
+  UNLOCKED,
+  WAIT_INODE,
+  WAIT_MMAP,
+  WAIT_PAGE,
+  WAITS_TO_WRITE,
+  WRITE_LOCKED
+} from '../sync/lock-order.ts'
+import {
+  IO_FILL,
+  IO_NONE,
+  IO_WRITEBACK,
+  NR_RECORDED_PINS,
+  S_STARVING,
+  T_HAZARD,
+  T_INODE,
+  T_IO_FIRST,
+  T_IO_INODE,
+  T_IO_KIND,
+  T_IO_PAGES,
+  T_MMAP,
+  T_MMAP_MODE,
+  T_PINS,
+  T_RUN_FIRST,
+  T_RUN_PAGES,
+  T_STARVING,
+  T_STATE,
+  THREAD_DEAD
+} from '../sync/threads.ts'
+import type { Machine } from './machine.ts'
+
+/** Gives back what a thread that has ended held. → 0, or EOWNERDEAD when the machine is broken by its end. */
+export function recoverThread(m: Machine, thread: number): number {
+  const { sync } = m
+  const { threads } = sync
+  if (sync.lockOwner === thread) sync.declareBroken(EOWNERDEAD)
+  Atomics.store(threads.w, threads.at(thread, T_HAZARD), 0)
+  if (!m.reenter()) return sync.broken
+  const { w } = threads
+  const row = threads.at(thread, 0)
+  w[row + T_STATE] = THREAD_DEAD
+  if (w[row + T_STARVING] !== 0) Atomics.sub(sync.words, S_STARVING, 1)
+  giveBackPages(m, w[row + T_IO_KIND], w[row + T_IO_INODE], w[row + T_IO_FIRST], w[row + T_IO_PAGES])
+  giveBackInode(m, w[row + T_INODE])
+  giveBackMmap(m, w[row + T_MMAP], w[row + T_MMAP_MODE])
+  for (let i = 0; i < NR_RECORDED_PINS; i++) giveBackPin(m, w[row + T_PINS + i])
+  for (let i = 0; i < w[row + T_RUN_PAGES]; i++) giveBackPin(m, w[row + T_RUN_FIRST] + i)
+  endPager(m, thread)
+  threads.free(thread)
+  m.leave()
+  return 0
+}
+
+function giveBackPages(m: Machine, kind: number, inode: number, first: number, pages: number): void {
+  if (kind === IO_NONE) return
+  for (let index = first; index < first + pages; index++) {
+    const frame = m.cache.lookup(inode, index)
+    if (frame === 0) continue
+    if (kind === IO_FILL && !m.frames.isUptodate(frame)) m.filler.withdraw(frame)
+    if (kind === IO_WRITEBACK && (m.frames.row(frame, F_FLAGS) & PG_WRITEBACK) !== 0) {
+      m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
+      m.cache.setDirty(frame)
+      m.sync.wakeAll(WAIT_PAGE, frame)
+    }
+  }
+}
+
+function giveBackInode(m: Machine, inode: number): void {
+  if (inode === 0) return
+  m.inodes.lock[inode] = 0
+  m.inodes.cutting[inode] = 0
+  m.sync.wakeAll(WAIT_INODE, inode)
+}
+
+function giveBackMmap(m: Machine, mm: number, mode: number): void {
+  const row = mm << MM_SHIFT
+  if (mode === UNLOCKED) return
+  if (mode === WRITE_LOCKED) m.mms.w[row + MM_MMAP_LOCK] = 0
+  else if (mode === READ_LOCKED) m.mms.w[row + MM_MMAP_LOCK]--
+  else if (mode === WAITS_TO_WRITE) m.mms.w[row + MM_WAITING_WRITERS]--
+  m.sync.wakeAll(WAIT_MMAP, mm)
+}
+
+function giveBackPin(m: Machine, frame: number): void {
+  if (frame === 0) return
+  m.frames.unpin(frame)
+  m.putFrame(frame)
+}
+
+/** Nobody brings pages of its stores any more. */
+function endPager(m: Machine, thread: number): void {
+  for (let inode = 1; inode <= m.inodes.capacity; inode++) {
+    if (m.inodes.kind[inode] === 0 || m.inodes.pager[inode] !== thread + 1) continue
+    m.filler.requests.fail(inode, 0, MAX_FILE_PAGES, EOWNERDEAD)
+    if (m.inodes.nrFilling[inode] === 0) continue
+    for (const frame of m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)) {
+      if (!m.frames.isUptodate(frame)) m.filler.withdraw(frame)
+    }
+  }
+}
