@@ -16,7 +16,7 @@ import type { Ram } from '../frame/ram.ts'
 import { translate } from '../mm/access.ts'
 import type { Machine } from '../mm/machine.ts'
 import type { PageWindow } from '../pgtable/page-tables.ts'
-import { PTE_READ_HIT, PTE_WRITE_HIT } from '../pgtable/pte.ts'
+import { PTE_READ_HIT, PTE_WRITE_HIT, PTE_YOUNG } from '../pgtable/pte.ts'
 
 /** What windows of a machine with more threads have: they remember tables themselves (shared-mapping). */
 const NO_WINDOW: PageWindow = { firstLeaf: 0, nrLeaves: 0, bases: new Int32Array(0), base: 0, onDrop: () => {} }
@@ -220,19 +220,29 @@ export abstract class Accessors {
     return this.frameFor(offset, size, need) * (this.pageMask + 1) + (offset & this.pageMask)
   }
 
-  /** `frameFor` for a window whose tables lie scattered; everything else goes on to `faultFrame`. */
+  /**
+   * `frameFor` for a window whose tables lie scattered, and for the second use of a page, which makes its entry YOUNG.
+   * Everything else goes on to `faultFrame`.
+   */
   private slowFrame(offset: number, size: number, need: number): number {
-    if (this.heldPages === 0 && offset >>> 0 === offset) {
-      const index = offset >>> this.pageShift
-      if (index < this.nrPages) {
-        // Without a leaf table its base is 0: an entry of the zero page, which allows nothing.
-        const vpn = this.startVpn + index
-        const pte =
-          this.words[this.window.bases[(vpn >>> this.leafShift) - this.window.firstLeaf] + (vpn & this.leafMask)]
-        if ((pte & need) === need) return pte >>> 8
+    const index = offset >>> this.pageShift
+    if (offset >>> 0 === offset && index < this.nrPages) {
+      const slot = index < this.heldPages ? this.base + index : this.scatteredSlot(index)
+      const pte = this.words[slot]
+      if ((pte & need) === need) return pte >>> 8
+      const allowed = need & ~PTE_YOUNG
+      if ((pte & allowed) === allowed) {
+        this.words[slot] = pte | PTE_YOUNG
+        return pte >>> 8
       }
     }
     return this.faultFrame(offset, size, need)
+  }
+
+  /** Where the entry of a page is, by leaf. Without a leaf table its base is 0: an entry of the zero page, which allows nothing. */
+  private scatteredSlot(index: number): number {
+    const vpn = this.startVpn + index
+    return this.window.bases[(vpn >>> this.leafShift) - this.window.firstLeaf] + (vpn & this.leafMask)
   }
 
   /** Makes the access possible, or throws what Linux would send a signal for. */

@@ -142,6 +142,12 @@ export class PageCache {
     this.vmstat[NR_DIRTY]--
   }
 
+  /** Some page of the inode, or 0. */
+  anyPage(inode: number): number {
+    const clean = this.own.head[inode * 2 + CLEAN]
+    return clean !== 0 ? clean : this.own.head[inode * 2 + DIRTY]
+  }
+
   nrDirty(inode: number): number {
     return this.own.count[inode * 2 + DIRTY]
   }

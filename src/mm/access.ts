@@ -21,10 +21,11 @@ import { copyFromUserShared, copyToUserShared, fillUserShared } from './shared-a
 /** → frame (0 is the zero page), or -(fault code). */
 export function translate(m: Machine, mm: number, vpn: number, access: number): number {
   const need = (access === ACCESS_WRITE ? PTE_WRITE_HIT : PTE_READ_HIT) & ~PTE_YOUNG
-  let pte = m.tables.get(mm, vpn)
+  const slot = m.tables.find(mm, vpn)
+  let pte = m.ram.i32[slot]
   if ((pte & need) === need) {
     // Used again since it was faulted in, or since reclaim looked: that is what YOUNG says.
-    if ((pte & PTE_YOUNG) === 0) m.ram.i32[m.tables.find(mm, vpn)] = pte | PTE_YOUNG
+    if ((pte & PTE_YOUNG) === 0) m.ram.i32[slot] = pte | PTE_YOUNG
     return pteFrame(pte)
   }
   do {

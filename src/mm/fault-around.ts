@@ -35,15 +35,15 @@ export function faultAround(m: Machine, mm: number, vma: number, vpn: number): v
   const tableFirst = vpn & ~tables.leafMask
   const from = Math.max(first, tableFirst)
   const end = Math.min(first + pages, vmas.end[vma], tableFirst + tables.leafMask + 1)
-  const lastIndex = m.nrFilePages(inode) - 1
   const base = tables.find(mm, vpn) - vpn
+  const { i32 } = ram
   // A forced load can come to a mapping that its owner may not read.
   const flags = (vmas.flags[vma] & VM_PROT_MASK) === 0 ? 0 : PTE_READ
-  for (let page = from; page < end; page++) {
+  const firstIndex = vmas.linearIndex(vma, from)
+  const stop = Math.min(end, from + m.nrFilePages(inode) - firstIndex)
+  for (let page = from, index = firstIndex; page < stop; page++, index++) {
     const slot = base + page
-    if (ram.i32[slot] !== 0) continue
-    const index = vmas.linearIndex(vma, page)
-    if (index > lastIndex) return
+    if (i32[slot] !== 0) continue
     const frame = cache.lookup(inode, index)
     if (frame === 0 || !m.frames.isUptodate(frame)) continue
     m.filler.noteHit(frame)

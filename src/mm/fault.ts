@@ -149,7 +149,7 @@ function faultOnce(m: Machine, mm: number, vpn: number, access: number): number 
   if (vma === 0) return FAULT_MAPERR
   const flags = m.vmas.flags[vma]
   const slot = m.tables.find(mm, vpn)
-  const pte = slot === 0 ? 0 : m.ram.i32[slot]
+  const pte = m.ram.i32[slot]
   if (!permits(flags, ptePageProt(pte), access)) return FAULT_ACCERR
   return resolveFault(m, mm, vma, vpn, slot, pte, access)
 }
@@ -167,11 +167,11 @@ export function resolveFault(
   if ((pte & PTE_PRESENT) !== 0) return presentFault(m, mm, vma, vpn, slot, pte, access)
   if (pte === 0) {
     if (m.vmas.inode[vma] === 0) return anonFault(m, mm, vma, vpn, access)
-    return fileFault(m, mm, vma, vpn, m.vmas.linearIndex(vma, vpn), pte, access)
+    return fileFault(m, mm, vma, vpn, m.vmas.linearIndex(vma, vpn), slot, pte, access)
   }
   if (pteFile(pte)) {
     if ((m.vmas.flags[vma] & VM_NONLINEAR) === 0) return busError(m, 0)
-    return fileFault(m, mm, vma, vpn, pteToPgoff(pte), pte, access)
+    return fileFault(m, mm, vma, vpn, pteToPgoff(pte), slot, pte, access)
   }
   // Its page is between two frames: whoever moves it will be done.
   if (pteMigration(pte)) return busError(m, EAGAIN)
@@ -363,10 +363,10 @@ function fileFault(
   vma: number,
   vpn: number,
   pgoff: number,
+  slot: number,
   pte: number,
   access: number
 ): number {
-  const { frames } = m
   const inode = m.vmas.inode[vma]
   const vmFlags = m.vmas.flags[vma]
   const write = access === ACCESS_WRITE
@@ -374,7 +374,8 @@ function fileFault(
   if (copies) prepareAnon(m, vma)
   // After the page itself, so that what was read ahead is mapped with it; Linux's policy keeps Linux's order.
   const around = !write && pte === 0 && m.faultAroundPages > 1
-  if (around && m.policy === POLICY_LINUX && faultAroundFirst(m, mm, vma, vpn)) return FAULT_OK
+  const aroundFirst = around && m.policy === POLICY_LINUX
+  if (aroundFirst && faultAroundFirst(m, mm, vma, vpn)) return FAULT_OK
   if (pgoff >= m.nrFilePages(inode)) return busError(m, 0)
 
   const advice = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
@@ -383,30 +384,35 @@ function fileFault(
   const page = cached !== 0 ? cached : bringPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)
   if (page === FILL_PARKED) return waitFor(m, inode, m.cache.lookup(inode, pgoff))
   if (page <= 0) return pageError(m, page)
-  if (cached === 0 && m.inodes.kind[inode] === INODE_STORE) m.vmstat[PGMAJFAULT]++
+  const read = cached === 0 && m.inodes.kind[inode] === INODE_STORE
+  if (read) m.vmstat[PGMAJFAULT]++
   else m.filler.noteHit(page)
+  // The file is not being read in order, so its neighbours are not there as a rule, and looking for them costs.
+  const alone = read && m.files.raPages[m.vmas.file[vma]] === 1
 
-  if (!frames.pin(page)) return outOfMemory(m)
-  const copy = copies ? m.allocator.alloc() : 0
-  const needsNode = copies || frames.row(page, F_INDEX) !== m.vmas.linearIndex(vma, vpn)
-  const slot = copies && copy === 0 ? 0 : prepareEntry(m, mm, vpn, needsNode ? NEEDS_NODE : NO_NODE)
-  frames.unpin(page)
-  if (slot === 0) {
-    if (copy !== 0) m.allocator.free(copy)
-    m.putFrame(page)
-    return outOfMemory(m)
-  }
-  if (m.ram.i32[slot] !== pte || frames.row(page, F_MAPPING) !== inode) {
-    if (copy !== 0) m.allocator.free(copy)
-    m.putFrame(page)
-    m.tables.releaseIfEmpty(slot)
-    return FAULT_RETRY
-  }
-  if (copies) {
-    m.ram.copyFrame(copy, page)
-    m.vmstat[COW_COPIES]++
-    installAnon(m, mm, vma, vpn, slot, copy, 0)
-    return FAULT_OK
+  const needsNode = copies || pgoff !== m.vmas.linearIndex(vma, vpn)
+  // With all of this there nothing is allocated, and so nothing reclaimed: the entry is still the one we began with.
+  const ready = cached !== 0 && !copies && !aroundFirst && slot !== 0 && (!needsNode || m.nodes.isPrepared)
+  if (!ready) {
+    const { frames } = m
+    if (!frames.pin(page)) return outOfMemory(m)
+    const copy = copies ? m.allocator.alloc() : 0
+    slot = copies && copy === 0 ? 0 : prepareEntry(m, mm, vpn, needsNode ? NEEDS_NODE : NO_NODE)
+    frames.unpin(page)
+    const changed = slot !== 0 && (m.ram.i32[slot] !== pte || frames.row(page, F_MAPPING) !== inode)
+    if (slot === 0 || changed) {
+      if (copy !== 0) m.allocator.free(copy)
+      m.putFrame(page)
+      if (!changed) return outOfMemory(m)
+      m.tables.releaseIfEmpty(slot)
+      return FAULT_RETRY
+    }
+    if (copies) {
+      m.ram.copyFrame(copy, page)
+      m.vmstat[COW_COPIES]++
+      installAnon(m, mm, vma, vpn, slot, copy, 0)
+      return FAULT_OK
+    }
   }
   let flags = pteSoftDirty(pte)
   const pageProt = ptePageProt(pte)
@@ -417,7 +423,7 @@ function fileFault(
   }
   m.rmap.addRmap(page, mm, vma, vpn)
   m.tables.set(slot, mkPte(page, flags))
-  if (around && m.policy !== POLICY_LINUX) faultAround(m, mm, vma, vpn)
+  if (around && !aroundFirst && !alone) faultAround(m, mm, vma, vpn)
   return FAULT_OK
 }
 

@@ -6,7 +6,7 @@
  */
 import { EBADF, EINVAL, EMFILE, ENFILE } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
-import { CLEAN, FILE_READ, FILE_WRITE, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
+import { FILE_READ, FILE_WRITE, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { UNDER_LOCK } from '../cache/writeback.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { GuardedStore } from '../store/guard.ts'
@@ -134,14 +134,14 @@ function putInode(m: Machine, inode: number): number {
     result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES, UNDER_LOCK)
     if (result === 0) result = m.writeback.extendStore(inode)
   }
-  const pages = m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)
-  for (const frame of pages) {
+  const pages = m.inodes.nrPages[inode]
+  for (let frame = m.cache.anyPage(inode); frame !== 0; frame = m.cache.anyPage(inode)) {
     m.cache.remove(frame)
     m.putFrame(frame)
   }
   if (m.inodes.isShmem(inode) || m.inodes.kind[inode] === INODE_RAMFS) {
-    m.vmstat[NR_SHMEM] -= pages.length
-    uncharge(m, inode, pages.length + m.swap.dropRange(inode, 0, MAX_FILE_PAGES))
+    m.vmstat[NR_SHMEM] -= pages
+    uncharge(m, inode, pages + m.swap.dropRange(inode, 0, MAX_FILE_PAGES))
   }
   if (store !== undefined) {
     const closed = store.close()

@@ -250,7 +250,8 @@ function moveTables(
     for (let i = 0; source !== 0 && i < stop - vpn; i++) {
       const pte = i32[source + i]
       if (pte === 0) continue
-      if (hasNode(m, pte, linear + (vpn + i - from))) m.nodes.move(mm, vpn + i, to + (vpn + i - from))
+      const at = vpn + i - from
+      if (hasNode(m, pte, linear + at)) m.nodes.move(pteMappedFrame(pte), mm, vpn + i, to + at)
       tables.set(source + i, kept === 0 ? 0 : remembered(m, kept, vpn + i, pte))
       tables.set(target + i, pteMkSoftDirty(pte))
     }

@@ -342,7 +342,7 @@ class SpaceWalk {
   node(vpn: number, frame: number, vma: number, name: string): void {
     const { c, mm } = this
     const { nodes, rmap } = c.machine
-    const node = nodes.find(mm, vpn)
+    const node = nodes.find(frame, mm, vpn)
     const needed = rmap.needsNode(frame, vma, vpn)
     c.expect((node !== 0) === needed, () => `${name} ${needed ? 'lacks' : 'has'} a reverse-map node`)
     if (node === 0 || !needed) return

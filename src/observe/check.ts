@@ -35,6 +35,8 @@ export class Census {
   /** Vmas that hold each file. */
   readonly fileVmas: Int32Array
   nrOffLinear = 0
+  /** Frames with at least one node: the first of each list is in no hash. */
+  nrShownOff = 0
   nrVmas = 0
   nrViolations = 0
 

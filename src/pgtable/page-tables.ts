@@ -101,8 +101,7 @@ export class PageTables {
 
   /** The pte of a page, 0 where there is no table. */
   get(mm: number, vpn: number): number {
-    const slot = this.find(mm, vpn)
-    return slot === 0 ? 0 : this.#i32[slot]
+    return this.#i32[this.find(mm, vpn)]
   }
 
   ensure(mm: number, vpn: number): number {

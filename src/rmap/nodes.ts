@@ -1,13 +1,14 @@
 /**
  * Reverse-map nodes: for each present entry that the interval tree cannot find (a page off its linear place, or an
- * anonymous one) a node on its frame's list, and in a hash by (address space, page).
+ * anonymous one) a node on its frame's list, and all but the first of a list in a hash by (address space, page).
  *
  * A node is five words in a slab frame of RAM, so it costs 20 bytes of the budget and only while the entry is present:
  *
  *   0 vpn · 1 mm · 2 next on the frame's list · 3 previous there · 4 next in the hash chain (or in the free list)
  *
  * It is named by the index of its first word in `ram.i32`; 0 is none. The list makes finding all mappers of a page
- * proportional to their number; the hash makes removing one of very many cheap.
+ * proportional to their number; the hash makes removing one of very many cheap. The first node needs none of that, and
+ * nearly every page has but one mapper: then the hash is not touched, and its chains are short for those that need it.
  *
  * `prepare` must have returned true since the last allocation, before `add`.
  */
@@ -158,57 +159,32 @@ export class RmapNodes {
     if (free === 0) this.#partial.remove(PARTIAL, slab)
     this.#state[R_FREE_NODES]--
     this.#state[R_NODES]++
-    const at = (frame << FRAME_SHIFT) + F_RMAP_HEAD
-    const head = w[at]
-    const bucket = this.#bucket(mm, vpn)
     i32[node + N_VPN] = vpn
     i32[node + N_MM] = mm
-    i32[node + N_NEXT] = head
-    i32[node + N_PREV] = 0
-    i32[node + N_HASH] = this.#buckets[bucket]
-    if (head !== 0) i32[head + N_PREV] = node
-    w[at] = node
-    this.#buckets[bucket] = node
+    this.#attach(frame, node, mm, vpn)
   }
 
   /** Takes the node of (mm, vpn) off the frame's list. It must be there. */
   remove(frame: number, mm: number, vpn: number): void {
-    const i32 = this.#i32
-    const node = this.#unhash(mm, vpn)
-    const next = i32[node + N_NEXT]
-    const prev = i32[node + N_PREV]
-    if (prev === 0) this.frames.w[(frame << FRAME_SHIFT) + F_RMAP_HEAD] = next
-    else i32[prev + N_NEXT] = next
-    if (next !== 0) i32[next + N_PREV] = prev
-    this.#release(node)
+    this.#release(this.#detach(frame, mm, vpn))
   }
 
   /** The node of (mm, vpn) goes from one frame's list to another's: the entry maps that one now. */
   transfer(from: number, to: number, mm: number, vpn: number): void {
-    const i32 = this.#i32
-    const { w } = this.frames
-    const node = this.find(mm, vpn)
-    if (node === 0) broken(`no reverse-map node for page ${vpn} of address space ${mm}`)
-    const next = i32[node + N_NEXT]
-    const prev = i32[node + N_PREV]
-    if (prev === 0) w[(from << FRAME_SHIFT) + F_RMAP_HEAD] = next
-    else i32[prev + N_NEXT] = next
-    if (next !== 0) i32[next + N_PREV] = prev
-    const at = (to << FRAME_SHIFT) + F_RMAP_HEAD
-    const head = w[at]
-    i32[node + N_NEXT] = head
-    i32[node + N_PREV] = 0
-    if (head !== 0) i32[head + N_PREV] = node
-    w[at] = node
+    this.#attach(to, this.#detach(from, mm, vpn), mm, vpn)
   }
 
-  /** The node of (mm, vpn) becomes that of (mm, newVpn): the entry was moved. */
-  move(mm: number, vpn: number, newVpn: number): void {
+  /** The frame's node of (mm, vpn) becomes that of (mm, newVpn): the entry was moved. */
+  move(frame: number, mm: number, vpn: number, newVpn: number): void {
+    const i32 = this.#i32
+    const head = this.first(frame)
+    if (this.#isOf(head, mm, vpn)) {
+      i32[head + N_VPN] = newVpn
+      return
+    }
     const node = this.#unhash(mm, vpn)
-    const bucket = this.#bucket(mm, newVpn)
-    this.#i32[node + N_VPN] = newVpn
-    this.#i32[node + N_HASH] = this.#buckets[bucket]
-    this.#buckets[bucket] = node
+    i32[node + N_VPN] = newVpn
+    this.#hash(node, mm, newVpn)
   }
 
   /** The first node of a frame, or 0; and the one after a node. */
@@ -228,12 +204,65 @@ export class RmapNodes {
     return this.#i32[node + N_MM]
   }
 
-  /** The node of (mm, vpn), or 0. */
-  find(mm: number, vpn: number): number {
+  /** The frame's node of (mm, vpn), or 0. */
+  find(frame: number, mm: number, vpn: number): number {
     const i32 = this.#i32
+    const head = this.first(frame)
+    if (this.#isOf(head, mm, vpn)) return head
     let node = this.#buckets[this.#bucket(mm, vpn)]
-    while (node !== 0 && (i32[node + N_VPN] !== vpn || i32[node + N_MM] !== mm)) node = i32[node + N_HASH]
+    while (node !== 0 && !this.#isOf(node, mm, vpn)) node = i32[node + N_HASH]
     return node
+  }
+
+  #isOf(node: number, mm: number, vpn: number): boolean {
+    // Word 0 of RAM is in the zero page, so node 0 is of address space 0, which is none.
+    return this.#i32[node + N_VPN] === vpn && this.#i32[node + N_MM] === mm
+  }
+
+  /** Puts a node on the frame's list: first if that is empty, else second, and into the hash. */
+  #attach(frame: number, node: number, mm: number, vpn: number): void {
+    const i32 = this.#i32
+    const at = (frame << FRAME_SHIFT) + F_RMAP_HEAD
+    const head = this.frames.w[at]
+    i32[node + N_PREV] = head
+    if (head === 0) {
+      i32[node + N_NEXT] = 0
+      this.frames.w[at] = node
+      return
+    }
+    const next = i32[head + N_NEXT]
+    i32[node + N_NEXT] = next
+    i32[head + N_NEXT] = node
+    if (next !== 0) i32[next + N_PREV] = node
+    this.#hash(node, mm, vpn)
+  }
+
+  /** Takes the node of (mm, vpn) off the frame's list and out of the hash. */
+  #detach(frame: number, mm: number, vpn: number): number {
+    const i32 = this.#i32
+    const at = (frame << FRAME_SHIFT) + F_RMAP_HEAD
+    const head = this.frames.w[at]
+    if (this.#isOf(head, mm, vpn)) {
+      const second = i32[head + N_NEXT]
+      this.frames.w[at] = second
+      if (second !== 0) {
+        i32[second + N_PREV] = 0
+        this.#unhash(i32[second + N_MM], i32[second + N_VPN])
+      }
+      return head
+    }
+    const node = this.#unhash(mm, vpn)
+    const next = i32[node + N_NEXT]
+    const prev = i32[node + N_PREV]
+    i32[prev + N_NEXT] = next
+    if (next !== 0) i32[next + N_PREV] = prev
+    return node
+  }
+
+  #hash(node: number, mm: number, vpn: number): void {
+    const bucket = this.#bucket(mm, vpn)
+    this.#i32[node + N_HASH] = this.#buckets[bucket]
+    this.#buckets[bucket] = node
   }
 
   #unhash(mm: number, vpn: number): number {
@@ -241,7 +270,7 @@ export class RmapNodes {
     const bucket = this.#bucket(mm, vpn)
     let node = this.#buckets[bucket]
     let before = 0
-    while (node !== 0 && (i32[node + N_VPN] !== vpn || i32[node + N_MM] !== mm)) {
+    while (node !== 0 && !this.#isOf(node, mm, vpn)) {
       before = node
       node = i32[node + N_HASH]
     }

@@ -100,30 +100,36 @@ export class Rmap {
   /** Counts an entry that is about to map the frame. `nodes.prepare` has been called if it needs a node. */
   addRmap(frame: number, mm: number, vma: number, vpn: number): void {
     const table = this.frames.w
-    const w = this.mms.w
-    const row = mm << MM_SHIFT
     const at = frame << FRAME_SHIFT
+    const row = mm << MM_SHIFT
+    const before = table[at + F_MAPCOUNT]
+    table[at + F_MAPCOUNT] = before + 1
     if ((table[at + F_FLAGS] & PG_ANON) !== 0) {
-      w[row + MM_ANONPAGES]++
-      if (table[at + F_MAPCOUNT] === 0) this.vmstat[NR_ANON_PAGES]++
-    } else w[row + MM_FILEPAGES]++
-    table[at + F_MAPCOUNT]++
-    if (this.needsNode(frame, vma, vpn)) this.nodes.add(frame, mm, vpn)
+      this.mms.w[row + MM_ANONPAGES]++
+      if (before === 0) this.vmstat[NR_ANON_PAGES]++
+    } else {
+      this.mms.w[row + MM_FILEPAGES]++
+      if (table[at + F_INDEX] === this.vmas.linearIndex(vma, vpn)) return
+    }
+    this.nodes.add(frame, mm, vpn)
   }
 
   /** Uncounts an entry that maps the frame no longer. The frame is not freed here. */
   removeRmap(frame: number, mm: number, vma: number, vpn: number): void {
     const table = this.frames.w
-    const w = this.mms.w
+    const at = frame << FRAME_SHIFT
     const row = mm << MM_SHIFT
     this.mms.updateHiwaterRss(mm)
-    const at = frame << FRAME_SHIFT
-    table[at + F_MAPCOUNT]--
+    const left = table[at + F_MAPCOUNT] - 1
+    table[at + F_MAPCOUNT] = left
     if ((table[at + F_FLAGS] & PG_ANON) !== 0) {
-      w[row + MM_ANONPAGES]--
-      if (table[at + F_MAPCOUNT] === 0) this.vmstat[NR_ANON_PAGES]--
-    } else w[row + MM_FILEPAGES]--
-    if (this.needsNode(frame, vma, vpn)) this.nodes.remove(frame, mm, vpn)
+      this.mms.w[row + MM_ANONPAGES]--
+      if (left === 0) this.vmstat[NR_ANON_PAGES]--
+    } else {
+      this.mms.w[row + MM_FILEPAGES]--
+      if (table[at + F_INDEX] === this.vmas.linearIndex(vma, vpn)) return
+    }
+    this.nodes.remove(frame, mm, vpn)
   }
 
   /**

@@ -95,6 +95,19 @@ describe('a fault', () => {
     expect(r.load(at + 2 * r.pageSize)).toBe(6)
   })
 
+  test('maps a page that had to be read by itself alone, and its neighbours with one that was there', () => {
+    const r = rig({ faultAroundPages: 16, readaheadBytes: 0 })
+    const { fd } = r.file(6)
+    const elsewhere = r.map(fd, 6, MAP_SHARED)
+    r.loads(elsewhere, 2)
+    const at = r.map(fd, 6, MAP_SHARED)
+    const present = (): number[] => Array.from({ length: 6 }, (_, i) => r.pte(at + i * r.pageSize) & PTE_PRESENT)
+    r.load(at + 3 * r.pageSize)
+    expect(present()).toEqual([0, 0, 0, 1, 0, 0])
+    r.load(at + r.pageSize)
+    expect(present()).toEqual([1, 1, 0, 1, 0, 0])
+  })
+
   test('without memory is OOM and leaves nothing behind', () => {
     const r = rig()
     const fd = r.memory(4)
