@@ -12,6 +12,12 @@
  *  5. A store whose bytes turn out to have changed under it (another ETag, another size) answers -ESTALE from then on, and
  *     never a mixture of two versions.
  */
+
+declare global {
+  /** The platform's. Named here for floors that compile without its types; they only pass it on. */
+  interface AbortSignal {}
+}
+
 export interface AsyncStore {
   /** What maps, errors and reports call it, such as a URL. */
   readonly name: string
