@@ -222,6 +222,15 @@ describe('reading', () => {
     expect(server.requests).toHaveLength(1)
   })
 
+  test('reads one after the other share connections', async () => {
+    const server = await start(fileOf(pattern(3_000_000)))
+    const store = await open(server)
+    for (let i = 0; i < 5; i++) await readLater(store, i * 500_000, 500_000)
+    expect(server.requests).toHaveLength(6)
+    // Node's engine ends a body a moment before it takes the connection for free: two take turns.
+    expect(server.nrConnections).toBeLessThanOrEqual(2)
+  })
+
   test('past 4 GiB', async () => {
     const sizeBytes = 6 * 2 ** 30
     const bytes = (position: number, length: number): Uint8Array =>

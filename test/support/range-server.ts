@@ -31,6 +31,8 @@ export interface RangeServer {
   readonly file: ServedFile
   /** All requests so far, this one last. */
   readonly requests: readonly Asked[]
+  /** Connections made so far. */
+  readonly nrConnections: number
   /** → true when it has taken the answer upon itself. */
   before: (asked: Asked, response: http.ServerResponse, nr: number) => boolean | Promise<boolean>
   /** Answers as a good server does. */
@@ -66,12 +68,17 @@ export async function startRangeServer(file: ServedFile): Promise<RangeServer> {
       response.destroy(error as Error)
     }
   })
+  let nrConnections = 0
+  server.on('connection', () => nrConnections++)
   server.keepAliveTimeout = 60_000
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   const self: RangeServer = {
     origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     file,
     requests,
+    get nrConnections() {
+      return nrConnections
+    },
     before: () => false,
     serve: (asked, response) => serve(file, asked, response),
     close: async () => {
