@@ -2,6 +2,7 @@
 import type { BenchRow } from './context.ts'
 import { coldRows } from './rows/cold.ts'
 import { evictionRows } from './rows/eviction.ts'
+import { httpRows } from './rows/http.ts'
 import { linuxRows } from './rows/linux.ts'
 import { memoryRows } from './rows/memory.ts'
 import { readRows } from './rows/reads.ts'
@@ -18,6 +19,7 @@ export const ROWS: readonly BenchRow[] = [
   ...evictionRows,
   ...rmapRows,
   ...memoryRows,
+  ...httpRows,
   ...linuxRows
 ]
 

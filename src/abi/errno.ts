@@ -25,10 +25,16 @@ export const EMFILE = 24 as const
 export const EFBIG = 27 as const
 export const ENOSPC = 28 as const
 export const EROFS = 30 as const
+export const EPIPE = 32 as const
 export const EDEADLK = 35 as const
+export const ELOOP = 40 as const
 export const EOVERFLOW = 75 as const
 export const EOPNOTSUPP = 95 as const
+export const ENETUNREACH = 101 as const
+export const ECONNRESET = 104 as const
 export const ETIMEDOUT = 110 as const
+export const ECONNREFUSED = 111 as const
+export const EHOSTUNREACH = 113 as const
 export const ESTALE = 116 as const
 export const ECANCELED = 125 as const
 export const EOWNERDEAD = 130 as const
@@ -55,10 +61,16 @@ const NAMES: ReadonlyMap<number, string> = new Map([
   [EFBIG, 'EFBIG'],
   [ENOSPC, 'ENOSPC'],
   [EROFS, 'EROFS'],
+  [EPIPE, 'EPIPE'],
   [EDEADLK, 'EDEADLK'],
+  [ELOOP, 'ELOOP'],
   [EOVERFLOW, 'EOVERFLOW'],
   [EOPNOTSUPP, 'EOPNOTSUPP'],
+  [ENETUNREACH, 'ENETUNREACH'],
+  [ECONNRESET, 'ECONNRESET'],
   [ETIMEDOUT, 'ETIMEDOUT'],
+  [ECONNREFUSED, 'ECONNREFUSED'],
+  [EHOSTUNREACH, 'EHOSTUNREACH'],
   [ESTALE, 'ESTALE'],
   [ECANCELED, 'ECANCELED'],
   [EOWNERDEAD, 'EOWNERDEAD']

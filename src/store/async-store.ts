@@ -11,6 +11,7 @@
  *  4. Calls may overlap. A store that cannot have that queues them itself.
  *  5. A store whose bytes turn out to have changed under it (another ETag, another size) answers -ESTALE from then on, and
  *     never a mixture of two versions.
+ *  6. `close` ends the calls that are under way: they reject, or give -EBADF, and none is waited for longer than that takes.
  */
 
 declare global {

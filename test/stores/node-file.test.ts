@@ -5,10 +5,10 @@ import os from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import ts from 'typescript'
 import { afterAll, afterEach, describe, expect, test, vi } from 'vitest'
 import { EAGAIN, EBADF, EFBIG, EINTR, EINVAL, EIO, ENOSPC } from '../../src/abi/errno.ts'
 import { type NodeFile, nodeFile, nodeFileFromDescriptor } from '../../src/stores/node-file.ts'
+import { compileInto } from '../support/compiled.ts'
 import { bytes, expectBytes, expectToAgreeWithModel, pattern, read, storeConformance, write } from './conformance.ts'
 
 /** What the other thread does. */
@@ -359,20 +359,7 @@ describe('when the system fails, nodeFile', () => {
 
 /** `src/stores/node-file.ts` and what it imports, as JavaScript that a worker thread of any Node can load. */
 function compiledNodeFile(): string {
-  const out = fs.mkdtempSync(path.join(directory, 'compiled-'))
-  fs.writeFileSync(path.join(out, 'package.json'), '{ "type": "module" }')
-  for (const [file, more] of [
-    ['abi/errno', ''],
-    ['stores/node-file', WORKER]
-  ]) {
-    const source = fs.readFileSync(new URL(`../../src/${file}.ts`, import.meta.url), 'utf8')
-    const compilerOptions = {
-      target: ts.ScriptTarget.ES2022,
-      module: ts.ModuleKind.ESNext,
-      rewriteRelativeImportExtensions: true
-    }
-    fs.mkdirSync(path.dirname(path.join(out, file)), { recursive: true })
-    fs.writeFileSync(path.join(out, `${file}.js`), ts.transpileModule(source, { compilerOptions }).outputText + more)
-  }
-  return path.join(out, 'stores/node-file.js')
+  const file = compileInto(fs.mkdtempSync(path.join(directory, 'compiled-')), 'stores/node-file')
+  fs.appendFileSync(file, WORKER)
+  return file
 }
