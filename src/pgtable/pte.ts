@@ -41,6 +41,8 @@ export const PTE_SOFT_DIRTY = 0x20 as const
 export const PTE_PAGE_PROT = 0x40 as const
 export const PTE_PAGE_PROT_WRITE = 0x80 as const
 export const PTE_FRAME_SHIFT = 8 as const
+/** All of a present entry but its frame. */
+export const PTE_FLAGS_MASK: number = (1 << PTE_FRAME_SHIFT) - 1
 
 /** A load needs no fault when all of these are set. */
 export const PTE_READ_HIT: number = PTE_PRESENT | PTE_READ | PTE_YOUNG

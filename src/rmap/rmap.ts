@@ -22,9 +22,11 @@ import type { Notifiers } from '../notify/notifier.ts'
 import type { PageTables } from '../pgtable/page-tables.ts'
 import {
   mkMigrationPte,
+  mkPte,
   mkSwapPte,
   PAGE_PROT_DEFAULT,
   PTE_DIRTY,
+  PTE_FLAGS_MASK,
   PTE_PRESENT,
   PTE_WRITE,
   PTE_YOUNG,
@@ -191,7 +193,7 @@ export class Rmap {
     this.#walk(VERB_TO_MIGRATION, frame, 0)
   }
 
-  /** Migration entries of `old` become present ones of `frame`, which has taken over its place and its nodes. */
+  /** Entries of `old` become present ones of `frame`, which has taken over its place and its nodes. */
   fromMigration(frame: number, old: number): void {
     this.#walk(VERB_FROM_MIGRATION, frame, old)
   }
@@ -249,7 +251,12 @@ export class Rmap {
       return
     }
     if (verb === VERB_FROM_MIGRATION) {
-      this.#i32[at] = pteFromMigration(pte, frame)
+      if ((pte & PTE_PRESENT) === 0) this.#i32[at] = pteFromMigration(pte, frame)
+      else {
+        // A fault at another address mapped the page while it was on its way.
+        this.#i32[at] = mkPte(frame, pte & PTE_FLAGS_MASK)
+        this.notifiers.invalidatePage(mm, vpn)
+      }
       return
     }
     if ((pte & PTE_PRESENT) === 0 && verb !== VERB_UNMAP_ALL) {

@@ -17,19 +17,20 @@ const NONBLOCK = 0x10000
 let m: Machine
 let mm: Mm
 let at: number
+let fd: number
 
 beforeEach(() => {
   m = createKernel({ nrFrames: 128, swap: { store: memoryStore(), nrSlots: 64 }, faultAroundPages: 1 }).machine
   mm = sys_mm_create(m) as Mm
-  const fd = file.sys_memory(m, 'shm', file.MEMORY_SHMEM, 16 * PAGE, 0)
+  fd = file.sys_memory(m, 'shm', file.MEMORY_SHMEM, 16 * PAGE, 0)
   at = memory.sys_mmap(mm, 0, 16 * PAGE, RW, SHARED, fd, 0)
-  file.sys_close(m, fd)
   for (let i = 0; i < 16; i++) store(mm, at + i * PAGE, 100 + i)
 })
 
 afterEach(() => {
   assertMachine(m)
   if (mm.isAlive) sys_exit(mm)
+  file.sys_close(m, fd)
   expect(m.allocator.nrFree).toBe(m.ram.nrFrames - 1)
 })
 
@@ -109,6 +110,19 @@ test('munmap, mprotect, mremap and fork while a page moves', () => {
   expect(store(mm, target, 1)).toBe(-14)
   expect(load(child, at + 4 * PAGE)).toBe(112)
   sys_exit(child)
+})
+
+test('a page that is faulted in at other addresses while it moves: every entry has the new frame', () => {
+  const frame = frameAt(at + 3 * PAGE)
+  const other = memory.sys_mmap(mm, 0, 16 * PAGE, RW, SHARED, fd, 0)
+  expect(m.migration.begin(frame)).toBe(true)
+  expect(load(mm, other + 3 * PAGE)).toBe(103)
+  expect(sys_remap_file_pages(mm, other + 9 * PAGE, PAGE, 0, 3, 0)).toBe(0)
+  store(mm, other + 9 * PAGE, 33)
+  const target = finish(frame)
+  assertMachine(m)
+  expect([at + 3 * PAGE, other + 3 * PAGE, other + 9 * PAGE].map(frameAt)).toEqual([target, target, target])
+  expect([load(mm, at + 3 * PAGE), load(mm, other + 3 * PAGE)]).toEqual([33, 33])
 })
 
 test('the address space ends while a page moves: both frames come back', () => {

@@ -6,7 +6,7 @@
  * A rig wraps one machine with one address space and the few verbs that tests repeat. Sizes are in pages, addresses in
  * bytes. Files are marked: page i of a fresh one begins with the 32-bit word i + 1.
  */
-import { afterEach, expect } from 'vitest'
+import { afterEach, beforeEach, expect } from 'vitest'
 import { PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts'
 import { createKernel, type MachineOptions } from '../../src/kernel.ts'
 import type { Machine } from '../../src/mm/machine.ts'
@@ -178,6 +178,10 @@ export class Rig {
 /** Call at the top of a test file. → `rig(options)`, which makes a machine for one test. */
 export function useMachines(): (options?: RigOptions) => Rig {
   const rigs: Rig[] = []
+  // Where a failed test leaves some, as in a mutation run, they are not the next one's.
+  beforeEach(() => {
+    rigs.length = 0
+  })
   afterEach(() => {
     for (const rig of rigs.splice(0)) rig.finish()
   })
