@@ -15,19 +15,15 @@ export { MappedFile } from './api/file.ts'
 export type { FileHandle, MappingHandle, MemoryHandle, SpaceHandle } from './api/handles.ts'
 export type { LongOptions, Progress } from './api/long-work.ts'
 export { type Advice, Mapping, type Protection, type Range, type RemapOptions } from './api/mapping.ts'
-export {
-  type AttachOptions,
-  Memory,
-  type MemoryOptions,
-  type MemoryStats,
-  type SwapOptions,
-  type ThreadStats,
-  type WatchedWorker
-} from './api/memory.ts'
+export { type AttachOptions, Memory, type WatchedWorker } from './api/memory.ts'
+export type { MemoryOptions, SwapOptions } from './api/memory-options.ts'
+export type { MemoryStats, ThreadStats } from './api/memory-stats.ts'
 export { formatSize, parseSize } from './api/size.ts'
 export { AddressSpace, type MapOptions } from './api/space.ts'
 export * from './kernel.ts'
 export { type Machine, POLICY_LINUX, POLICY_NONLINEAR } from './mm/machine.ts'
+export { ShadowGuest } from './mmu/shadow-guest.ts'
+export * from './mmu/shadow-table.ts'
 export type { MmuNotifier } from './notify/notifier.ts'
 export { checkMachine } from './observe/check.ts'
 export { formatMaps, type MapsRow, maps } from './observe/maps.ts'

@@ -6,7 +6,7 @@
  *   rmap            ── page cache   an entry that was stored to goes away
  *   reclaim         ── mm           a page of shared memory is held no longer
  *
- * All state lies in two SharedArrayBuffers: RAM (the frames; page tables and reverse-map nodes live in frames too) and
+ * All state lies in two SharedArrayBuffers, of which the first may be given: RAM (the frames; page tables and reverse-map nodes live in frames too) and
  * the arena (columns). `layout` reports both by name.
  */
 
@@ -42,6 +42,11 @@ import { VmaTable } from './vma/vma-table.ts'
 export interface MachineOptions {
   /** Page frames of RAM, the zero page included: 8 to 4,194,303. */
   readonly nrFrames: number
+  /**
+   * Where the frames are to lie, such as the memory of a WebAssembly guest: `nrFrames` pages from `byteOffset` on, which
+   * is a multiple of the page size. What stands there is lost. Default: a buffer of their own.
+   */
+  readonly ram?: { readonly buffer: SharedArrayBuffer; readonly byteOffset: number }
   /** log2 of the page size: 9 (512 B) to 16 (64 KiB). Default 12. */
   readonly pageShift?: number
   /** POLICY_NONLINEAR (default) or POLICY_LINUX. */
@@ -72,8 +77,10 @@ export interface MachineOptions {
 
 /** What another thread needs to attach: structured-cloneable. */
 export interface MachineHandle {
-  readonly options: Omit<MachineOptions, 'swap'> & { readonly swapSlots: number }
+  readonly options: Omit<MachineOptions, 'swap' | 'ram'> & { readonly swapSlots: number }
   readonly ram: SharedArrayBuffer
+  /** Where frame 0 begins in it, in bytes. */
+  readonly ramOffset: number
   readonly arena: SharedArrayBuffer
   /** What the swap area's store can be opened by in another thread; undefined without swap, or if it can't. */
   readonly swap: StoreHandle | undefined
@@ -106,19 +113,22 @@ export class OptionError extends Error {
 export function createKernel(options: MachineOptions): Kernel {
   const plan = planOf(options)
   const { nrFrames, pageShift } = plan
-  const ram = new Ram(new SharedArrayBuffer(nrFrames * 2 ** pageShift), pageShift)
+  const ram = ramFor(options, pageShift, nrFrames)
   const measuring = Arena.measuring()
   build(measuring, ram, plan, undefined, () => 0)
   const arena = Arena.over(new SharedArrayBuffer(Math.max(64, measuring.usedBytes)))
   const machine = build(arena, ram, plan, options.swap?.store, threads => threads.attach(options.platformThread ?? -1))
   machine.frames.w[F_FLAGS] = PG_RESERVED
-  machine.allocator.init()
+  // A buffer of our own is zero; of one that was given nobody knows.
+  machine.allocator.init(options.ram === undefined ? 1 : nrFrames)
+  if (options.ram !== undefined) ram.zeroFrame(0)
   machine.swap.init()
   machine.open = true
-  const { swap, platformThread: _, ...rest } = options
+  const { swap, ram: _, platformThread: __, ...rest } = options
   const handle: MachineHandle = {
     options: { ...rest, swapSlots: swap?.nrSlots ?? 0 },
     ram: ram.buffer,
+    ramOffset: ram.byteOffset,
     arena: arena.buffer as SharedArrayBuffer,
     swap: swap?.store.handle
   }
@@ -131,7 +141,7 @@ export function createKernel(options: MachineOptions): Kernel {
  */
 export function attachKernel(handle: MachineHandle, swap: Store | undefined, platformThread: number): Kernel {
   const plan = { ...planOf(handle.options), nrSlots: handle.options.swapSlots }
-  const ram = new Ram(handle.ram, plan.pageShift)
+  const ram = new Ram(handle.ram, plan.pageShift, handle.ramOffset, plan.nrFrames)
   const arena = Arena.over(handle.arena)
   const machine = build(arena, ram, plan, swap, threads => {
     const me = threads.attach(platformThread)
@@ -139,6 +149,18 @@ export function attachKernel(handle: MachineHandle, swap: Store | undefined, pla
     return me
   })
   return { machine, handle, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }
+}
+
+function ramFor({ ram }: MachineOptions, pageShift: number, nrFrames: number): Ram {
+  const lengthBytes = nrFrames * 2 ** pageShift
+  if (ram === undefined) return new Ram(new SharedArrayBuffer(lengthBytes), pageShift, 0, nrFrames)
+  const { buffer, byteOffset } = ram
+  const last = buffer.byteLength - lengthBytes
+  if (!Number.isInteger(byteOffset / 2 ** pageShift) || byteOffset < 0 || byteOffset > last) {
+    const room = `${lengthBytes} bytes from byte ${byteOffset} of ${buffer.byteLength}`
+    throw new OptionError('ram', `ram is ${room}, but must lie within, at a multiple of the page size`)
+  }
+  return new Ram(buffer, pageShift, byteOffset, nrFrames)
 }
 
 /** A power of two of hash buckets, at most `share` of the frames: they count into the 64 bytes that a frame may cost. */

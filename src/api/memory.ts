@@ -6,24 +6,13 @@
  *     using map = memory.space().map(file, { writable: true })
  */
 import { EDEADLK, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
-import { MAX_FRAMES } from '../abi/limits.ts'
-import { MM_NR_TABLES } from '../frame/mm-table.ts'
-import { VMSTAT_NAMES } from '../frame/vmstat.ts'
-import {
-  attachKernel,
-  createKernel,
-  FRAME_OVERHEAD_BYTES,
-  type Kernel,
-  MAX_RAM_BYTES,
-  type MachineOptions
-} from '../kernel.ts'
-import { type Machine, POLICY_LINUX, POLICY_NONLINEAR } from '../mm/machine.ts'
+import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
+import type { Machine } from '../mm/machine.ts'
 import { recoverThread } from '../mm/recover.ts'
 import { endMm } from '../mm/space.ts'
 import { checkMachine } from '../observe/check.ts'
 import { formatTraceRow, traceRows } from '../observe/trace.ts'
 import type { Store, StoreOpener } from '../store/store.ts'
-import { T_LOCK_WAITS, T_PLATFORM_ID, T_RETRIES, T_STATE, T_WAITS, THREAD_ATTACHED } from '../sync/threads.ts'
 import { Mm } from '../syscall/args.ts'
 import { MEMORY_SHMEM, O_RDONLY, O_RDWR, sys_close, sys_fsize, sys_memory, sys_open } from '../syscall/file.ts'
 import { sys_mm_create } from '../syscall/process.ts'
@@ -31,40 +20,10 @@ import { orThrow, systemError } from './errors.ts'
 import { MappedFile } from './file.ts'
 import type { FileHandle, MappingHandle, MemoryHandle, SpaceHandle } from './handles.ts'
 import type { Mapping } from './mapping.ts'
+import { type MemoryOptions, machineOptionsOf } from './memory-options.ts'
+import { type MemoryStats, memoryStats } from './memory-stats.ts'
 import { parseSize } from './size.ts'
 import { AddressSpace } from './space.ts'
-
-export interface SwapOptions {
-  /** Where swapped-out pages go: a file of its own, or `memoryStore()`, which lies outside the budget. */
-  readonly store: Store
-  /** How much fits, in bytes or like '1GiB'. */
-  readonly size: number | string
-}
-
-export interface MemoryOptions {
-  /** The budget: page frames and their table together, in bytes or like '64MiB'. Page tables come out of the frames. */
-  readonly size: number | string
-  /** Bytes in a page: a power of two from 512 to 65,536. Default 4,096. */
-  readonly pageSize?: number
-  /** Lets shared and private memory be evicted too. Without it only file pages can be. */
-  readonly swap?: SwapOptions
-  /** 'nonlinear' (default), or 'linux': remap disk files by linear mappings, as Linux does. */
-  readonly policy?: 'nonlinear' | 'linux'
-  /** Pages that one read fault may map around itself, a power of two; 1 = off. Default 16. */
-  readonly faultAroundPages?: number
-  /** Largest readahead, in bytes or like '1MiB'; 0 = off. Default 1 MiB. */
-  readonly readahead?: number | string
-  /** Mappings that an address space may have. Default 65,530, as on Linux. */
-  readonly maxMapCount?: number
-  /** Fill freed frames with a pattern, to find uses of stale views. Default false. */
-  readonly debug?: boolean
-  /** Events that the trace ring keeps (`memory.trace()`). Default 0: none. */
-  readonly traceEntries?: number
-  /** Threads that may be attached at the same time, this one included: 1 to 64. Default 1: `handle` is not to be had then. */
-  readonly threads?: number
-  /** The platform's number for this thread (Node: `threadId`). Default: none. */
-  readonly thread?: number
-}
 
 export interface AttachOptions {
   /** How to open, in this thread, the stores that other threads opened: `nodeFiles` of 'fremap/node', for example. */
@@ -77,41 +36,6 @@ export interface AttachOptions {
 export interface WatchedWorker {
   readonly threadId: number
   once(event: 'exit', listener: () => void): unknown
-}
-
-/** How a thread is getting on. */
-export interface ThreadStats {
-  /** The platform's number for the thread, -1 if it gave none. */
-  readonly thread: number
-  /** How often it waited for the machine lock; for another lock or page; and how often a load was made again. */
-  readonly lockWaits: number
-  readonly waits: number
-  readonly retries: number
-}
-
-/** The arena's parts that grow with the number of frames. */
-const FRAME_PARTS = ['frame table', 'free bitmap', 'page cache', 'reverse map']
-
-/** A snapshot of the counters. Pages unless the name says otherwise. */
-export interface MemoryStats {
-  readonly pageSize: number
-  readonly frames: number
-  readonly freeFrames: number
-  /** Most frames in use at any time. */
-  readonly peakFrames: number
-  readonly pageTables: number
-  readonly pageTableBytes: number
-  readonly reverseMapSlabs: number
-  readonly swapUsed: number
-  readonly swapSlots: number
-  /** Bytes of all that describes frames: their table, the cache's index, the reverse map with its nodes. */
-  readonly frameOverheadBytes: number
-  /** What lies beside the frames, by name, in bytes; mostly reserved and untouched until used. */
-  readonly besideBytes: Readonly<Record<string, number>>
-  /** The threads that are attached. */
-  readonly threads: readonly ThreadStats[]
-  /** pgfault, pgmajfault, pgpgin, pgsteal and the others of vmstat, by name. */
-  readonly counters: Readonly<Record<string, number>>
 }
 
 export class Memory {
@@ -136,7 +60,7 @@ export class Memory {
       this.#kernel = attached.kernel
       this.#swap = attached.swap
     } else {
-      const { machineOptions, sizeBytes } = plan(options)
+      const { machineOptions, sizeBytes } = machineOptionsOf(options)
       this.sizeBytes = sizeBytes
       this.#swap = options.swap?.store
       this.#kernel = createKernel(machineOptions)
@@ -271,31 +195,7 @@ export class Memory {
 
   /** What the machine counts and holds, now. */
   stats(): MemoryStats {
-    const m = this.machine
-    let pageTables = 0
-    for (let mm = 1; mm <= m.mms.maxMms; mm++) if (m.mms.isAlive(mm)) pageTables += m.mms.row(mm, MM_NR_TABLES)
-    const counters: Record<string, number> = {}
-    VMSTAT_NAMES.forEach((name, i) => {
-      counters[name] = m.vmstat[i]
-    })
-    const slabs = m.nodes.nrSlabs
-    const besideBytes: Record<string, number> = { 'I/O buffer': m.filler.bounce.length }
-    for (const { name, bytes } of this.#kernel.layout) besideBytes[name] = bytes
-    return {
-      pageSize: this.pageSize,
-      frames: m.ram.nrFrames,
-      freeFrames: m.allocator.nrFree,
-      peakFrames: m.allocator.peakUsed,
-      pageTables,
-      pageTableBytes: pageTables * this.pageSize,
-      reverseMapSlabs: slabs,
-      swapUsed: m.swap.nrUsed,
-      swapSlots: m.swap.nrSlots,
-      frameOverheadBytes: FRAME_PARTS.reduce((sum, part) => sum + (besideBytes[part] ?? 0), 0) + slabs * this.pageSize,
-      besideBytes,
-      threads: threadStats(m),
-      counters
-    }
+    return this.machine.quietly(() => memoryStats(this.#kernel))
   }
 
   /**
@@ -335,57 +235,4 @@ interface Attached {
   readonly kernel: Kernel
   readonly swap: Store | undefined
   readonly sizeBytes: number
-}
-
-/** The machine's options for those of a memory. */
-function plan(options: MemoryOptions): { machineOptions: MachineOptions; sizeBytes: number } {
-  const pageSize = options.pageSize ?? 4096
-  const pageShift = Math.log2(pageSize)
-  if (!Number.isInteger(pageShift) || pageSize < 512 || pageSize > 65536) {
-    throw new RangeError(`a page of ${pageSize} bytes cannot be; it is a power of two from 512 to 65536`)
-  }
-  const policy = options.policy ?? 'nonlinear'
-  if (policy !== 'nonlinear' && policy !== 'linux') {
-    throw new TypeError(`${String(policy)} is no policy; it is 'nonlinear' or 'linux'`)
-  }
-  const sizeBytes = parseSize(options.size)
-  const nrFrames = Math.floor(sizeBytes / (pageSize + FRAME_OVERHEAD_BYTES))
-  const maxFrames = Math.min(MAX_FRAMES, Math.floor(MAX_RAM_BYTES / pageSize))
-  if (nrFrames < 8 || nrFrames > maxFrames) {
-    const [few, many] = [8, maxFrames].map(n => n * (pageSize + FRAME_OVERHEAD_BYTES))
-    throw new RangeError(
-      `a memory of ${sizeBytes} bytes cannot be; with ${pageSize}-byte pages it is ${few} to ${many}`
-    )
-  }
-  const machineOptions: { -readonly [K in keyof MachineOptions]: MachineOptions[K] } = {
-    nrFrames,
-    pageShift,
-    policy: policy === 'linux' ? POLICY_LINUX : POLICY_NONLINEAR,
-    poison: options.debug === true
-  }
-  if (options.swap !== undefined) {
-    const nrSlots = Math.min(MAX_FRAMES, Math.max(1, Math.floor(parseSize(options.swap.size) / pageSize)))
-    machineOptions.swap = { store: options.swap.store, nrSlots }
-  }
-  if (options.faultAroundPages !== undefined) machineOptions.faultAroundPages = options.faultAroundPages
-  if (options.readahead !== undefined) machineOptions.readaheadBytes = parseSize(options.readahead)
-  if (options.traceEntries !== undefined) machineOptions.traceEntries = options.traceEntries
-  if (options.maxMapCount !== undefined) machineOptions.maxMapCount = options.maxMapCount
-  if (options.threads !== undefined) machineOptions.threads = options.threads
-  if (options.thread !== undefined) machineOptions.platformThread = options.thread
-  return { machineOptions, sizeBytes }
-}
-
-function threadStats(m: Machine): ThreadStats[] {
-  const { threads } = m.sync
-  const stats: ThreadStats[] = []
-  for (let t = 0; t < threads.maxThreads; t++) {
-    const row = threads.at(t, 0)
-    if (threads.w[row + T_STATE] !== THREAD_ATTACHED) continue
-    const [thread, lockWaits, waits, retries] = [T_PLATFORM_ID, T_LOCK_WAITS, T_WAITS, T_RETRIES].map(
-      word => threads.w[row + word]
-    )
-    stats.push({ thread, lockWaits, waits, retries })
-  }
-  return stats
 }

@@ -380,7 +380,7 @@ function fileFault(
 
   const advice = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
   const cached = m.cache.lookup(inode, pgoff)
-  if (cached !== 0 && !frames.isUptodate(cached)) return waitFor(m, inode, cached)
+  if (cached !== 0 && !m.frames.isUptodate(cached)) return waitFor(m, inode, cached)
   const page = cached !== 0 ? cached : bringPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)
   if (page === FILL_PARKED) return waitFor(m, inode, m.cache.lookup(inode, pgoff))
   if (page <= 0) return pageError(m, page)
