@@ -5,7 +5,7 @@
  * access that Linux would kill the process for: its `code` is SIGSEGV or SIGBUS, and it says where and why. Wrong arguments
  * of the wrong type or range throw TypeError and RangeError before anything is done.
  */
-import { EFAULT, EIO, ENOMEM, errnoName } from '../abi/errno.ts'
+import { EAGAIN, EFAULT, EIO, ENOMEM, errnoName } from '../abi/errno.ts'
 import { FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OOM } from '../abi/fault.ts'
 
 const MEANINGS: Readonly<Record<string, string>> = {
@@ -25,6 +25,7 @@ const MEANINGS: Readonly<Record<string, string>> = {
   ENOMEM: 'out of memory',
   ENOSPC: 'no space left',
   EOPNOTSUPP: 'not supported',
+  EOWNERDEAD: 'a thread ended in the middle of a change, and the memory is broken',
   EPERM: 'not permitted',
   EROFS: 'read-only',
   ESRCH: 'the address space has ended'
@@ -58,9 +59,11 @@ export class FaultError extends FremapError {
   readonly page: number | undefined
   /** Bytes that a bulk operation had moved before it met this page. */
   readonly bytesDone: number
+  /** With code EAGAIN, the number of the parked fault: the page is on its way, see `mapping.ready`. Else 0. */
+  fault = 0
 
   constructor(
-    code: 'SIGSEGV' | 'SIGBUS' | 'ENOMEM',
+    code: 'SIGSEGV' | 'SIGBUS' | 'ENOMEM' | 'EAGAIN',
     errno: number,
     message: string,
     address: number,
@@ -96,6 +99,22 @@ export function systemError(result: number, syscall: string, address?: number, h
 export function orThrow(result: number, syscall: string, address?: number, hint?: string): number {
   if (result < 0) throw systemError(result, syscall, address, hint)
   return result
+}
+
+/** The error for an access whose page is on its way from a store that answers later. */
+export function parkedError(
+  fault: number,
+  address: number,
+  access: 'read' | 'write',
+  file: string | undefined,
+  page: number | undefined,
+  bytesDone: number
+): FaultError {
+  const what = file === undefined ? '' : ` (page ${page ?? '?'} of ${file})`
+  const text = `EAGAIN: the page is on its way, ${access} at address 0x${address.toString(16)}${what}; await mapping.ready() first`
+  const error = new FaultError('EAGAIN', -EAGAIN, text, address, access, file, page, bytesDone)
+  error.fault = fault
+  return error
 }
 
 /** The error for a fault code. `storeErrno` is the errno behind a SIGBUS, 0 for the end of the file. */

@@ -7,8 +7,8 @@
  * Views of pages are borrowed: `page(i)` is good until the next call on the same Memory that is not an accessor hit (any
  * of them may fault, and a fault may evict). `borrow(i)` pins the page until it is disposed of.
  */
-import { ESRCH } from '../abi/errno.ts'
-import { ACCESS_READ, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
+import { EAGAIN, ESRCH } from '../abi/errno.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_BUS, FAULT_OK } from '../abi/fault.ts'
 import {
   MADV_DOFORK,
   MADV_DONTFORK,
@@ -36,10 +36,11 @@ import { sys_madvise, sys_mincore, sys_mprotect, sys_mremap, sys_msync, sys_munm
 import { sys_mlock, sys_munlock } from '../syscall/mlock.ts'
 import { Accessors } from './accessors.ts'
 import { BorrowedPage } from './borrowed-page.ts'
-import { faultError, orThrow } from './errors.ts'
+import { faultError, orThrow, parkedError } from './errors.ts'
 import type { MappedFile } from './file.ts'
 import type { MappingHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
+import { causeOf, makeReady } from './ready.ts'
 import type { AddressSpace } from './space.ts'
 
 /** 'none', 'read' or 'write' (which includes reading). */
@@ -271,6 +272,23 @@ export class Mapping extends Accessors {
     return cursor.populated
   }
 
+  /**
+   * Has the pages of a range brought in from a store that answers later, and resolves when they are in memory: then accesses to them
+   * succeed, as long as nothing evicts them. Pages are asked for in the order of the window, together where they are neighbours in the
+   * file. For other stores this is `populate`. Rejects with a FaultError (SIGBUS) whose `cause` is the store's error, or with the
+   * signal's reason. → pages that are in memory now.
+   */
+  async ready(options: Range & LongOptions = {}): Promise<number> {
+    const [start, length] = this.bytesOf(options)
+    const first = Math.floor(start / this.pageSize)
+    return makeReady(this, first, Math.ceil((start + length) / this.pageSize), options)
+  }
+
+  /** @internal Throws the error for a page that could not be made ready. */
+  failAt(vpn: number, fault: number): never {
+    this.fail(fault, (vpn - this.startVpn) * this.pageSize, ACCESS_READ, 0)
+  }
+
   /** `populate` without leaving this turn of the event loop. */
   populateSync(range: Range = {}): number {
     const cursor = this.populateCursor(range)
@@ -356,17 +374,19 @@ export class Mapping extends Accessors {
   }
 
   protected override fail(fault: number, offset: number, access: number, bytesDone: number): never {
+    const { machine, address } = this
+    const kind = access === ACCESS_WRITE ? 'write' : 'read'
+    const { parkedFault, lastError, lastFailure } = machine
     const page = Math.floor(offset / this.pageSize)
-    const shown = this.isMapped && this.space.isAlive ? this.filePage(page) : -1
-    throw faultError(
-      fault,
-      this.machine.lastError,
-      this.address + offset,
-      access === ACCESS_WRITE ? 'write' : 'read',
-      this.file?.name,
-      shown < 0 ? undefined : shown,
-      bytesDone
-    )
+    const filePage = this.isMapped && this.space.isAlive ? this.filePage(page) : -1
+    const shown = filePage < 0 ? undefined : filePage
+    if (fault === FAULT_BUS && lastError === EAGAIN && parkedFault !== 0) {
+      throw parkedError(parkedFault, address + offset, kind, this.file?.name, shown, bytesDone)
+    }
+    const error = faultError(fault, lastError, address + offset, kind, this.file?.name, shown, bytesDone)
+    if (fault === FAULT_BUS && lastFailure >= 0) error.cause = causeOf(machine, lastFailure)
+    machine.lastFailure = -1
+    throw error
   }
 
   private populateCursor(range: Range): PopulateCursor {

@@ -7,11 +7,14 @@
  */
 import { EDEADLK, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
 import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
+import { openLater } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
+import { Pager } from '../mm/pager.ts'
 import { recoverThread } from '../mm/recover.ts'
 import { endMm } from '../mm/space.ts'
 import { checkMachine } from '../observe/check.ts'
 import { formatTraceRow, traceRows } from '../observe/trace.ts'
+import type { AsyncStore } from '../store/async-store.ts'
 import type { Store, StoreOpener } from '../store/store.ts'
 import { Mm } from '../syscall/args.ts'
 import { MEMORY_SHMEM, O_RDONLY, O_RDWR, sys_close, sys_fsize, sys_memory, sys_open } from '../syscall/file.ts'
@@ -156,6 +159,30 @@ export class Memory {
     const writable = !store.readOnly
     const fd = sys_open(this.machine, store, writable ? O_RDWR : O_RDONLY)
     return new MappedFile(this.machine, orThrow(fd, 'open', undefined, `opening ${store.name}`), store.name, writable)
+  }
+
+  /**
+   * Opens, for reading, a store that answers later, such as `await httpRange(url)`. This thread brings its pages from then on, between the
+   * turns of its event loop, also those that other threads touch. An access whose page is not there gives EAGAIN in this thread (await
+   * `mapping.ready` first) and blocks in a thread that attached. The Memory closes the store.
+   * Rejects with the store's error, with ENFILE and EMFILE.
+   */
+  async openAsync(store: AsyncStore, options: { readonly signal?: AbortSignal } = {}): Promise<MappedFile> {
+    const { machine } = this
+    const size = await store.size(options.signal)
+    if (size < 0) {
+      await store.close()
+      orThrow(size, 'open', undefined, `opening ${store.name}`)
+    }
+    const entered = machine.reenter()
+    const fd = machine.open ? openLater(machine, store.name, size) : -ENODEV
+    if (fd >= 0) {
+      machine.pager ??= new Pager(machine)
+      machine.pager.add(machine.files.inode[machine.fds[fd]], store)
+    }
+    if (entered) machine.leave()
+    if (fd < 0) await store.close()
+    return new MappedFile(machine, orThrow(fd, 'open', undefined, `opening ${store.name}`), store.name, false)
   }
 
   /** New shared memory that reads as zero: a file without a store, gone when it is closed and unmapped everywhere. */

@@ -7,12 +7,14 @@
  *
  * Lock: machine lock, but for the bell.
  */
+import { readText, textUnits, writeText } from '../base/text.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 
 const NR_REQUESTS = 1024
 const REQUEST_WORDS = 3
 const NR_FAILURES = 64
 const FAILURE_WORDS = 5
+const TEXT_WORDS = 128
 
 const Q_HEAD = 0
 const Q_TAIL = 1
@@ -24,6 +26,7 @@ export class FetchQueue {
   readonly state: Int32Array
   readonly #ring: Int32Array
   readonly #failures: Int32Array
+  readonly #texts: Int32Array
   /** Result of the last `shift`. */
   inode = 0
   first = 0
@@ -33,6 +36,7 @@ export class FetchQueue {
   constructor(columns: ColumnSource) {
     this.#ring = columns.int32('fetch queue', NR_REQUESTS * REQUEST_WORDS)
     this.#failures = columns.int32('fetch queue', NR_FAILURES * FAILURE_WORDS)
+    this.#texts = columns.int32('fetch queue', NR_FAILURES * TEXT_WORDS)
     this.state = columns.int32('fetch queue', 8)
   }
 
@@ -53,25 +57,45 @@ export class FetchQueue {
     this.#ring[at + 1] = first
     this.#ring[at + 2] = pages
     this.state[Q_TAIL]++
-    Atomics.add(this.state, Q_BELL, 1)
-    Atomics.notify(this.state, Q_BELL)
-    this.#onPush?.()
+    this.ring()
     return true
   }
 
-  /** Takes the oldest request into `inode`, `first`, `pages`. False when there is none. */
-  shift(): boolean {
-    if (this.length === 0) return false
-    const at = (this.state[Q_HEAD] % NR_REQUESTS) * REQUEST_WORDS
-    this.inode = this.#ring[at]
-    this.first = this.#ring[at + 1]
-    this.pages = this.#ring[at + 2]
-    this.state[Q_HEAD]++
-    if (this.state[Q_HEAD] === this.state[Q_TAIL]) {
-      this.state[Q_HEAD] = 0
-      this.state[Q_TAIL] = 0
+  /**
+   * Takes the oldest request for which `isMine(inode)` holds into `inode`, `first`, `pages`. False when there is none.
+   * Requests taken from the middle leave an empty one, of no pages.
+   */
+  shift(isMine: (inode: number) => boolean): boolean {
+    const { state } = this
+    for (let n = state[Q_HEAD]; n < state[Q_TAIL]; n++) {
+      const at = (n % NR_REQUESTS) * REQUEST_WORDS
+      if (this.#ring[at + 2] === 0 || !isMine(this.#ring[at])) continue
+      this.inode = this.#ring[at]
+      this.first = this.#ring[at + 1]
+      this.pages = this.#ring[at + 2]
+      this.#ring[at + 2] = 0
+      this.#trim()
+      return true
     }
-    return true
+    return false
+  }
+
+  #trim(): void {
+    const { state } = this
+    while (state[Q_HEAD] < state[Q_TAIL] && this.#ring[(state[Q_HEAD] % NR_REQUESTS) * REQUEST_WORDS + 2] === 0) {
+      state[Q_HEAD]++
+    }
+    if (state[Q_HEAD] === state[Q_TAIL]) {
+      state[Q_HEAD] = 0
+      state[Q_TAIL] = 0
+    }
+  }
+
+  /** Wakes the pagers, which look at their stores again: one may be closed. */
+  ring(): void {
+    Atomics.add(this.state, Q_BELL, 1)
+    Atomics.notify(this.state, Q_BELL)
+    this.#onPush?.()
   }
 
   /** Failures noted so far. */
@@ -79,8 +103,8 @@ export class FetchQueue {
     return this.state[Q_FAILURES]
   }
 
-  /** Pages [first, first + pages) could not be had. → the failure's number. */
-  fail(inode: number, first: number, pages: number, errno: number): number {
+  /** Pages [first, first + pages) could not be had, and why in words. → the failure's number. */
+  fail(inode: number, first: number, pages: number, errno: number, why: string): number {
     const nr = this.state[Q_FAILURES]++
     const at = (nr % NR_FAILURES) * FAILURE_WORDS
     this.#failures[at] = nr
@@ -88,6 +112,7 @@ export class FetchQueue {
     this.#failures[at + 2] = first
     this.#failures[at + 3] = pages
     this.#failures[at + 4] = errno
+    writeText(this.#texts, (nr % NR_FAILURES) * TEXT_WORDS, why.slice(0, textUnits(TEXT_WORDS)))
     return nr
   }
 
@@ -100,6 +125,10 @@ export class FetchQueue {
       if (this.#failures[at + 1] === inode && offset >= 0 && offset < this.#failures[at + 3]) return nr
     }
     return -1
+  }
+
+  whyOf(nr: number): string {
+    return readText(this.#texts, (nr % NR_FAILURES) * TEXT_WORDS)
   }
 
   errnoOf(nr: number): number {

@@ -130,6 +130,28 @@ export class Filler {
     }
   }
 
+  /**
+   * A page of a store that answers later was used while the file is read in order: asks for the next window before the pages of
+   * this one run out (Linux: the asynchronous half of readahead).
+   */
+  readOn(inode: number, file: number, index: number): void {
+    const { raNext, raPages } = this.files
+    const next = raNext[file]
+    const pages = raPages[file]
+    if (pages <= 1 || index >= next || next - index > pages) return
+    if (next >= Math.ceil(this.inodes.sizeBytes[inode] / this.allocator.ram.pageSize)) return
+    if (this.cache.lookup(inode, next) !== 0) return
+    const n = this.#begin(inode, next, this.#window(inode, file, next, RA_NORMAL))
+    if (n === 0) return
+    raNext[file] = next + n
+    this.#ask(inode, next, n)
+  }
+
+  /** Asks for pages [first, last] of a store that answers later, those that are not in the cache. Errors show when they are used. */
+  request(inode: number, first: number, last: number): void {
+    this.readahead(inode, first, last)
+  }
+
   /** Makes a page that a store brought later, or that could not be had, known to those who wait for it. */
   deliver(frame: number): void {
     const { w } = this.cache.frames

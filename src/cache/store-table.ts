@@ -9,16 +9,16 @@
  * again or the thread closes its memory (`closeStale`).
  */
 import { ENXIO } from '../abi/errno.ts'
+import { readText, textUnits, writeText } from '../base/text.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 import { GuardedStore } from '../store/guard.ts'
 import type { StoreHandle, StoreOpener } from '../store/store.ts'
 
-/** Words of an inode's text: the length in UTF-16 units, then two units a word. */
 const TEXT_WORDS = 256
-const MAX_TEXT_UNITS = (TEXT_WORDS - 1) * 2
 
 interface StoreText {
   readonly name: string
+  readonly hasStore?: boolean
   /** Absent where only the thread that opened the store can reach it. */
   readonly handle?: StoreHandle | undefined
 }
@@ -54,6 +54,11 @@ export class StoreTable {
   name(inode: number): string {
     if (this.#isShared && this.#seen[inode] !== this.#generation[inode]) this.#learn(inode)
     return this.#names[inode] ?? ''
+  }
+
+  /** Tells one inode from another one that has its row later. */
+  generation(inode: number): number {
+    return this.#generation[inode]
   }
 
   /** The row is that of a new inode, or its store is another one from now on. */
@@ -97,8 +102,8 @@ export class StoreTable {
   #learn(inode: number): void {
     this.#stores[inode]?.close()
     const text = this.#read(inode)
-    this.#names[inode] = text?.name ?? ''
-    this.#stores[inode] = text === undefined ? undefined : this.#open(text)
+    this.#names[inode] = text.name
+    this.#stores[inode] = text.hasStore === true ? this.#open(text) : undefined
     this.#seen[inode] = this.#generation[inode]
   }
 
@@ -115,24 +120,17 @@ export class StoreTable {
     }
   }
 
-  /** undefined for an inode without a store. */
-  #read(inode: number): StoreText | undefined {
-    const at = inode * TEXT_WORDS
-    const units = this.#text[at]
-    let json = ''
-    for (let i = 0; i < units; i++)
-      json += String.fromCharCode((this.#text[at + 1 + (i >> 1)] >>> ((i & 1) << 4)) & 0xffff)
-    return units === 0 ? undefined : (JSON.parse(json) as StoreText)
+  #read(inode: number): StoreText {
+    const json = readText(this.#text, inode * TEXT_WORDS)
+    return json === '' ? { name: '' } : (JSON.parse(json) as StoreText)
   }
 
   #write(inode: number, name: string, store: GuardedStore | undefined): void {
-    const at = inode * TEXT_WORDS
-    this.#text.fill(0, at, at + TEXT_WORDS)
-    if (store === undefined) return
-    let json = JSON.stringify({ name, handle: store.handle })
-    if (json.length > MAX_TEXT_UNITS) json = JSON.stringify({ name: name.slice(0, 100) })
-    for (let i = 0; i < json.length; i++) this.#text[at + 1 + (i >> 1)] |= json.charCodeAt(i) << ((i & 1) << 4)
-    this.#text[at] = json.length
+    let json = JSON.stringify({ name, hasStore: store !== undefined, handle: store?.handle })
+    if (json.length > textUnits(TEXT_WORDS)) {
+      json = JSON.stringify({ name: name.slice(0, 64), hasStore: store !== undefined })
+    }
+    writeText(this.#text, inode * TEXT_WORDS, json)
   }
 }
 

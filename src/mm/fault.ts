@@ -77,6 +77,7 @@ import {
 import { faultAround, faultAroundFirst } from './fault-around.ts'
 import { bringPage, FILL_HOLES, fetchError } from './filemap.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
+import { prefetchAlong } from './prefetch.ts'
 
 const MAX_ROUNDS = 4
 
@@ -100,6 +101,7 @@ export function handleMmFault(m: Machine, mm: number, vpn: number, access: numbe
  */
 export function lockPage(m: Machine, mm: number, generation: number, vpn: number, access: number): number {
   const since = m.filler.requests.nrFailures
+  m.lastFailure = -1
   for (let round = 0; ; round++) {
     if (!m.lockMmRead(mm, generation)) return m.refused === ESRCH ? FAULT_MAPERR : busError(m, m.refused)
     const code = faultInside(m, mm, vpn, access)
@@ -109,10 +111,12 @@ export function lockPage(m: Machine, mm: number, generation: number, vpn: number
       return code
     }
     if (round === 0) m.sync.beginWait()
-    const inode = m.frames.row(m.waitFrame, F_MAPPING)
+    const inode = m.waitInode
     const index = m.frames.row(m.waitFrame, F_INDEX)
-    const error = m.waitForPageOutside(mm) || fetchError(m, since, inode, index)
-    if (error !== 0) return busError(m, error)
+    const error = m.waitForPageOutside(mm)
+    if (error === EAGAIN) return parked(m)
+    const failed = error !== 0 ? error : fetchError(m, since, inode, index)
+    if (failed !== 0) return busError(m, failed)
   }
 }
 
@@ -187,6 +191,7 @@ function permits(vmFlags: number, pageProt: number, access: number): boolean {
 }
 
 function busError(m: Machine, errno: number): number {
+  m.parkedFault = 0
   m.lastError = errno
   return FAULT_BUS
 }
@@ -201,6 +206,13 @@ function waitFor(m: Machine, inode: number, frame: number): number {
   m.waitInode = inode
   m.waitFrame = frame
   return FAULT_WAIT
+}
+
+/** This thread may not wait for the page: the access is to be made again once it is there. */
+function parked(m: Machine): number {
+  m.parkedFault = ++m.nrParked
+  m.lastError = EAGAIN
+  return FAULT_BUS
 }
 
 function outOfMemory(m: Machine): number {
@@ -382,7 +394,10 @@ function fileFault(
   const cached = m.cache.lookup(inode, pgoff)
   if (cached !== 0 && !m.frames.isUptodate(cached)) return waitFor(m, inode, cached)
   const page = cached !== 0 ? cached : bringPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)
-  if (page === FILL_PARKED) return waitFor(m, inode, m.cache.lookup(inode, pgoff))
+  if (page === FILL_PARKED) {
+    if (m.inodes.pager[inode] !== 0) prefetchAlong(m, mm, vma, vpn)
+    return waitFor(m, inode, m.cache.lookup(inode, pgoff))
+  }
   if (page <= 0) return pageError(m, page)
   const read = cached === 0 && m.inodes.kind[inode] === INODE_STORE
   if (read) m.vmstat[PGMAJFAULT]++
@@ -392,10 +407,12 @@ function fileFault(
 
   const needsNode = copies || pgoff !== m.vmas.linearIndex(vma, vpn)
   // With all of this there nothing is allocated, and so nothing reclaimed: the entry is still the one we began with.
-  const ready = cached !== 0 && !copies && !aroundFirst && slot !== 0 && (!needsNode || m.nodes.isPrepared)
+  const isPaged = m.inodes.pager[inode] !== 0
+  const ready = cached !== 0 && !copies && !aroundFirst && !isPaged && slot !== 0 && (!needsNode || m.nodes.isPrepared)
   if (!ready) {
     const { frames } = m
     if (!frames.pin(page)) return outOfMemory(m)
+    if (isPaged) m.filler.readOn(inode, m.vmas.file[vma], pgoff)
     const copy = copies ? m.allocator.alloc() : 0
     slot = copies && copy === 0 ? 0 : prepareEntry(m, mm, vpn, needsNode ? NEEDS_NODE : NO_NODE)
     frames.unpin(page)

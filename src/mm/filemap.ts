@@ -51,6 +51,7 @@ export function fetchError(m: Machine, since: number, inode: number, index: numb
   if (m.inodes.pager[inode] === 0) return 0
   const { requests } = m.filler
   const failure = requests.failureSince(since, inode, index)
+  m.lastFailure = failure
   return failure < 0 ? 0 : requests.errnoOf(failure)
 }
 

@@ -44,6 +44,16 @@ export function openStore(m: Machine, store: Store, mode: number): number {
   return install(m, inode, mode)
 }
 
+/** Opens, for reading, a store of `sizeBytes` that answers later and that this thread is to be the pager of. → file descriptor, or -errno. */
+export function openLater(m: Machine, name: string, sizeBytes: number): number {
+  const inode = m.inodes.alloc(INODE_STORE, name, undefined)
+  if (inode === 0) return -ENFILE
+  m.inodes.pager[inode] = m.sync.me + 1
+  m.inodes.sizeBytes[inode] = Math.min(sizeBytes, MAX_FILE_PAGES * m.ram.pageSize)
+  m.inodes.storeBytes[inode] = m.inodes.sizeBytes[inode]
+  return install(m, inode, FILE_READ)
+}
+
 /** Closes a store that cannot be opened, unless it is open already. */
 function refuse(m: Machine, store: Store, error: number): number {
   if (m.inodes.store(findInode(m, store))?.isOf(store) !== true) new GuardedStore(store).close()
@@ -136,6 +146,10 @@ function putInode(m: Machine, inode: number): number {
   }
   const pages = m.inodes.nrPages[inode]
   for (let frame = m.cache.anyPage(inode); frame !== 0; frame = m.cache.anyPage(inode)) {
+    if (!m.frames.isUptodate(frame)) {
+      m.filler.withdraw(frame)
+      continue
+    }
     m.cache.remove(frame)
     m.putFrame(frame)
   }
@@ -147,7 +161,9 @@ function putInode(m: Machine, inode: number): number {
     const closed = store.close()
     if (result === 0) result = closed
   }
+  const answersLater = m.inodes.pager[inode] !== 0
   m.inodes.free(inode)
+  if (answersLater) m.filler.requests.ring()
   return result
 }
 

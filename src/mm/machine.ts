@@ -47,6 +47,7 @@ import {
 import type { Sync } from '../sync/sync.ts'
 import { S_OPEN, T_MMAP, T_MMAP_MODE } from '../sync/threads.ts'
 import type { VmaTable } from '../vma/vma-table.ts'
+import type { Pager } from './pager.ts'
 
 /** True nonlinear mappings of every file, with exact dirty accounting. */
 export const POLICY_NONLINEAR = 0 as const
@@ -114,6 +115,13 @@ export class Machine implements MachineParts {
   faultAroundPages: number
   /** The store's errno behind the last FAULT_BUS or FAULT_OOM, 0 when it was the end of the file. */
   lastError = 0
+  /** Number of the failure behind the last FAULT_BUS on a store that answers later, -1 when it was none. */
+  lastFailure = -1
+  /** Grows with each access that was parked; 0 while the last FAULT_BUS was not for that. */
+  parkedFault = 0
+  nrParked = 0
+  /** Brings pages of stores that answer later and that this thread has; made with the first one. */
+  pager: Pager | undefined
   /** The frame that the last FAULT_WAIT is to wait for; 0 for the inode's lock. */
   waitFrame = 0
   waitInode = 0

@@ -112,7 +112,7 @@ function giveBackPin(m: Machine, frame: number): void {
 function endPager(m: Machine, thread: number): void {
   for (let inode = 1; inode <= m.inodes.capacity; inode++) {
     if (m.inodes.kind[inode] === 0 || m.inodes.pager[inode] !== thread + 1) continue
-    m.filler.requests.fail(inode, 0, MAX_FILE_PAGES, EOWNERDEAD)
+    m.filler.requests.fail(inode, 0, MAX_FILE_PAGES, EOWNERDEAD, 'the thread that has the store has ended')
     if (m.inodes.nrFilling[inode] === 0) continue
     for (const frame of m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)) {
       if (!m.frames.isUptodate(frame)) m.filler.withdraw(frame)

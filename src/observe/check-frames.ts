@@ -66,7 +66,16 @@ export function checkFrames(c: Census): void {
       c.expect(c.mapped[f] === 0 && c.isTable[f] === 0, () => `${name} is free but page tables have it`)
       continue
     }
-    c.expect((flags & (PG_LOCKED | PG_WRITEBACK)) === 0, () => `${name} is locked or being written`)
+    if ((flags & (PG_CACHED | PG_UPTODATE | PG_ANON)) === PG_CACHED) {
+      const inode = frames.row(f, F_MAPPING)
+      c.filling.set(inode, (c.filling.get(inode) ?? 0) + 1)
+      const isOnItsWay = (flags & PG_LOCKED) !== 0 && (flags & PG_LRU) === 0 && frames.row(f, F_MAPCOUNT) === 0
+      c.expect(isOnItsWay && c.mapped[f] === 0, () => `${name} has no contents, but is not being read`)
+      continue
+    }
+    c.expect((flags & PG_LOCKED) === 0, () => `${name} is locked`)
+    const written = (flags & PG_WRITEBACK) !== 0
+    c.expect(!written || inodes.lock[frames.row(f, F_MAPPING)] !== 0, () => `${name} is being written by nobody`)
     if ((flags & PG_TABLE) !== 0) {
       c.expect(c.isTable[f] !== 0, () => `${name} is a page table of no tree`)
       c.expect(c.mapped[f] === 0, () => `${name} is a page table but mapped`)

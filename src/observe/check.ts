@@ -34,6 +34,8 @@ export class Census {
   readonly swapEntries: Int32Array
   /** Vmas that hold each file. */
   readonly fileVmas: Int32Array
+  /** Pages by inode that are on their way from the store. */
+  readonly filling: Map<number, number> = new Map()
   nrOffLinear = 0
   /** Frames with at least one node: the first of each list is in no hash. */
   nrShownOff = 0

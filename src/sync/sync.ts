@@ -19,7 +19,7 @@
  * A machine of one thread never comes here: `isShared` is false and callers ask first.
  */
 import { EAGAIN, EOWNERDEAD } from '../abi/errno.ts'
-import { UNLOCKED, WAITS_TO_WRITE } from './lock-order.ts'
+import { READ_LOCKED, UNLOCKED, WAITS_TO_WRITE, WRITE_LOCKED } from './lock-order.ts'
 import {
   IO_NONE,
   NR_QUEUES,
@@ -195,6 +195,18 @@ export class Sync {
       if (this.#t[row + T_MMAP] === mm) return t
     }
     return -1
+  }
+
+  /** What the word of an address space's mmap lock must be by what the threads say they hold. */
+  mmapHolders(mm: number): number {
+    let holders = 0
+    for (let t = 0; t < this.threads.maxThreads; t++) {
+      const row = t << THREAD_SHIFT
+      if (this.#t[row + T_MMAP] !== mm) continue
+      if (this.#t[row + T_MMAP_MODE] === WRITE_LOCKED) return -1
+      if (this.#t[row + T_MMAP_MODE] === READ_LOCKED) holders++
+    }
+    return holders
   }
 
   /** The thread that fills or writes the page, or -1. */
