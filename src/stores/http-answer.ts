@@ -85,8 +85,7 @@ function wholeTrouble(pin: HttpPin, compared: Comparison, headers: Headers, fact
   const length = headers.get('content-length')
   if (length !== null && Number(length) !== pin.sizeBytes) return changed(sizeWords(Number(length), pin), facts)
   const what = 'the whole file came instead of the range'
-  const conditional = pin.kind === 'etag' || pin.kind === 'last-modified'
-  if (compared.result === 'unknown' && conditional) return changed(what, facts)
+  if (compared.result === 'unknown') return changed(what, facts)
   return trouble('EIO', what, facts, 'retry')
 }
 

@@ -324,7 +324,13 @@ describe('giving up', () => {
 
   test('closing ends the reads under way', async () => {
     const server = await start(fileOf(pattern(100)))
-    const store = await open(server)
+    let underWay = 0
+    const store = await open(server, {
+      fetch: (url, init) => {
+        underWay++
+        return fetch(url, init).finally(() => underWay--)
+      }
+    })
     let asked = (): void => {}
     const under = new Promise<void>(resolve => {
       asked = resolve
@@ -335,7 +341,9 @@ describe('giving up', () => {
     }
     const reading = failure(store.read(0, new Uint8Array(100), 0, 100))
     await under
+    expect(underWay).toBe(1)
     expect(await store.close()).toBe(0)
+    expect(underWay).toBe(0)
     expect((await reading).code).toBe('ECANCELED')
     expect(await store.close()).toBe(-EBADF)
     expect(await store.flush()).toBe(-EBADF)
