@@ -9,7 +9,7 @@
  * After RFC 9110, section 14 (range requests) and the status codes of section 15.
  */
 import { type RequestFacts, type Trouble, trouble } from './http-error.ts'
-import { compareWithPin, type HttpPin, pinOf } from './http-pin.ts'
+import { type Comparison, compareWithPin, type HttpPin, pinOf } from './http-pin.ts'
 
 interface ContentRange {
   readonly first: number
@@ -66,11 +66,7 @@ export function judgeRange(
   if (coded !== undefined) return coded
   const compared = compareWithPin(pin, headers)
   if (compared.result === 'other') return changed(compared.what, facts)
-  // The pinned version, whole: something between here and the server did not look at the range.
-  if (status === 200 && pin.kind === 'etag' && compared.result === 'same') {
-    return trouble('EIO', 'the whole file came instead of the range', facts, 'retry')
-  }
-  if (status === 200) return changed('the whole file came instead of the range', facts)
+  if (status === 200) return wholeTrouble(pin, compared, headers, facts)
   const range = contentRangeOf(headers)
   if (range === undefined || range.first !== position || range.last > position + length - 1) {
     return trouble('EIO', `another range came: ${rangeWords(headers)}`, facts)
@@ -79,6 +75,18 @@ export function judgeRange(
   if (range.total === undefined && pin.kind === 'size') return trouble('EIO', 'the answer does not say the size', facts)
   if (compared.result === 'unknown') return trouble('EIO', compared.what, facts, 'retry')
   return range.last - range.first + 1
+}
+
+/**
+ * The whole file in place of a range. It is how a server that was sent `If-Range` says that the file has changed; but it may
+ * also be the pinned version, when something on the way does not look at ranges.
+ */
+function wholeTrouble(pin: HttpPin, compared: Comparison, headers: Headers, facts: RequestFacts): Trouble {
+  const length = headers.get('content-length')
+  if (length !== null && Number(length) !== pin.sizeBytes) return changed(sizeWords(Number(length), pin), facts)
+  const what = 'the whole file came instead of the range'
+  if (compared.result === 'unknown') return changed(what, facts)
+  return trouble('EIO', what, facts, 'retry')
 }
 
 /** Also what `fetch` makes of a redirect in browsers when told not to follow it: status 0, and nothing more. */

@@ -171,7 +171,7 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
 const listeners: WeakMap<AbortSignal, Set<() => void>> = new WeakMap()
 
 /**
- * Calls `act` when `signal` is aborted, unless the function it gives back was called before. However many do so, the signal
+ * Calls `act` when `signal`, which is not aborted yet, is; unless the function it gives back was called before. However many do so, the signal
  * has one listener: callers may share a signal among more calls than Node lets add a listener each without a warning.
  */
 export function whenAborted(signal: AbortSignal, act: () => void): () => void {

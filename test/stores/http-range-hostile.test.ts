@@ -1,124 +1,23 @@
-/** A server that lies, stalls, breaks off, changes the file, or leads elsewhere: every read is right, or an error. */
-import type http from 'node:http'
-import net from 'node:net'
-import { afterEach, describe, expect, test, vi } from 'vitest'
-import { HttpRangeError, type HttpRangeOptions, type HttpRangeStore, httpRange } from '../../src/stores/http-range.ts'
-import { contentRange, fileOf, type RangeServer, type ServedFile, startRangeServer } from '../support/range-server.ts'
-import { expectBytes, pattern, readLater } from './conformance.ts'
-
-type Answer = (response: http.ServerResponse, range: readonly [first: number, last: number]) => void
-
-const SIZE = 300_000
-const CONTENTS = pattern(SIZE)
-const QUICK: HttpRangeOptions = { backoffMs: 1, timeoutMs: 10_000 }
-
-const servers: RangeServer[] = []
-const stores: HttpRangeStore[] = []
-
-afterEach(async () => {
-  vi.unstubAllGlobals()
-  for (const store of stores.splice(0)) await store.close()
-  for (const server of servers.splice(0)) await server.close()
-})
-
-async function start(file: ServedFile = fileOf(CONTENTS)): Promise<RangeServer> {
-  const server = await startRangeServer(file)
-  servers.push(server)
-  return server
-}
-
-async function open(url: string, options: HttpRangeOptions = {}): Promise<HttpRangeStore> {
-  const store = await httpRange(url, { ...QUICK, ...options })
-  stores.push(store)
-  return store
-}
-
-/** A server and a store that is open already. */
-async function both(
-  options: HttpRangeOptions = {},
-  file?: ServedFile
-): Promise<{ server: RangeServer; store: HttpRangeStore }> {
-  const server = await start(file)
-  return { server, store: await open(`${server.origin}/file`, options) }
-}
-
-/** The next requests are answered by these, in order; those after them as a good server does. */
-function answerNext(server: RangeServer, ...answers: Answer[]): void {
-  server.before = ({ range }, response) => {
-    const answer = answers.shift()
-    answer?.(response, range ?? [0, SIZE - 1])
-    return answer !== undefined
-  }
-}
-
-function always(server: RangeServer, answer: Answer): void {
-  server.before = ({ range }, response) => {
-    answer(response, range ?? [0, SIZE - 1])
-    return true
-  }
-}
-
-/** Headers of a good answer to `range`, with changes; undefined takes a header away. */
-function partial(
-  response: http.ServerResponse,
-  [first, last]: readonly [number, number],
-  changes: Record<string, string | undefined> = {},
-  status = 206
-): void {
-  const good = { etag: '"one"', 'content-range': contentRange(first, last, SIZE) }
-  for (const [name, value] of Object.entries({ ...good, ...changes })) {
-    if (value !== undefined) response.setHeader(name, value)
-  }
-  response.writeHead(status)
-}
-
-function bodyOf([first, last]: readonly [number, number]): Uint8Array {
-  return CONTENTS.subarray(first, last + 1)
-}
-
-function status(code: number, headers: http.OutgoingHttpHeaders = {}): Answer {
-  return response => response.writeHead(code, headers).end('sorry')
-}
-
-async function failure(promise: Promise<unknown>): Promise<HttpRangeError> {
-  const result = await promise.then(
-    value => `resolved to ${value}`,
-    (error: unknown) => error
-  )
-  expect(result).toBeInstanceOf(HttpRangeError)
-  return result as HttpRangeError
-}
-
-async function expectGood(store: HttpRangeStore, position = 1000, length = 200_000): Promise<void> {
-  expectBytes(await readLater(store, position, length), CONTENTS.slice(position, position + length))
-}
-
-/** A server that can be asked no more: for every call one error, the same one, and no request. */
-async function expectStale(server: RangeServer, store: HttpRangeStore): Promise<void> {
-  const error = await failure(readLater(store, 1000, 200_000))
-  expect(error.code).toBe('ESTALE')
-  expect(error.errno).toBe(-116)
-  server.before = () => false
-  server.file.etag = '"one"'
-  const asked = server.requests.length
-  expect(await failure(readLater(store, 0, 1))).toBe(error)
-  expect(await failure(store.size())).toBe(error)
-  expect(server.requests).toHaveLength(asked)
-}
-
-/** Timers of so many ms fire at once from now on, to the end of the test. → how long they were to be. */
-function skipWaits(leastMs: number, mostMs: number): number[] {
-  const waits: number[] = []
-  const real = globalThis.setTimeout
-  // The platform's own timers for requests go through here as well; none is in the ranges that the tests name.
-  const skipping = (act: (...args: unknown[]) => void, ms: number, ...args: unknown[]): NodeJS.Timeout => {
-    const isWait = ms >= leastMs && ms <= mostMs
-    if (isWait) waits.push(ms)
-    return real(act, isWait ? 0 : ms, ...args)
-  }
-  vi.stubGlobal('setTimeout', skipping)
-  return waits
-}
+/** A server that lies, stalls, breaks off or changes the file: every read is right, or an error. */
+import { describe, expect, test } from 'vitest'
+import {
+  type Answer,
+  always,
+  answerNext,
+  bodyOf,
+  both,
+  CONTENTS,
+  expectGood,
+  expectStale,
+  failure,
+  open,
+  partial,
+  SIZE,
+  start,
+  status
+} from '../support/hostile.ts'
+import { contentRange, fileOf, type RangeServer, type ServedFile } from '../support/range-server.ts'
+import { expectBytes, readLater } from './conformance.ts'
 
 describe('a server without ranges', () => {
   test('is refused at the opening, and its body let go', async () => {
@@ -194,6 +93,29 @@ describe('wrong answers to a range', () => {
     expectBytes(buffer.slice(1100), new Uint8Array(SIZE - 1100).fill(0xa5))
     expectBytes(buffer.slice(0, 100), new Uint8Array(100).fill(0xa5))
     await expectGood(store)
+  })
+
+  test('more bytes than the smaller range that the server gave', async () => {
+    const { server, store } = await both()
+    answerNext(server, (response, [first]) => {
+      partial(response, [first, first + 999])
+      response.end(bodyOf([first, first + 1999]))
+    })
+    expect((await failure(readLater(store, 1000, 200_000))).code).toBe('EIO')
+    expect(server.requests).toHaveLength(2)
+  })
+
+  test('a server that stops saying the size is believed where there is more to go by', async () => {
+    const sizeless: Answer = (response, [first, last]) => {
+      partial(response, [first, last], { 'content-range': contentRange(first, last, '*') })
+      response.end(bodyOf([first, last]))
+    }
+    const { server, store } = await both()
+    answerNext(server, sizeless)
+    await expectGood(store)
+    const bare = await both({ pin: 'size' }, { ...fileOf(CONTENTS), etag: undefined, lastModified: undefined })
+    answerNext(bare.server, sizeless)
+    expect((await failure(readLater(bare.store, 0, 10))).code).toBe('EIO')
   })
 
   test('a server that gives less at a time is asked for the rest', async () => {
@@ -283,6 +205,16 @@ describe('a body that breaks off', () => {
       response.end(bodyOf(range).subarray(0, 66_000))
     })
     await expectGood(store, 0, 300_000)
+  })
+
+  test('after its last byte is none that matters', async () => {
+    const { server, store } = await both()
+    answerNext(server, (response, range) => {
+      partial(response, range)
+      response.write(bodyOf(range), () => response.destroy())
+    })
+    await expectGood(store)
+    expect(server.requests).toHaveLength(2)
   })
 
   test('of another version is not gone on with', async () => {
@@ -416,11 +348,37 @@ describe('a file that changes', () => {
   })
 
   test('the pinned version sent whole is no change: asked for again', async () => {
-    const { server, store } = await both()
-    answerNext(server, response => {
-      response.writeHead(200, { etag: '"one"', 'content-length': SIZE }).end(CONTENTS)
-    })
-    await expectGood(store)
+    for (const [pin, file] of [
+      ['etag', fileOf(CONTENTS)],
+      ['last-modified', { ...fileOf(CONTENTS), etag: undefined }],
+      ['size', { ...fileOf(CONTENTS), etag: undefined, lastModified: undefined }]
+    ] as const) {
+      const { server, store } = await both({ pin }, file)
+      let whole = true
+      server.before = (asked, response) => {
+        server.serve(whole ? { ...asked, range: undefined } : asked, response)
+        whole = false
+        return true
+      }
+      await expectGood(store)
+      expect(server.requests).toHaveLength(3)
+    }
+  })
+
+  test('what is sent whole and can’t be told from another version is another version', async () => {
+    for (const headers of [{}, { etag: '"one"', 'content-length': SIZE + 1 }]) {
+      const { server, store } = await both()
+      answerNext(server, status(200, headers))
+      await expectStale(server, store)
+    }
+  })
+
+  test('reads that wait for their turn are not sent any more', async () => {
+    const { server, store } = await both({ maxConcurrent: 1 })
+    replace(server, { etag: '"two"' })
+    const errors = await Promise.all([0, 1, 2].map(i => failure(readLater(store, i * 100, 100))))
+    expect(errors.map(({ code }) => code)).toEqual(['ESTALE', 'ESTALE', 'ESTALE'])
+    expect(server.requests).toHaveLength(2)
   })
 
   test('while reads are under way, each of them is whole or stale', async () => {
@@ -444,232 +402,5 @@ describe('a file that changes', () => {
     }
     expect(stale).toBeGreaterThan(0)
     expect(stale).toBeLessThan(30)
-  })
-})
-
-describe('statuses', () => {
-  test.each([
-    [401, 'EACCES'],
-    [403, 'EACCES'],
-    [404, 'ENOENT'],
-    [410, 'ENOENT'],
-    [451, 'EACCES'],
-    [400, 'EIO'],
-    [405, 'EIO'],
-    [416, 'EIO']
-  ])('%i is %s, at once, and not for good', async (code, name) => {
-    const server = await start()
-    answerNext(server, status(code))
-    expect(await failure(open(server.origin))).toMatchObject({ code: name, status: code })
-    const store = await open(server.origin)
-    answerNext(server, status(code))
-    expect(await failure(readLater(store, 0, 10))).toMatchObject({ code: name, status: code })
-    expect(server.requests).toHaveLength(3)
-    await expectGood(store)
-  })
-
-  test.each([408, 425, 429, 500, 502, 503, 504, 599])('%i is tried again', async code => {
-    const server = await start()
-    answerNext(server, status(code), status(code))
-    const store = await open(server.origin)
-    answerNext(server, status(code), status(code))
-    await expectGood(store)
-    expect(server.requests).toHaveLength(6)
-  })
-
-  test.each([
-    [429, 'EBUSY'],
-    [500, 'EIO'],
-    [503, 'EBUSY'],
-    [504, 'ETIMEDOUT']
-  ])('%i for ever is %s', async (code, name) => {
-    const { server, store } = await both({ retries: 2 })
-    always(server, status(code))
-    expect(await failure(readLater(store, 0, 10))).toMatchObject({ code: name, status: code })
-    expect(server.requests).toHaveLength(1 + 3)
-  })
-
-  test.each([
-    { 'retry-after': '7' },
-    { 'retry-after': 'Tue, 02 Jan 2024 03:04:12 GMT', date: 'Tue, 02 Jan 2024 03:04:05 GMT' }
-  ])('Retry-After is waited for, in seconds or until a date of the server’s clock: %o', async headers => {
-    const { server, store } = await both({ maxWaitMs: 7000 })
-    const waits = skipWaits(7000, 7000)
-    answerNext(server, status(503, headers))
-    await expectGood(store)
-    expect(waits).toEqual([7000])
-  })
-
-  test('waits grow to the longest allowed, half of each left to chance', async () => {
-    const { server, store } = await both({ backoffMs: 1_000_000, maxWaitMs: 5_000_000, retries: 5 })
-    const waits = skipWaits(500_000, 5_000_000)
-    always(server, status(500))
-    expect((await failure(readLater(store, 0, 10))).code).toBe('EIO')
-    expect(waits).toHaveLength(5)
-    for (const [i, most] of [1_000_000, 2_000_000, 4_000_000, 5_000_000, 5_000_000].entries()) {
-      expect(waits[i]).toBeGreaterThanOrEqual(most / 2)
-      expect(waits[i]).toBeLessThanOrEqual(most)
-    }
-  })
-
-  test.each(['5', 'Tue, 02 Jan 2024 03:04:10 GMT'])('a Retry-After of %s is too long to wait for', async retryAfter => {
-    const { server, store } = await both({ maxWaitMs: 4999 })
-    always(server, status(503, { 'retry-after': retryAfter, date: 'Tue, 02 Jan 2024 03:04:05 GMT' }))
-    const error = await failure(readLater(store, 0, 10))
-    expect(error.code).toBe('EBUSY')
-    expect(error.message).toContain('asks for 5000 ms')
-    expect(server.requests).toHaveLength(2)
-  })
-
-  test.each(['soon', '-1', '', 'Tue, 02 Jan 2001 03:04:10 GMT'])('a Retry-After of "%s" is none', async retryAfter => {
-    const { server, store } = await both()
-    answerNext(server, status(503, { 'retry-after': retryAfter }))
-    await expectGood(store)
-  })
-})
-
-describe('connections', () => {
-  test('one that is reset is made again', async () => {
-    const server = await start()
-    answerNext(server, response => response.socket?.resetAndDestroy())
-    const store = await open(server.origin)
-    answerNext(server, response => response.socket?.resetAndDestroy())
-    await expectGood(store)
-    expect(server.requests).toHaveLength(4)
-  })
-
-  test('nobody listens: ECONNREFUSED, with the platform’s error as the cause', async () => {
-    const server = net.createServer()
-    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-    const { port } = server.address() as net.AddressInfo
-    await new Promise(resolve => server.close(resolve))
-    const error = await failure(open(`http://127.0.0.1:${port}/`, { retries: 1 }))
-    expect(error).toMatchObject({ code: 'ECONNREFUSED', errno: -111, status: undefined })
-    expect(error.message).toContain(`GET http://127.0.0.1:${port}/ bytes=0-0, no answer`)
-    expect(error.cause).toBeInstanceOf(TypeError)
-  })
-
-  test('what answers is no HTTP', async () => {
-    const server = net.createServer(socket => socket.end('hello\n', () => socket.destroy()))
-    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-    const { port } = server.address() as net.AddressInfo
-    const error = await failure(open(`http://127.0.0.1:${port}/`, { retries: 1 }))
-    expect(error.code).toBe('EIO')
-    await new Promise(resolve => server.close(resolve))
-  })
-})
-
-describe('redirects', () => {
-  const to =
-    (location: string, code = 302): Answer =>
-    response =>
-      response.writeHead(code, { location }).end()
-
-  /** Paths that lead elsewhere; all others are served. */
-  const lead = (server: RangeServer, targets: Record<string, string>, code = 302): void => {
-    server.before = ({ path }, response) => {
-      const target = targets[path]
-      if (target === undefined) return false
-      to(target, code)(response, [0, 0])
-      return true
-    }
-  }
-
-  test.each([301, 302, 303, 307, 308])('%i is followed once; the place it leads to is read from', async code => {
-    const server = await start()
-    lead(server, { '/latest': 'v1/file?x=1' }, code)
-    const store = await open(`${server.origin}/latest`)
-    expect(store.handle).toMatchObject({ url: `${server.origin}/latest`, location: `${server.origin}/v1/file?x=1` })
-    await expectGood(store)
-    expect(server.requests.map(({ path }) => path)).toEqual(['/latest', '/v1/file?x=1', '/v1/file?x=1'])
-  })
-
-  test('another origin gets no secrets', async () => {
-    const [front, back] = [await start(), await start()]
-    always(front, to(`${back.origin}/file`))
-    const headers = { Authorization: 'Bearer secret', Cookie: 'a=b', 'X-Other': '1' }
-    const store = await open(front.origin, { headers })
-    await expectGood(store)
-    expect(front.requests).toHaveLength(1)
-    expect(front.requests[0].headers.authorization).toBe('Bearer secret')
-    expect(back.requests).toHaveLength(2)
-    for (const { headers } of back.requests) {
-      expect(headers).not.toHaveProperty('authorization')
-      expect(headers).not.toHaveProperty('cookie')
-      expect(headers['x-other']).toBe('1')
-    }
-  })
-
-  test('the URL leads elsewhere later: the pinned place goes on being read', async () => {
-    const server = await start()
-    lead(server, { '/latest': '/v1' })
-    const store = await open(`${server.origin}/latest`)
-    lead(server, { '/latest': '/v2' })
-    await expectGood(store)
-    expect(server.requests.at(-1)?.path).toBe('/v1')
-  })
-
-  test.each([401, 403, 404, 410])('a signed place that has expired (%i) is asked for anew', async code => {
-    const server = await start()
-    let signature = 1
-    server.before = ({ path }, response) => {
-      if (path === '/file') to(`/stored?signature=${signature}`)(response, [0, 0])
-      else if (path !== `/stored?signature=${signature}`) status(code)(response, [0, 0])
-      else return false
-      return true
-    }
-    const store = await open(`${server.origin}/file`)
-    signature = 2
-    await expectGood(store)
-    await expectGood(store)
-    expect(store.handle.location).toBe(`${server.origin}/stored?signature=2`)
-    expect(server.requests.slice(2).map(({ path }) => path)).toEqual([
-      '/stored?signature=1',
-      '/file',
-      '/stored?signature=2',
-      '/stored?signature=2'
-    ])
-    signature = 3
-    server.file.etag = '"two"'
-    expect((await failure(readLater(store, 0, 10))).code).toBe('ESTALE')
-  })
-
-  test('a pinned place that is gone while the URL leads to another: stale', async () => {
-    const server = await start()
-    lead(server, { '/latest': '/v1' })
-    const store = await open(`${server.origin}/latest`)
-    server.before = ({ path }, response) => {
-      if (path === '/latest') to('/v2')(response, [0, 0])
-      else if (path === '/v1') status(404)(response, [0, 0])
-      else return false
-      return true
-    }
-    const error = await failure(readLater(store, 0, 10))
-    expect(error.code).toBe('ESTALE')
-    expect(error.message).toContain('/v2')
-  })
-
-  test('a pinned place that begins to lead elsewhere: stale', async () => {
-    const { server, store } = await both()
-    lead(server, { '/file': '/login' })
-    expect((await failure(readLater(store, 0, 10))).code).toBe('ESTALE')
-  })
-
-  test('a pinned place that is gone, and nothing in its stead: that error', async () => {
-    const server = await start()
-    lead(server, { '/latest': '/v1' })
-    const store = await open(`${server.origin}/latest`)
-    always(server, status(404))
-    expect((await failure(readLater(store, 0, 10))).code).toBe('ENOENT')
-    server.before = () => false
-    await expectGood(store)
-  })
-
-  test('a loop is ELOOP, and not run through again', async () => {
-    const server = await start()
-    lead(server, { '/a': '/b', '/b': '/a' })
-    const error = await failure(open(`${server.origin}/a`))
-    expect(error).toMatchObject({ code: 'ELOOP', errno: -40 })
-    expect(server.requests.length).toBeLessThan(25)
   })
 })

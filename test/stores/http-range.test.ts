@@ -4,51 +4,22 @@ import type http from 'node:http'
 import os from 'node:os'
 import path from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { afterEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { EBADF, EINVAL } from '../../src/abi/errno.ts'
 import {
-  HttpRangeError,
   type HttpRangeOptions,
   type HttpRangeStore,
   httpRange,
   openHttpRangeHandle
 } from '../../src/stores/http-range.ts'
 import { compileInto } from '../support/compiled.ts'
-import { fileOf, LONG_AGO, type RangeServer, type ServedFile, startRangeServer } from '../support/range-server.ts'
+import { failure, open as openUrl, QUICK, start, track } from '../support/hostile.ts'
+import { fileOf, LONG_AGO, type RangeServer } from '../support/range-server.ts'
 import { asyncStoreConformance } from './async-conformance.ts'
 import { expectBytes, pattern, readLater } from './conformance.ts'
 
-const servers: RangeServer[] = []
-const stores: HttpRangeStore[] = []
-/** No test waits longer than it must. */
-const QUICK: HttpRangeOptions = { backoffMs: 1, timeoutMs: 10_000 }
-
-async function start(file: ServedFile): Promise<RangeServer> {
-  const server = await startRangeServer(file)
-  servers.push(server)
-  return server
-}
-
-async function open(server: RangeServer, options: HttpRangeOptions = {}, path = '/file'): Promise<HttpRangeStore> {
-  const store = await httpRange(server.origin + path, { ...QUICK, ...options })
-  stores.push(store)
-  return store
-}
-
-/** The error that a promise rejects with. */
-async function failure(promise: Promise<unknown>): Promise<HttpRangeError> {
-  const result = await promise.then(
-    value => `resolved to ${value}`,
-    (error: unknown) => error
-  )
-  expect(result).toBeInstanceOf(HttpRangeError)
-  return result as HttpRangeError
-}
-
-afterEach(async () => {
-  for (const store of stores.splice(0)) await store.close()
-  for (const server of servers.splice(0)) await server.close()
-})
+const open = (server: RangeServer, options?: HttpRangeOptions, path = '/file'): Promise<HttpRangeStore> =>
+  openUrl(server.origin + path, options)
 
 asyncStoreConformance('httpRange', {
   punch: 'unsupported',
@@ -71,11 +42,7 @@ asyncStoreConformance('httpRange', {
     }
     return { store, asked, release }
   },
-  openAgain: async store => {
-    const again = await httpRange(store.name, QUICK)
-    stores.push(again)
-    return again
-  }
+  openAgain: store => openUrl(store.name)
 })
 
 describe('opening', () => {
@@ -357,7 +324,13 @@ describe('giving up', () => {
 
   test('closing ends the reads under way', async () => {
     const server = await start(fileOf(pattern(100)))
-    const store = await open(server)
+    let underWay = 0
+    const store = await open(server, {
+      fetch: (url, init) => {
+        underWay++
+        return fetch(url, init).finally(() => underWay--)
+      }
+    })
     let asked = (): void => {}
     const under = new Promise<void>(resolve => {
       asked = resolve
@@ -368,7 +341,9 @@ describe('giving up', () => {
     }
     const reading = failure(store.read(0, new Uint8Array(100), 0, 100))
     await under
+    expect(underWay).toBe(1)
     expect(await store.close()).toBe(0)
+    expect(underWay).toBe(0)
     expect((await reading).code).toBe('ECANCELED')
     expect(await store.close()).toBe(-EBADF)
     expect(await store.flush()).toBe(-EBADF)
@@ -389,8 +364,7 @@ describe('a handle', () => {
     const server = await start(fileOf(pattern(200)))
     const store = await open(server, { name: 'mine', headers: { 'x-key': '1' }, retries: 7 })
     const handle = structuredClone(store.handle)
-    const again = openHttpRangeHandle(handle)
-    stores.push(again)
+    const again = track(openHttpRangeHandle(handle))
     expect(await again.size()).toBe(200)
     expect(again).toMatchObject({ name: 'mine', identity: store.identity })
     expect(again.handle).toEqual(store.handle)
@@ -403,8 +377,7 @@ describe('a handle', () => {
     const server = await start(fileOf(pattern(200)))
     const { handle } = await open(server)
     server.file.etag = '"two"'
-    const again = openHttpRangeHandle(handle)
-    stores.push(again)
+    const again = track(openHttpRangeHandle(handle))
     expect((await failure(readLater(again, 0, 10))).code).toBe('ESTALE')
     expect((await failure(again.size())).code).toBe('ESTALE')
   })
