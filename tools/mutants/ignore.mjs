@@ -1,0 +1,34 @@
+/**
+ * What a mutation run leaves alone, because the mutants would be equivalent by construction:
+ *
+ *   assert(...), if (...) broken(...)   guards against our own bugs: in correct code they never act
+ *   trace.add(...)                      events for people to read; nothing reads them back
+ */
+import { declareValuePlugin, PluginKind } from '@stryker-mutator/api/plugin'
+
+function calls(node, name) {
+  return node?.type === 'CallExpression' && node.callee.type === 'Identifier' && node.callee.name === name
+}
+
+function isTrace(node) {
+  if (node.type !== 'CallExpression' || node.callee.type !== 'MemberExpression') return false
+  const { object, property } = node.callee
+  if (property.name !== 'add' || object.type !== 'MemberExpression') return false
+  const name = object.property.type === 'PrivateName' ? object.property.id.name : object.property.name
+  return name === 'trace'
+}
+
+function isBroken(node) {
+  if (node.type !== 'IfStatement' || node.alternate) return false
+  const only = node.consequent.type === 'BlockStatement' ? node.consequent.body[0] : node.consequent
+  return only?.type === 'ExpressionStatement' && calls(only.expression, 'broken')
+}
+
+const ignorer = {
+  shouldIgnore({ node }) {
+    if (calls(node, 'assert') || calls(node, 'broken') || isBroken(node)) return 'a guard against our own bugs'
+    return isTrace(node) ? 'an event of the trace ring' : undefined
+  }
+}
+
+export const strykerPlugins = [declareValuePlugin(PluginKind.Ignore, 'fremap', ignorer)]
