@@ -6,7 +6,7 @@
  *   rmap            ── page cache   an entry that was stored to goes away
  *   reclaim         ── mm           a page of shared memory is held no longer
  *
- * All state lies in two SharedArrayBuffers: RAM (the frames; page tables and reverse-map nodes live in frames too) and
+ * All state lies in two SharedArrayBuffers, of which the first may be given: RAM (the frames; page tables and reverse-map nodes live in frames too) and
  * the arena (columns). `layout` reports both by name.
  */
 
@@ -39,6 +39,11 @@ import { VmaTable } from './vma/vma-table.ts'
 export interface MachineOptions {
   /** Page frames of RAM, the zero page included: 8 to 4,194,303. */
   readonly nrFrames: number
+  /**
+   * Where the frames are to lie, such as the memory of a WebAssembly guest: `nrFrames` pages from `byteOffset` on, which
+   * is a multiple of the page size. What stands there is lost. Default: a buffer of their own.
+   */
+  readonly ram?: { readonly buffer: SharedArrayBuffer; readonly byteOffset: number }
   /** log2 of the page size: 9 (512 B) to 16 (64 KiB). Default 12. */
   readonly pageShift?: number
   /** POLICY_NONLINEAR (default) or POLICY_LINUX. */
@@ -99,13 +104,15 @@ export function createKernel(options: MachineOptions): Kernel {
       `${nrFrames} frames of ${2 ** pageShift} bytes are more than ${MAX_RAM_BYTES} bytes`
     )
   }
-  const ram = new Ram(new SharedArrayBuffer(nrFrames * 2 ** pageShift), pageShift)
+  const ram = ramFor(options, pageShift, nrFrames)
   const measuring = Arena.measuring()
   build(measuring, ram, options, pageShift, faultAroundPages)
   const arena = Arena.over(new SharedArrayBuffer(Math.max(64, measuring.usedBytes)))
   const machine = build(arena, ram, options, pageShift, faultAroundPages)
   machine.frames.w[F_FLAGS] = PG_RESERVED
-  machine.allocator.init()
+  // A buffer of our own is zero; of one that was given nobody knows.
+  machine.allocator.init(options.ram === undefined ? 1 : nrFrames)
+  if (options.ram !== undefined) ram.zeroFrame(0)
   machine.swap.init()
   return { machine, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }
 }
@@ -115,6 +122,18 @@ function checked(name: string, value: number, min: number, max: number): number 
     throw new OptionError(name, `${name} is ${value}, but must be a whole number from ${min} to ${max}`)
   }
   return value
+}
+
+function ramFor({ ram }: MachineOptions, pageShift: number, nrFrames: number): Ram {
+  const lengthBytes = nrFrames * 2 ** pageShift
+  if (ram === undefined) return new Ram(new SharedArrayBuffer(lengthBytes), pageShift, 0, nrFrames)
+  const { buffer, byteOffset } = ram
+  const last = buffer.byteLength - lengthBytes
+  if (!Number.isInteger(byteOffset / 2 ** pageShift) || byteOffset < 0 || byteOffset > last) {
+    const room = `${lengthBytes} bytes from byte ${byteOffset} of ${buffer.byteLength}`
+    throw new OptionError('ram', `ram is ${room}, but must lie within, at a multiple of the page size`)
+  }
+  return new Ram(buffer, pageShift, byteOffset, nrFrames)
 }
 
 /** A power of two of hash buckets, at most `share` of the frames: they count into the 64 bytes that a frame may cost. */

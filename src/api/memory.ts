@@ -34,6 +34,12 @@ export interface MemoryOptions {
   readonly size: number | string
   /** Bytes in a page: a power of two from 512 to 65,536. Default 4,096. */
   readonly pageSize?: number
+  /**
+   * Where the page frames are to lie, from byte `byteOffset` on (a multiple of the page size): in the `buffer` of a shared
+   * WebAssembly.Memory, whose guest then reads them in place (`ShadowTable`). They take a little less than `size`. What
+   * stands there is lost. Default: a buffer of their own.
+   */
+  readonly ram?: { readonly buffer: ArrayBufferLike; readonly byteOffset: number }
   /** Lets shared and private memory be evicted too. Without it only file pages can be. */
   readonly swap?: SwapOptions
   /** 'nonlinear' (default), or 'linux': remap disk files by linear mappings, as Linux does. */
@@ -108,6 +114,7 @@ export class Memory {
       policy: policy === 'linux' ? POLICY_LINUX : POLICY_NONLINEAR,
       poison: options.debug === true
     }
+    if (options.ram !== undefined) machineOptions.ram = { ...options.ram, buffer: sharedBuffer(options.ram.buffer) }
     if (options.swap !== undefined) {
       const nrSlots = Math.min(MAX_FRAMES, Math.max(1, Math.floor(parseSize(options.swap.size) / pageSize)))
       machineOptions.swap = { store: options.swap.store, nrSlots }
@@ -222,4 +229,11 @@ export class Memory {
   [Symbol.dispose](): void {
     this.close()
   }
+}
+
+function sharedBuffer(buffer: ArrayBufferLike): SharedArrayBuffer {
+  if (buffer instanceof SharedArrayBuffer) return buffer
+  throw new TypeError(
+    'ram must be shared memory: a SharedArrayBuffer, or the buffer of a WebAssembly.Memory that is shared'
+  )
 }

@@ -28,7 +28,7 @@ export const POISON = 0xa5 as const
 const A_FREE = 0
 /** No frame below this one is free. */
 const A_CURSOR = 1
-/** Frames from here on were never handed out: still zero. */
+/** Frames from here on were never handed out and are still zero. */
 const A_VIRGIN = 2
 /** Least free frames so far. */
 const A_LEAST = 3
@@ -60,12 +60,12 @@ export class FrameAllocator {
     this.#poison = poison === 'poison' ? new Uint8Array(ram.pageSize).fill(POISON) : undefined
   }
 
-  /** Makes all frames but the zero page free. Once, for a new machine. */
-  init(): void {
+  /** Makes all frames but the zero page free. Once, for a new machine. Frames from `virgin` on are known to be zero. */
+  init(virgin: number): void {
     for (let f = 1; f < this.ram.nrFrames; f++) this.#free.set(f)
     this.#state[A_FREE] = this.ram.nrFrames - 1
     this.#state[A_CURSOR] = 1
-    this.#state[A_VIRGIN] = 1
+    this.#state[A_VIRGIN] = virgin
     this.#state[A_LEAST] = this.ram.nrFrames - 1
   }
 

@@ -1,11 +1,15 @@
 /**
- * RAM: the bytes of all page frames, one SharedArrayBuffer, seen through a typed array per width.
+ * RAM: the bytes of all page frames, a part of one SharedArrayBuffer, seen through a typed array per width.
  *
- * Frame f holds bytes [f << pageShift, (f + 1) << pageShift). Frame 0 is the zero page: always zero, never freed,
+ * Frame f holds bytes [f << pageShift, (f + 1) << pageShift) of the views, which begin at byte `byteOffset` of the buffer:
+ * 0 for a buffer of its own, elsewhere in the memory of a WebAssembly guest (mmu/shadow-table). Only who goes past the
+ * views, to the buffer itself, has to add it. Frame 0 is the zero page: always zero, never freed,
  * mapped read-only for private anonymous memory that was only read.
  */
 export class Ram {
   readonly buffer: SharedArrayBuffer
+  /** Where frame 0 begins in the buffer; a multiple of the page size. */
+  readonly byteOffset: number
   readonly pageShift: number
   readonly pageSize: number
   /** 1 / pageSize, exact: pages of a byte position are its product with this, rounded down. */
@@ -28,25 +32,28 @@ export class Ram {
   readonly view: DataView
   readonly #zeros: Uint8Array
 
-  constructor(buffer: SharedArrayBuffer, pageShift: number) {
+  /** The frames lie in [byteOffset, byteOffset + nrFrames << pageShift) of the buffer. */
+  constructor(buffer: SharedArrayBuffer, pageShift: number, byteOffset: number, nrFrames: number) {
     this.buffer = buffer
+    this.byteOffset = byteOffset
     this.pageShift = pageShift
     this.pageSize = 1 << pageShift
     this.pagesPerByte = 1 / this.pageSize
     this.pagesIn64Bits = 2 ** (64 - pageShift)
     this.wordShift = pageShift - 2
-    this.nrFrames = buffer.byteLength / this.pageSize
-    this.u8 = new Uint8Array(buffer)
-    this.i8 = new Int8Array(buffer)
-    this.u16 = new Uint16Array(buffer)
-    this.i16 = new Int16Array(buffer)
-    this.u32 = new Uint32Array(buffer)
-    this.i32 = new Int32Array(buffer)
-    this.f32 = new Float32Array(buffer)
-    this.f64 = new Float64Array(buffer)
-    this.i64 = new BigInt64Array(buffer)
-    this.u64 = new BigUint64Array(buffer)
-    this.view = new DataView(buffer)
+    this.nrFrames = nrFrames
+    const lengthBytes = nrFrames * this.pageSize
+    this.u8 = new Uint8Array(buffer, byteOffset, lengthBytes)
+    this.i8 = new Int8Array(buffer, byteOffset, lengthBytes)
+    this.u16 = new Uint16Array(buffer, byteOffset, lengthBytes / 2)
+    this.i16 = new Int16Array(buffer, byteOffset, lengthBytes / 2)
+    this.u32 = new Uint32Array(buffer, byteOffset, lengthBytes / 4)
+    this.i32 = new Int32Array(buffer, byteOffset, lengthBytes / 4)
+    this.f32 = new Float32Array(buffer, byteOffset, lengthBytes / 4)
+    this.f64 = new Float64Array(buffer, byteOffset, lengthBytes / 8)
+    this.i64 = new BigInt64Array(buffer, byteOffset, lengthBytes / 8)
+    this.u64 = new BigUint64Array(buffer, byteOffset, lengthBytes / 8)
+    this.view = new DataView(buffer, byteOffset, lengthBytes)
     this.#zeros = new Uint8Array(this.pageSize)
   }
 
