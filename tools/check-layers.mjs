@@ -39,6 +39,7 @@ const FLOORS = new Map([
   ['kernel.ts', 9],
   ['syscall', 10],
   ['api', 11],
+  ['mmu', 12],
   ['worker', 12]
 ])
 const MACHINE_TOP = 9
