@@ -7,6 +7,7 @@ import { memoryRows } from './rows/memory.ts'
 import { readRows } from './rows/reads.ts'
 import { rmapRows } from './rows/rmap.ts'
 import { scanRows } from './rows/scan.ts'
+import { wasmRows } from './rows/wasm.ts'
 
 export { peerRows } from './rows/peers.ts'
 
@@ -14,6 +15,7 @@ export { peerRows } from './rows/peers.ts'
 export const ROWS: readonly BenchRow[] = [
   ...readRows,
   ...scanRows,
+  ...wasmRows,
   ...coldRows,
   ...evictionRows,
   ...rmapRows,
