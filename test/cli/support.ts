@@ -153,7 +153,7 @@ async function ensureBuilt(): Promise<void> {
 /** Whether the built command line is there and newer than all that it is made of. */
 function isBuilt(): boolean {
   const built = mtimeMs(CLI)
-  return ['src', 'cli'].every(tree =>
+  return ['src', 'cli', 'guest'].every(tree =>
     readdirSync(join(ROOT, tree), { recursive: true }).every(path => mtimeMs(join(ROOT, tree, String(path))) <= built)
   )
 }

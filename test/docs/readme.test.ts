@@ -1,4 +1,4 @@
-/** The README's programs, run as they stand there against the build: each `// prints X` is what is printed. */
+/** The documents' programs, run as they stand there against the build: each `// prints X` is what is printed. */
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,9 +10,12 @@ useBuiltCli()
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const text = readFileSync(join(ROOT, 'README.md'), 'utf8')
-const programs = [...text.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(([, program]) => program)
+const programs = ['README.md', 'docs/shadow.md'].flatMap(document => {
+  const found = [...readFileSync(join(ROOT, document), 'utf8').matchAll(/^```js\n([\s\S]*?)^```$/gm)]
+  return found.map(([, program], i) => [i + 1, document, program] as const)
+})
 
-test.each(programs.map((program, i) => [i + 1, program] as const))('program %i', (_, program) => {
+test.each(programs)('program %i of %s', (_number, _document, program) => {
   const expected = [...program.matchAll(/\/\/ prints ([^:\n]+)/g)].map(([, output]) => output)
   expect(expected.length).toBeGreaterThan(0)
   // The package finds itself by name from its own folder; files go to the test's.
