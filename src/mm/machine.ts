@@ -178,9 +178,13 @@ export class Machine implements MachineParts {
   afterUnmap(frame: number): void {
     const { frames } = this
     if (frames.row(frame, F_MAPCOUNT) !== 0) return
-    const flags = frames.row(frame, F_FLAGS)
     // A page of a file stays in the cache.
-    if ((flags & (PG_CACHED | PG_ANON | PG_MLOCKED)) === PG_CACHED) return
+    if ((frames.row(frame, F_FLAGS) & (PG_CACHED | PG_ANON | PG_MLOCKED)) !== PG_CACHED) this.#afterLastUnmap(frame)
+  }
+
+  #afterLastUnmap(frame: number): void {
+    const { frames } = this
+    const flags = frames.row(frame, F_FLAGS)
     if ((flags & PG_MLOCKED) !== 0) this.clearMlocked(frame)
     if ((flags & PG_ANON) !== 0 && (flags & PG_CACHED) !== 0) {
       const slot = frames.row(frame, F_INDEX)

@@ -8,7 +8,7 @@
  * Lock: mmap lock for writing (munmap), for reading (DONTNEED), or i_mmap lock (truncate).
  */
 
-import { F_FLAGS, F_INDEX, F_MAPCOUNT, PG_ANON } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, F_MAPCOUNT, PG_ANON, PG_DIRTY } from '../frame/frame-table.ts'
 import { MM_SHIFT, MM_SWAPENTS } from '../frame/mm-table.ts'
 import {
   PAGE_PROT_DEFAULT,
@@ -35,7 +35,9 @@ export function zapEntry(m: Machine, mm: number, vma: number, vpn: number, pte: 
   if (pteMaps(pte)) {
     const frame = pteMappedFrame(pte)
     if (frame === 0) return
-    if ((pte & (PTE_PRESENT | PTE_DIRTY)) === (PTE_PRESENT | PTE_DIRTY)) m.cache.setDirty(frame)
+    // Nearly every page with a DIRTY entry is dirty itself already, and V8 does not inline `setDirty` here.
+    const stored = (pte & (PTE_PRESENT | PTE_DIRTY)) === (PTE_PRESENT | PTE_DIRTY)
+    if (stored && (m.frames.row(frame, F_FLAGS) & PG_DIRTY) === 0) m.cache.setDirty(frame)
     m.rmap.removeRmap(frame, mm, vma, vpn)
     m.afterUnmap(frame)
   } else if (pteSwap(pte)) {
