@@ -1,0 +1,72 @@
+/**
+ * A thread of `crew.ts`: attaches to the memory, waits for a command, runs it between two looks at the clock.
+ *
+ * Commands lie in shared words. The loops are functions of this module that take what they read by parameter, as the harness asks.
+ */
+import { threadId, workerData } from 'node:worker_threads'
+import { COMMAND, type CrewData, DONE, READ_PAGES, READ_WORDS, REMAP_PAGES, ROUND, SPAN } from './crew.ts'
+import { fold } from './random.ts'
+import { loadSubject, type Mapping } from './subject.ts'
+
+const data = workerData as CrewData
+const { control, results, indexes, slot } = data
+
+function readWords(map: Mapping, offsets: Int32Array, from: number, to: number, start: number): number {
+  let sum = start | 0
+  for (let k = from; k < to; k++) sum = (sum + map.getUint32(offsets[k])) | 0
+  return sum
+}
+
+/** A word of each page, 4 KiB apart. */
+function readPages(map: Mapping, pages: Int32Array, from: number, to: number, start: number): number {
+  let sum = start | 0
+  for (let k = from; k < to; k++) sum = fold(sum, map.getUint32(pages[k] * 4096))
+  return sum
+}
+
+/** One page after another is made to show another one, each call timed alone. → the longest call in ns. */
+function remapPages(map: Mapping, pages: Int32Array, from: number, to: number): number {
+  let longest = 0
+  const what = { at: 0, page: 0 }
+  for (let k = from; k < to; k++) {
+    what.at = pages[k]
+    what.page = pages[to - 1 - (k - from)]
+    const start = performance.now()
+    map.remap(what)
+    const took = performance.now() - start
+    if (took > longest) longest = took
+  }
+  return longest * 1e6
+}
+
+const subject = await loadSubject(data.build)
+const memory = subject.Memory.attach(data.memory, { stores: [subject.nodeFiles], thread: threadId })
+const map = memory.adopt(data.mapping)
+let round = 0
+Atomics.add(control, DONE, 1)
+Atomics.notify(control, DONE)
+
+for (;;) {
+  Atomics.wait(control, ROUND, round)
+  round = Atomics.load(control, ROUND)
+  const command = control[COMMAND]
+  if (command < 0) break
+  const from = control[SPAN + 2 * slot]
+  const to = control[SPAN + 2 * slot + 1]
+  if (to > from) run(command, from, to)
+  Atomics.add(control, DONE, 1)
+  Atomics.notify(control, DONE)
+}
+memory.detach()
+
+function run(command: number, from: number, to: number): void {
+  const start = performance.timeOrigin + performance.now()
+  let result = 0
+  if (command === READ_WORDS) result = readWords(map, indexes, from, to, 0)
+  else if (command === READ_PAGES) result = readPages(map, indexes, from, to, 0)
+  else if (command === REMAP_PAGES) result = remapPages(map, indexes, from, to)
+  const end = performance.timeOrigin + performance.now()
+  results[slot * 4] = result
+  results[slot * 4 + 1] = start
+  results[slot * 4 + 2] = end
+}
