@@ -12,7 +12,10 @@
  *    V8 would replace one long loop while it runs, and fold the variables of the first closure made, and only of the
  *    first, into its code as constants; each made a read 2 to 8 times slower or faster by what else had run;
  *  - its checksum starts as `start | 0`, or V8 may not see an int32 and adds doubles;
- *  - all that is read goes into the checksum.
+ *  - all that is read goes into the checksum;
+ *  - a row that makes its mappings anew each round keeps one that stays. Memory is collected between rounds,
+ *    and V8 throws away all code that it compiled for a class of which a collection leaves no instance: each round then
+ *    measured the compiler, not the code.
  */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'

@@ -32,6 +32,7 @@ function mappingSide(context: Context, subject: Subject, offsets: Float64Array):
   const length = fileBytes(context)
   const path = context.file(length)
   const memory = new subject.Memory({ size: Math.ceil(length * 1.25) + 16 * MIB })
+  const kept = memory.space().map(memory.open(subject.nodeFile(context.file(MIB), 'r')))
   const run = (): Sample => {
     const file = memory.open(subject.nodeFile(path, 'r'))
     const space = memory.space()
@@ -46,7 +47,11 @@ function mappingSide(context: Context, subject: Subject, offsets: Float64Array):
     }
     return sample
   }
-  return { run, cleanup: () => memory.close() }
+  const cleanup = (): void => {
+    kept.unmap()
+    memory.close()
+  }
+  return { run, cleanup }
 }
 
 // The file's words are little-endian, and so are those of the arrays here wherever Node runs today.

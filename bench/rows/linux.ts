@@ -17,9 +17,13 @@ interface Window {
   close(): void
 }
 
-/** Opens windows of one memory that lives as long as the row: its frames are in use from the warm-up on. */
+/**
+ * Opens windows of one memory that lives as long as the row: its frames are in use from the warm-up on. One is kept, for
+ * the reason that harness.ts gives.
+ */
 function windows(subject: Subject, pages: number): { open(): Window; cleanup(): void } {
   const memory = new subject.Memory({ size: Math.ceil((pages * PAGE * 5) / 4) + 32 * 2 ** 20 })
+  const kept = memory.space().map(memory.shared(PAGE), { writable: true })
   const open = (): Window => {
     const shared = memory.shared(pages * PAGE)
     const space = memory.space()
@@ -33,7 +37,11 @@ function windows(subject: Subject, pages: number): { open(): Window; cleanup(): 
       }
     }
   }
-  return { open, cleanup: () => memory.close() }
+  const cleanup = (): void => {
+    kept.unmap()
+    memory.close()
+  }
+  return { open, cleanup }
 }
 
 function stampBlock(map: Mapping, from: number, to: number): number {

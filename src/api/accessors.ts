@@ -239,7 +239,7 @@ export abstract class Accessors {
     return this.faultFrame(offset, size, need)
   }
 
-  /** Where the entry of a page is, by leaf. Without a leaf table its base is 0: an entry of the zero page, which allows nothing. */
+  /** The slot of a page, by leaf. Without a leaf table its base is 0: an entry of the zero page, which allows nothing. */
   private scatteredSlot(index: number): number {
     const vpn = this.startVpn + index
     return this.window.bases[(vpn >>> this.leafShift) - this.window.firstLeaf] + (vpn & this.leafMask)
