@@ -194,6 +194,17 @@ describe('a window', () => {
     expect([r.m.allocator.nrFree, r.row(MM_NR_TABLES)]).toEqual([free, 0])
   })
 
+  test('of one table that cannot be had pins nothing', () => {
+    const r = rig({ pageShift: 9, nrFrames: 64 })
+    r.m.allocator.setFail(() => true)
+    const window = r.m.tables.addWindow(r.mm.id, 5 * LEAF, 20, () => {})
+    r.m.allocator.setFail(undefined)
+    expect([window.base, window.bases.length, r.m.frames.pins(0)]).toEqual([0, 1, 0])
+    const other = r.m.tables.addWindow(r.mm.id, 7 * LEAF, 20, () => {})
+    expect(other.base).toBeGreaterThan(0)
+    for (const each of [window, other]) r.m.tables.dropWindow(r.mm.id, each)
+  })
+
   test('is told when its address space ends', () => {
     const { r, window, drops } = windowed(640, 5 * LEAF, 2 * LEAF)
     const other = r.m.tables.addWindow(r.mm.id, 50 * LEAF, 40 * LEAF, () => drops.n++)
