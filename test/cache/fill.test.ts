@@ -138,11 +138,15 @@ describe('the frames', () => {
 
   test('that lie scattered are filled by one read all the same', () => {
     const { r, file } = withFree(page => page % 2 === 0)
+    file.store.arm({ kind: 'error-once', op: 'read' })
+    expect(r.fileWord(file.fd, 30)).toBe(-EIO)
+    file.store.arm({ kind: 'error-once', op: 'read' })
     for (let i = 0; i < 12; i++) expect(r.fileWord(file.fd, i)).toBe(i + 1)
-    expect(reads(file)).toEqual([
+    expect(reads(file).slice(1, 3)).toEqual([
       [0, 4],
-      [4, 8]
+      [0, 1]
     ])
+    expect(reads(file).at(-1)).toEqual([6, 8])
   })
 
   test('of an average run of less than four are filled by one read', () => {

@@ -148,6 +148,16 @@ describe('reclaim of a dirty page', () => {
 })
 
 describe('errors', () => {
+  test('a write that comes short is one', () => {
+    const { r, file } = dirty(24, [0, 1])
+    const { write } = file.store
+    file.store.write = (...args) => write.apply(file.store, args) - 1
+    expect(f.sys_fsync(r.m, file.fd)).toBe(-EIO)
+    expect(r.m.vmstat[NR_DIRTY]).toBe(2)
+    file.store.write = write
+    expect(f.sys_fsync(r.m, file.fd)).toBe(0)
+  })
+
   test('of one write keep the others from nothing; the first one is told', () => {
     const { r, file } = dirty(24, [0, 5, 9])
     file.store.arm({ kind: 'error-once', op: 'write', errno: ENOSPC })
