@@ -1,6 +1,6 @@
 /** Filling the cache: how much is read at once, into which frames, and what an error leaves. */
 import { describe, expect, test } from 'vitest'
-import { EIO } from '../../src/abi/errno.ts'
+import { EIO, ENOMEM } from '../../src/abi/errno.ts'
 import { MAP_ANONYMOUS, MAP_PRIVATE } from '../../src/abi/mman.ts'
 import { PGPGIN, READ_ERRORS, READAHEAD_HITS, READAHEAD_PAGES, STORE_READS } from '../../src/frame/vmstat.ts'
 import { pteFrame } from '../../src/pgtable/pte.ts'
@@ -95,6 +95,15 @@ describe('the window', () => {
     expect(r.fileWord(file.fd, 0)).toBe(1)
     expect(reads(file)).toEqual([[0, 3]])
     expect([1, 2, 3].map(i => r.fileWord(file.fd, i))).toEqual([2, 3, 4])
+  })
+
+  test('without any is no page, and not the one that was read before', () => {
+    const { r, file } = sequential()
+    expect(r.fileWord(file.fd, 5)).toBe(6)
+    r.m.allocator.setFail(() => true)
+    expect([r.fileWord(file.fd, 30), r.fileWord(file.fd, 5)]).toEqual([-ENOMEM, 6])
+    r.m.allocator.setFail(undefined)
+    expect(r.fileWord(file.fd, 30)).toBe(31)
   })
 
   test('makes room for itself by reclaim', () => {
