@@ -8,6 +8,7 @@ import { memoryRows } from './rows/memory.ts'
 import { readRows } from './rows/reads.ts'
 import { rmapRows } from './rows/rmap.ts'
 import { scanRows } from './rows/scan.ts'
+import { threadRows } from './rows/threads.ts'
 import { wasmRows } from './rows/wasm.ts'
 
 export { peerRows } from './rows/peers.ts'
@@ -21,6 +22,7 @@ export const ROWS: readonly BenchRow[] = [
   ...evictionRows,
   ...rmapRows,
   ...memoryRows,
+  ...threadRows,
   ...httpRows,
   ...linuxRows
 ]

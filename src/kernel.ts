@@ -23,7 +23,7 @@ import { Lru } from './frame/lru.ts'
 import { MmTable } from './frame/mm-table.ts'
 import { Ram } from './frame/ram.ts'
 import { Trace } from './frame/trace.ts'
-import { vmstatColumn } from './frame/vmstat.ts'
+import { Vmstat } from './frame/vmstat.ts'
 import { uncharge } from './mm/filemap.ts'
 import { Machine, POLICY_NONLINEAR } from './mm/machine.ts'
 import { Notifiers } from './notify/notifier.ts'
@@ -238,7 +238,8 @@ function build(
   const threads = new ThreadTable(arena, plan.threads)
   const syncWords = arena.int32('threads', NR_SYNC_WORDS)
   const sync = new Sync(syncWords, threads, seat(threads))
-  const vmstat = vmstatColumn(arena)
+  const counters = new Vmstat(arena, plan.threads, sync.me)
+  const vmstat = counters.mine
   const trace = new Trace(arena, plan.traceEntries)
   const frames = new FrameTable(arena, ram.nrFrames)
   const allocator = new FrameAllocator(arena, ram, frames, plan.poison ? 'poison' : 'plain', sync)
@@ -272,6 +273,7 @@ function build(
     allocator,
     lru,
     mms,
+    counters,
     vmstat,
     tables,
     notifiers,

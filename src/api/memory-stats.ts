@@ -48,7 +48,7 @@ export function memoryStats(kernel: Kernel): MemoryStats {
   for (let mm = 1; mm <= m.mms.maxMms; mm++) if (m.mms.isAlive(mm)) pageTables += m.mms.row(mm, MM_NR_TABLES)
   const counters: Record<string, number> = {}
   VMSTAT_NAMES.forEach((name, i) => {
-    counters[name] = m.vmstat[i]
+    counters[name] = m.counters.total(i)
   })
   const slabs = m.nodes.nrSlabs
   const besideBytes: Record<string, number> = { 'I/O buffer': m.filler.bounce.length }

@@ -180,7 +180,7 @@ export class Filler {
       else if (index === 0) pages = FIRST_WINDOW_PAGES
       if (pages > this.maxWindowPages) pages = this.maxWindowPages
     }
-    raPages[file] = pages
+    if (raPages[file] !== pages) raPages[file] = pages
     const { sizeBytes } = this.inodes
     const left = Math.ceil(sizeBytes[inode] / this.allocator.ram.pageSize) - index
     return pages > left ? left : pages

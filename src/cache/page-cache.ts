@@ -43,15 +43,7 @@ export class PageCache {
     this.#buckets = columns.int32('page cache', nrBuckets)
     this.#mask = nrBuckets - 1
     const nrLists = (inodes.capacity + 1) * 2
-    this.own = new Lists(
-      frames.own,
-      OWN_SHIFT,
-      OWN_NEXT,
-      OWN_PREV,
-      columns.int32('inodes', nrLists),
-      columns.int32('inodes', nrLists),
-      columns.int32('inodes', nrLists)
-    )
+    this.own = new Lists(frames.own, OWN_SHIFT, OWN_NEXT, OWN_PREV, columns.int32('inodes', Lists.words(nrLists)))
   }
 
   /** First frame of each hash chain (F_CACHE_NEXT links it), for checks: read only. */
@@ -144,12 +136,12 @@ export class PageCache {
 
   /** Some page of the inode, or 0. */
   anyPage(inode: number): number {
-    const clean = this.own.head[inode * 2 + CLEAN]
-    return clean !== 0 ? clean : this.own.head[inode * 2 + DIRTY]
+    const clean = this.own.first(inode * 2 + CLEAN)
+    return clean !== 0 ? clean : this.own.first(inode * 2 + DIRTY)
   }
 
   nrDirty(inode: number): number {
-    return this.own.count[inode * 2 + DIRTY]
+    return this.own.count(inode * 2 + DIRTY)
   }
 
   /**
@@ -164,7 +156,7 @@ export class PageCache {
     const found = new Float64Array(nr)
     let n = 0
     for (let list = dirtyOnly ? DIRTY : CLEAN; list <= DIRTY; list++) {
-      for (let f = this.own.head[inode * 2 + list]; f !== 0; f = this.own.next(f)) {
+      for (let f = this.own.first(inode * 2 + list); f !== 0; f = this.own.next(f)) {
         const index = this.frames.row(f, F_INDEX)
         // Index and frame in one double: 31 + 22 bits, so that a plain numeric sort orders by index.
         if (index >= first && index <= last) found[n++] = index * 0x400000 + f

@@ -34,19 +34,11 @@ export class Lru {
 
   constructor(columns: ColumnSource, frames: FrameTable) {
     this.#w = frames.w
-    this.lists = new Lists(
-      frames.w,
-      FRAME_SHIFT,
-      F_LRU_NEXT,
-      F_LRU_PREV,
-      columns.int32('lru', NR_LRU),
-      columns.int32('lru', NR_LRU),
-      columns.int32('lru', NR_LRU)
-    )
+    this.lists = new Lists(frames.w, FRAME_SHIFT, F_LRU_NEXT, F_LRU_PREV, columns.int32('lru', Lists.words(NR_LRU)))
   }
 
   count(list: number): number {
-    return this.lists.count[list]
+    return this.lists.count(list)
   }
 
   listOf(frame: number): number {

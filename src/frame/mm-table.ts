@@ -18,8 +18,8 @@ export const MM_HEIGHT = 3 as const
 /** Frames used for page tables. */
 export const MM_NR_TABLES = 4 as const
 /** Present ptes of file and shared pages; of anonymous pages; swap ptes. */
-export const MM_FILEPAGES = 5 as const
-export const MM_ANONPAGES = 6 as const
+export const MM_FILEPAGES = 30 as const
+export const MM_ANONPAGES = 31 as const
 export const MM_SWAPENTS = 7 as const
 /** High-water mark of file + anonymous pages. */
 export const MM_HIWATER_RSS = 8 as const

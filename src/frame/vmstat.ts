@@ -61,6 +61,26 @@ export const VMSTAT_NAMES: readonly string[] = [
   'write_errors'
 ]
 
-export function vmstatColumn(columns: ColumnSource): Float64Array {
-  return columns.float64('counters', NR_VMSTAT + 5)
+/** Doubles of one thread's counters: four cache lines. */
+const ROW = 32
+
+/**
+ * Each thread counts in a row of its own, so that counting costs no traffic between processors; what the machine has is the sum. A row
+ * outlives its thread.
+ */
+export class Vmstat {
+  readonly #all: Float64Array
+  /** This thread's row: what code adds to. On a machine of one thread also what it has. */
+  readonly mine: Float64Array
+
+  constructor(columns: ColumnSource, maxThreads: number, me: number) {
+    this.#all = columns.float64('counters', maxThreads * ROW)
+    this.mine = this.#all.subarray(me * ROW, me * ROW + NR_VMSTAT)
+  }
+
+  total(counter: number): number {
+    let sum = 0
+    for (let at = counter; at < this.#all.length; at += ROW) sum += this.#all[at]
+    return sum
+  }
 }

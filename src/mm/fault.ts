@@ -53,8 +53,10 @@ import {
   PTE_DIRTY,
   PTE_PRESENT,
   PTE_READ,
+  PTE_READ_HIT,
   PTE_SOFT_DIRTY,
   PTE_WRITE,
+  PTE_WRITE_HIT,
   PTE_YOUNG,
   pageProtFlags,
   pteFile,
@@ -90,7 +92,7 @@ export const NEEDS_NODE = 1 as const
  * a store's or notifier's callback is FAULT_BUS with EDEADLK: what it needs may be half changed.
  */
 export function handleMmFault(m: Machine, mm: number, vpn: number, access: number): number {
-  const code = lockPage(m, mm, 0, vpn, access)
+  const code = lockEntry(m, mm, 0, vpn, access)
   if (code === FAULT_OK) m.unlockMmRead(mm)
   return code
 }
@@ -99,11 +101,13 @@ export function handleMmFault(m: Machine, mm: number, vpn: number, access: numbe
  * The same, and on FAULT_OK the mmap lock (for reading) and the machine lock are still held: until `unlockMmRead`, the entry allows the
  * access and its frame is the page's. `generation` is the address space's, 0 for any.
  */
-export function lockPage(m: Machine, mm: number, generation: number, vpn: number, access: number): number {
+export function lockEntry(m: Machine, mm: number, generation: number, vpn: number, access: number): number {
   const since = m.filler.requests.nrFailures
   m.lastFailure = -1
   for (let round = 0; ; round++) {
     if (!m.lockMmRead(mm, generation)) return m.refused === ESRCH ? FAULT_MAPERR : busError(m, m.refused)
+    // Another thread may have made it allow the access by now.
+    if (m.sync.isShared && entryAllows(m, mm, vpn, access)) return FAULT_OK
     const code = faultInside(m, mm, vpn, access)
     if (code === FAULT_OK) return FAULT_OK
     if (code !== FAULT_WAIT) {
@@ -120,7 +124,17 @@ export function lockPage(m: Machine, mm: number, generation: number, vpn: number
   }
 }
 
-/** `faultInside` that also waits for pages on their way. For verbs that hold the mmap lock anyhow; others let it go (`lockPage`). */
+/** Whether the entry allows the access as it is; it counts as used then. */
+function entryAllows(m: Machine, mm: number, vpn: number, access: number): boolean {
+  const need = (access === ACCESS_WRITE ? PTE_WRITE_HIT : PTE_READ_HIT) & ~PTE_YOUNG
+  const slot = m.tables.find(mm, vpn)
+  const pte = slot === 0 ? 0 : m.ram.i32[slot]
+  if ((pte & need) !== need) return false
+  if ((pte & PTE_YOUNG) === 0) m.ram.i32[slot] = pte | PTE_YOUNG
+  return true
+}
+
+/** `faultInside` that also waits for pages on their way. For verbs that hold the mmap lock anyhow; others let it go (`lockEntry`). */
 export function faultThrough(m: Machine, mm: number, vpn: number, access: number): number {
   const since = m.filler.requests.nrFailures
   for (let round = 0; ; round++) {

@@ -27,7 +27,7 @@ import type { Lru } from '../frame/lru.ts'
 import { MM_ALIVE, MM_GENERATION, MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS, type MmTable } from '../frame/mm-table.ts'
 import type { Ram } from '../frame/ram.ts'
 import type { Trace } from '../frame/trace.ts'
-import { NR_MLOCK } from '../frame/vmstat.ts'
+import { NR_MLOCK, type Vmstat } from '../frame/vmstat.ts'
 import type { Notifiers } from '../notify/notifier.ts'
 import type { PageTables } from '../pgtable/page-tables.ts'
 import type { Migration } from '../reclaim/migrate.ts'
@@ -61,6 +61,8 @@ export interface MachineParts {
   readonly allocator: FrameAllocator
   readonly lru: Lru
   readonly mms: MmTable
+  readonly counters: Vmstat
+  /** This thread's counters: to add to. */
   readonly vmstat: Float64Array
   readonly tables: PageTables
   readonly notifiers: Notifiers
@@ -93,6 +95,8 @@ export class Machine implements MachineParts {
   readonly allocator: FrameAllocator
   readonly lru: Lru
   readonly mms: MmTable
+  readonly counters: Vmstat
+  /** This thread's counters: to add to. */
   readonly vmstat: Float64Array
   readonly tables: PageTables
   readonly notifiers: Notifiers
@@ -141,6 +145,7 @@ export class Machine implements MachineParts {
     this.allocator = parts.allocator
     this.lru = parts.lru
     this.mms = parts.mms
+    this.counters = parts.counters
     this.vmstat = parts.vmstat
     this.tables = parts.tables
     this.notifiers = parts.notifiers

@@ -1,7 +1,7 @@
 /**
  * Access to memory that other threads use at the same time (mm/access is for a machine of one thread).
  *
- *  lockEntry                the entry of a page allows an access, and stays so until `unlockMmRead`
+ *  lockEntry (mm/fault)     the entry of a page allows an access, and stays so until `unlockMmRead`
  *  copyFromUserShared, copyToUserShared, fillUserShared   the bulk copies of mm/access
  *
  * A bulk copy goes in runs of pages that lie side by side, 16 at most. For each it finds the frames under the machine lock, pins them,
@@ -10,32 +10,14 @@
  * more after the copy: writeback may have cleaned it in the middle.
  */
 import { ACCESS_READ, ACCESS_WRITE, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
-import { PTE_READ_HIT, PTE_WRITE_HIT, PTE_YOUNG, pteFrame } from '../pgtable/pte.ts'
+import { PTE_READ_HIT, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
 import { IO_NONE, T_RUN_FIRST, T_RUN_PAGES } from '../sync/threads.ts'
 import type { BulkResult } from './access.ts'
-import { lockPage } from './fault.ts'
+import { lockEntry } from './fault.ts'
 import { runLength } from './frame-run.ts'
 import type { Machine } from './machine.ts'
 
 const MAX_RUN_PAGES = 16
-
-/**
- * Makes the entry of a page allow an access. → FAULT_OK with the mmap lock (for reading) and the machine lock held, or a fault code
- * without them. `generation` is the address space's, 0 for any.
- */
-export function lockEntry(m: Machine, mm: number, generation: number, vpn: number, access: number): number {
-  if (m.lockMmRead(mm, generation)) {
-    const need = (access === ACCESS_WRITE ? PTE_WRITE_HIT : PTE_READ_HIT) & ~PTE_YOUNG
-    const slot = m.tables.find(mm, vpn)
-    const pte = slot === 0 ? 0 : m.ram.i32[slot]
-    if ((pte & need) === need) {
-      if ((pte & PTE_YOUNG) === 0) m.ram.i32[slot] = pte | PTE_YOUNG
-      return FAULT_OK
-    }
-    m.unlockMmRead(mm)
-  }
-  return lockPage(m, mm, generation, vpn, access)
-}
 
 /** The frames of the run in hand, set by `beginRun`. */
 let runFrame = 0

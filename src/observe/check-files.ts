@@ -8,7 +8,7 @@ import type { Census } from './check.ts'
 export function checkFiles(c: Census): void {
   checkHash(c)
   const { machine } = c
-  const { inodes, cache, swap, vmstat, quotas, vmas } = machine
+  const { inodes, cache, swap, counters, quotas, vmas } = machine
   const owned = new Int32Array(inodes.capacity + 1)
   for (let slot = 1; slot <= swap.nrSlots; slot++) if (swap.ownerInode[slot] !== 0) owned[swap.ownerInode[slot]]++
   const inodeRefs = checkOpenFiles(c)
@@ -21,7 +21,7 @@ export function checkFiles(c: Census): void {
     const name = `inode ${inode}`
     if (kind === 0) {
       const empty =
-        cache.own.count[inode * 2 + CLEAN] + cache.own.count[inode * 2 + DIRTY] + vmas.imapCount[inode] === 0
+        cache.own.count(inode * 2 + CLEAN) + cache.own.count(inode * 2 + DIRTY) + vmas.imapCount[inode] === 0
       c.expect(empty && owned[inode] === 0 && inodeRefs[inode] === 0, () => `${name} is free but has pages or users`)
       continue
     }
@@ -41,9 +41,9 @@ export function checkFiles(c: Census): void {
     quotaUse[inodes.quota[inode]] += inodes.nrHeld[inode]
   }
   for (let q = 1; q < quotaUse.length; q++) c.equal(quotas[q * 2 + 1], quotaUse[q], `pages of quota ${q}`)
-  c.equal(vmstat[NR_FILE_PAGES], nrPages, 'file pages')
-  c.equal(vmstat[NR_DIRTY], nrDirty, 'dirty pages')
-  c.equal(vmstat[NR_SHMEM], nrShmem, 'shared-memory pages')
+  c.equal(counters.total(NR_FILE_PAGES), nrPages, 'file pages')
+  c.equal(counters.total(NR_DIRTY), nrDirty, 'dirty pages')
+  c.equal(counters.total(NR_SHMEM), nrShmem, 'shared-memory pages')
 }
 
 /** Every cached frame is found under its key, and the chains hold nothing else. */
@@ -92,7 +92,7 @@ function checkOwnList(c: Census, inode: number, which: typeof CLEAN | typeof DIR
   const what = `the ${which === DIRTY ? 'dirty' : 'clean'} list of inode ${inode}`
   let n = 0
   let prev = 0
-  for (let f = cache.own.head[list]; f !== 0; f = cache.own.next(f)) {
+  for (let f = cache.own.first(list); f !== 0; f = cache.own.next(f)) {
     if (++n > ram.nrFrames) {
       c.expect(false, () => `${what} does not end`)
       return n
@@ -103,8 +103,8 @@ function checkOwnList(c: Census, inode: number, which: typeof CLEAN | typeof DIR
     c.expect(((frames.row(f, F_FLAGS) & PG_DIRTY) !== 0) === (which === DIRTY), () => `frame ${f} is on ${what}`)
     prev = f
   }
-  c.expect(cache.own.tail[list] === prev, () => `${what} has a wrong tail`)
-  c.equal(cache.own.count[list], n, `the length of ${what}`)
+  c.expect(cache.own.last(list) === prev, () => `${what} has a wrong tail`)
+  c.equal(cache.own.count(list), n, `the length of ${what}`)
   return n
 }
 

@@ -47,7 +47,7 @@ export function checkAllocator(c: Census): void {
 
 export function checkFrames(c: Census): void {
   const { machine } = c
-  const { frames, allocator, nodes, inodes, vmstat } = machine
+  const { frames, allocator, nodes, inodes, counters } = machine
   let nrSlabs = 0
   let nrNodes = 0
   let nrMlocked = 0
@@ -126,8 +126,8 @@ export function checkFrames(c: Census): void {
   }
   c.equal(nodes.nrSlabs, nrSlabs, 'reverse-map slabs')
   c.equal(nodes.nrNodes, nrNodes, 'reverse-map nodes in slabs')
-  c.equal(vmstat[NR_MLOCK], nrMlocked, 'mlocked pages')
-  c.equal(vmstat[NR_ANON_PAGES], nrAnon, 'anonymous pages')
+  c.equal(counters.total(NR_MLOCK), nrMlocked, 'mlocked pages')
+  c.equal(counters.total(NR_ANON_PAGES), nrAnon, 'anonymous pages')
 }
 
 /** The nodes on a frame's list, checked to be linked both ways. */
@@ -152,7 +152,7 @@ export function checkLru(c: Census): void {
   for (let list = 0; list < NR_LRU; list++) {
     let n = 0
     let prev = 0
-    for (let f = lru.lists.head[list]; f !== 0; f = lru.lists.next(f)) {
+    for (let f = lru.lists.first(list); f !== 0; f = lru.lists.next(f)) {
       if (++n > ram.nrFrames) {
         c.expect(false, () => `LRU list ${list} does not end`)
         break
@@ -163,7 +163,7 @@ export function checkLru(c: Census): void {
       prev = f
     }
     onLists += n
-    c.expect(lru.lists.tail[list] === prev, () => `LRU list ${list} has a wrong tail`)
+    c.expect(lru.lists.last(list) === prev, () => `LRU list ${list} has a wrong tail`)
     c.equal(lru.count(list), n, `length of LRU list ${list}${list === LRU_UNEVICTABLE ? ' (unevictable)' : ''}`)
   }
   let flagged = 0
@@ -179,7 +179,7 @@ export function checkNodes(c: Census): void {
   let nrFree = 0
   let nrPartial = 0
   const { partialSlabs } = nodes
-  for (let slab = partialSlabs.head[0]; slab !== 0; slab = partialSlabs.next(slab)) {
+  for (let slab = partialSlabs.first(0); slab !== 0; slab = partialSlabs.next(slab)) {
     if (++nrPartial > nodes.nrSlabs) {
       c.expect(false, () => 'the list of partial slabs does not end')
       return
@@ -192,7 +192,7 @@ export function checkNodes(c: Census): void {
     c.equal(frames.row(slab, F_MAPCOUNT), nodes.perSlab - inSlab, `nodes used in slab ${slab}`)
     nrFree += inSlab
   }
-  c.equal(partialSlabs.count[0], nrPartial, 'partial slabs')
+  c.equal(partialSlabs.count(0), nrPartial, 'partial slabs')
   c.equal(nodes.nrFreeNodes, nrFree, 'free reverse-map nodes')
   c.equal(nodes.nrSlabs * nodes.perSlab, nodes.nrNodes + nrFree, 'nodes of all slabs')
 }

@@ -138,7 +138,7 @@ export class Reclaim {
     let freed = 0
     while (freed < want && budget > 0) {
       if (lru.count(inactive) < lru.count(active)) this.#age(active, BATCH)
-      const frame = lru.lists.tail[inactive]
+      const frame = lru.lists.last(inactive)
       if (frame === 0) break
       budget--
       this.vmstat[PGSCAN]++
@@ -151,7 +151,7 @@ export class Reclaim {
   #age(active: number, nr: number): void {
     const { lru } = this
     for (let i = 0; i < nr; i++) {
-      const frame = lru.lists.tail[active]
+      const frame = lru.lists.last(active)
       if (frame === 0) return
       this.rmap.pageReferenced(frame)
       lru.setInactive(frame)

@@ -63,9 +63,7 @@ export class RmapNodes {
       FRAME_SHIFT,
       F_LRU_NEXT,
       F_LRU_PREV,
-      columns.int32('reverse map', 1),
-      columns.int32('reverse map', 1),
-      columns.int32('reverse map', 1)
+      columns.int32('reverse map', Lists.words(1))
     )
     this.#state = columns.int32('reverse map', 4)
   }
@@ -141,14 +139,14 @@ export class RmapNodes {
 
   /** Gives back the slab that was prepared for an entry that did not come, if nothing else is in it. */
   trim(): void {
-    const slab = this.#partial.head[PARTIAL]
+    const slab = this.#partial.first(PARTIAL)
     if (slab !== 0 && this.frames.row(slab, F_MAPCOUNT) === 0) this.#freeSlab(slab)
   }
 
   /** Adds a node for (mm, vpn) to the frame's list. */
   add(frame: number, mm: number, vpn: number): void {
     const { w } = this.frames
-    const slab = this.#partial.head[PARTIAL]
+    const slab = this.#partial.first(PARTIAL)
     assert(slab !== 0, 'no reverse-map node was prepared')
     const i32 = this.#i32
     const row = slab << FRAME_SHIFT
@@ -293,7 +291,7 @@ export class RmapNodes {
     if (--w[row + F_MAPCOUNT] > 0) return
     // An empty slab goes back if another one has room; the rest go with the last node.
     if (this.#state[R_NODES] === 0)
-      while (this.#partial.head[PARTIAL] !== 0) this.#freeSlab(this.#partial.head[PARTIAL])
+      while (this.#partial.first(PARTIAL) !== 0) this.#freeSlab(this.#partial.first(PARTIAL))
     else if (this.#state[R_FREE_NODES] >= 2 * this.#perSlab) this.#freeSlab(slab)
   }
 

@@ -52,8 +52,8 @@ import { Vigil } from './vigil.ts'
 
 const SLEEPING = 0x100
 const OWNER_MASK = 0xff
-/** Looks at the machine lock before going to sleep: some 10 µs, a few times as long as it is held. */
-const SPINS = 1500
+/** Looks at the machine lock before going to sleep: some 10 µs, many times as long as it is held. */
+const SPINS = 20_000
 /** A thread that was kept from the lock for so many sleeps asks the others to let it go first. */
 const STARVING_AFTER = 3
 const SLICE_MS = 50
@@ -253,8 +253,10 @@ export class Sync {
   wakeAll(kind: number, id: number): void {
     const { words } = this
     const queue = this.queueOf(kind, id)
+    // Who will sleep says so under the machine lock first.
+    if (words[S_SLEEPERS + queue] === 0) return
     Atomics.add(words, S_QUEUES + queue, 1)
-    if (words[S_SLEEPERS + queue] !== 0) Atomics.notify(words, S_QUEUES + queue)
+    Atomics.notify(words, S_QUEUES + queue)
   }
 
   /** Entries changed, or a frame is about to be used for something else. A full fence. With the machine lock held. */

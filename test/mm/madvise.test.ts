@@ -127,6 +127,8 @@ describe('WILLNEED', () => {
     expect(f.sys_fpages(r.m, fd)).toBe(7)
     expect(advise(r, at + 15 * r.pageSize, 2, abi.MADV_WILLNEED)).toBe(0)
     expect([f.sys_fpages(r.m, fd), store.calls.read]).toEqual([7, 4])
+    expect(advise(r, at + 8 * r.pageSize, 1, abi.MADV_WILLNEED)).toBe(0)
+    expect(resident(r, at, 12)).toEqual([0, 1, 1, 1, 1, 1, 0, 0, 1, 0, 1, 1])
     expect(r.loads(at, 12)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
   })
 

@@ -123,9 +123,9 @@ const BENT: Record<string, (s: Scene) => [Column, number, number]> = {
     (frameAt(s, s.own) << FRAME_SHIFT) + F_RMAP_HEAD,
     -s.m.frames.row(frameAt(s, s.own), F_RMAP_HEAD)
   ],
-  'an LRU link': frameWord(F_LRU_PREV, ({ m }) => m.lru.lists.head[2] || m.lru.lists.head[0], 1),
+  'an LRU link': frameWord(F_LRU_PREV, ({ m }) => m.lru.lists.first(2) || m.lru.lists.first(0), 1),
   'a link of a file’s pages': s => [s.m.frames.own, (frameAt(s, s.shown) << OWN_SHIFT) + OWN_PREV, 1],
-  'an LRU count': s => [s.m.lru.lists.count, 2, 1],
+  'an LRU count': s => [s.m.lru.lists.ends, (2 << 2) + 2, 1],
   'the zero page': s => [s.m.ram.u8, 5, 1],
   'the leaf cache': s => [s.m.tables.tlbBase, s.m.tables.tlbTag.findIndex(tag => tag !== 0), 1 << (TLB_SHIFT - 4)],
   'a vma’s end': s => [s.m.vmas.end, s.m.vmas.at(s.r.mm.id, s.own / s.r.pageSize), 1],

@@ -169,13 +169,17 @@ describe('a window', () => {
     const r = rig({ pageShift: 9, nrFrames: 640 })
     const P = r.pageSize
     const at = mapAt(r, 5 * LEAF, 3 * LEAF)
+    r.store(at, 1)
     r.store(at + LEAF * P, 1)
     const window = r.m.tables.addWindow(r.mm.id, 5 * LEAF, 3 * LEAF, () => {})
     expect([window.base, window.bases.length, window.nrLeaves]).toEqual([0, 3, 3])
     window.bases[1] = r.m.tables.find(r.mm.id, 6 * LEAF)
-    window.bases[0] = 77
+    window.bases[0] = r.m.tables.find(r.mm.id, 5 * LEAF)
+    window.bases[2] = 77
     mem.sys_munmap(r.mm, at + LEAF * P, P)
-    expect([...window.bases]).toEqual([77, 0, 0])
+    expect([...window.bases]).toEqual([r.m.tables.find(r.mm.id, 5 * LEAF), 0, 77])
+    mem.sys_munmap(r.mm, at, P)
+    expect([...window.bases]).toEqual([0, 0, 77])
     r.m.tables.dropWindow(r.mm.id, window)
   })
 
@@ -192,6 +196,17 @@ describe('a window', () => {
     else expect(nth).toBeGreaterThan(2)
     r.m.tables.dropWindow(r.mm.id, window)
     expect([r.m.allocator.nrFree, r.row(MM_NR_TABLES)]).toEqual([free, 0])
+  })
+
+  test('of one table that cannot be had pins nothing', () => {
+    const r = rig({ pageShift: 9, nrFrames: 64 })
+    r.m.allocator.setFail(() => true)
+    const window = r.m.tables.addWindow(r.mm.id, 5 * LEAF, 20, () => {})
+    r.m.allocator.setFail(undefined)
+    expect([window.base, window.bases.length, r.m.frames.pins(0)]).toEqual([0, 1, 0])
+    const other = r.m.tables.addWindow(r.mm.id, 7 * LEAF, 20, () => {})
+    expect(other.base).toBeGreaterThan(0)
+    for (const each of [window, other]) r.m.tables.dropWindow(r.mm.id, each)
   })
 
   test('is told when its address space ends', () => {

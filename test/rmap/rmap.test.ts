@@ -44,8 +44,9 @@ function crossed(): Crossed {
   const r = rig({ faultAroundPages: 1, swapSlots: 32 })
   const P = r.pageSize
   const { fd } = r.file(8)
-  const linear = r.map(fd, 8, MAP_SHARED)
+  // First, so that who looks by place in the file comes to it first.
   const other = r.map(fd, 8, MAP_SHARED, 3)
+  const linear = r.map(fd, 8, MAP_SHARED)
   r.remap(other + 2 * P, 1, 5)
   r.remap(other + 6 * P, 1, 2)
   for (const at of [linear, other]) {

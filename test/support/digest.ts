@@ -36,8 +36,8 @@ export function digest(m: Machine): string {
     files.inode,
     swap.count,
     swap.ownerInode,
-    lru.lists.count,
-    cache.own.count,
+    lru.lists.ends,
+    cache.own.ends,
     m.fds,
     m.quotas
   ]
