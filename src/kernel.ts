@@ -249,7 +249,7 @@ function build(
   const notifiers = new Notifiers(mms)
   const vmas = new VmaTable(arena, mms, plan.maxVmas, plan.maxInodes)
   const inodes = new InodeTable(arena, plan.maxInodes, sync)
-  const files = new FileTable(arena, plan.maxFiles)
+  const files = new FileTable(arena, plan.maxFiles, sync)
   const cache = new PageCache(arena, frames, inodes, vmstat, bucketsFor(ram.nrFrames, 0.68))
   const filler = new Filler(cache, files, allocator, lru, plan.readaheadPages, trace, sync, new FetchQueue(arena))
   const writeback = new Writeback(cache, files, ram, filler.bounce, trace, sync)

@@ -80,8 +80,15 @@ function end(memory: Memory, crew: Crew): void {
 
 const faultBytes = (context: Context): number => context.size(128 * MIB, 16 * MIB)
 
-/** Random first touches of a file in the OS cache; before each round everything is evicted. */
-async function faults(context: Context, subject: Subject, threads: 1 | 2): Promise<Side> {
+const inOrder = (pages: number): Int32Array => Int32Array.from({ length: pages }, (_, page) => page)
+
+/** First touches of a file in the OS cache; before each round everything is evicted. */
+async function faults(
+  context: Context,
+  subject: Subject,
+  threads: 1 | 2,
+  order: (pages: number) => Int32Array
+): Promise<Side> {
   needThreads(subject)
   const bytes = faultBytes(context)
   const memory = new subject.Memory({ size: Math.ceil(bytes * 1.25) + 16 * MIB, threads: THREADS })
@@ -92,7 +99,7 @@ async function faults(context: Context, subject: Subject, threads: 1 | 2): Promi
     build: context.buildDirectory,
     memory: memory.handle,
     mapping: map.handle,
-    indexes: permutation(pages)
+    indexes: order(pages)
   })
   const spans = halves(pages, threads)
   // One thread folds one half after the other as two do, so that the checksums are the same.
@@ -204,8 +211,18 @@ export const threadRows: readonly BenchRow[] = [
     unit: 'ns/page',
     sense: 'cost',
     reach: { ratio: 1.6, better: 'higher' },
-    ours: (context, subject) => faults(context, subject, 2),
-    theirs: (context, subject) => faults(context, subject as Subject, 1)
+    ours: (context, subject) => faults(context, subject, 2, permutation),
+    theirs: (context, subject) => faults(context, subject as Subject, 1, permutation)
+  },
+  {
+    name: 'threads/faults-in-order',
+    what: 'first touch of every page of a 128 MiB file in its order, with readahead, two threads on halves of the file',
+    against: 'one thread that touches them all',
+    unit: 'ns/page',
+    sense: 'cost',
+    reach: { ratio: 1.6, better: 'higher' },
+    ours: (context, subject) => faults(context, subject, 2, inOrder),
+    theirs: (context, subject) => faults(context, subject as Subject, 1, inOrder)
   },
   {
     name: 'threads/hit-hot',

@@ -144,19 +144,22 @@ export class FileTable {
   readonly inode: Int32Array
   readonly mode: Int32Array
   readonly refs: Int32Array
-  /** Page after the last one that a fill brought in, and how many pages that fill wanted. */
+  /** This thread's readahead: the page after the last one that a fill brought in, and how many pages that fill wanted. */
   readonly raNext: Int32Array
   readonly raPages: Int32Array
   readonly wbErrSeen: Int32Array
 
-  constructor(columns: ColumnSource, capacity: number) {
+  constructor(columns: ColumnSource, capacity: number, sync: Sync) {
     const n = capacity + 1
+    // Threads that read one file in order, each its own part, do not disturb each other.
+    const own = (): Int32Array =>
+      columns.int32('files', n * sync.threads.maxThreads).subarray(sync.me * n, sync.me * n + n)
     this.capacity = capacity
     this.inode = columns.int32('files', n)
     this.mode = columns.int32('files', n)
     this.refs = columns.int32('files', n)
-    this.raNext = columns.int32('files', n)
-    this.raPages = columns.int32('files', n)
+    this.raNext = own()
+    this.raPages = own()
     this.wbErrSeen = columns.int32('files', n)
   }
 
