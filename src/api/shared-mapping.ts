@@ -11,6 +11,8 @@
  * pages). Nobody reaches into it. Instead each part is good for one value of the address space's MM_TABLE_SEQ, which grows before a
  * leaf table is given back.
  *
+ * A value is made a number before the hazard word is set: what is no number runs code of its own then, or throws.
+ *
  * Everything that misses takes the mmap lock and the machine lock, faults if it must, and makes the access before it lets go of them.
  *
  * On processors that reorder loads (base/memory-order) each load has two fences and stores use atomic loads: slower, and as right.
@@ -138,10 +140,11 @@ export class SharedMapping extends Mapping {
   }
 
   override setUint8(offset: number, value: number): void {
+    const number = +value
     let frame = this.aim(offset)
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 1, ACCESS_WRITE)
-    this.u8[frame * (this.pageMask + 1) + (offset & this.pageMask)] = value
+    this.u8[frame * (this.pageMask + 1) + (offset & this.pageMask)] = number
     this.done(locked)
   }
 
@@ -155,10 +158,11 @@ export class SharedMapping extends Mapping {
       this.scatter(offset, 2)
       return
     }
+    const number = +value
     let frame = this.aim(offset)
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 2, ACCESS_WRITE)
-    this.u16[frame * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)] = value
+    this.u16[frame * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)] = number
     this.done(locked)
   }
 
@@ -168,10 +172,11 @@ export class SharedMapping extends Mapping {
       this.scatter(offset, 4)
       return
     }
+    const number = +value
     let frame = this.aim(offset)
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 4, ACCESS_WRITE)
-    this.words[(frame << this.wordShift) + ((offset & this.pageMask) >>> 2)] = value
+    this.words[(frame << this.wordShift) + ((offset & this.pageMask) >>> 2)] = number
     this.done(locked)
   }
 
@@ -186,10 +191,11 @@ export class SharedMapping extends Mapping {
       this.scatter(offset, 8)
       return
     }
+    const number = +value
     let frame = this.aim(offset)
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 8, ACCESS_WRITE)
-    this.f64[(frame << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)] = value
+    this.f64[(frame << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)] = number
     this.done(locked)
   }
 

@@ -133,6 +133,8 @@ export function fillUserShared(
   result: BulkResult
 ): number {
   const { pageSize, u8 } = m.ram
+  // Now, and not while frames are pinned: what is no number runs code of its own.
+  const byte = +value
   result.fault = FAULT_OK
   let page = vpn
   let to = off
@@ -143,7 +145,7 @@ export function fillUserShared(
     if (result.fault !== FAULT_OK) return done
     const n = Math.min(length - done, runPages * pageSize - to)
     const base = runFrame * pageSize + to
-    u8.fill(value, base, base + n)
+    u8.fill(byte, base, base + n)
     page += runPages
     endRun(m, mm, ACCESS_WRITE)
     done += n
