@@ -10,9 +10,9 @@ import { expect, test } from 'vitest'
 
 const build = fileURLToPath(new URL('../../dist/fremap.js', import.meta.url))
 
-const program = `
+const program = (threads: number): string => `
 import { Memory, MAP_NONBLOCK, sys_remap_file_pages } from ${JSON.stringify(build)}
-const memory = new Memory({ size: '8MiB' })
+const memory = new Memory({ size: '8MiB', threads: ${threads} })
 const space = memory.space()
 const map = space.map(memory.shared('4MiB'), { writable: true })
 const mm = space.mm
@@ -50,13 +50,16 @@ result.sum = Number.isInteger(sum)
 console.log(JSON.stringify(result))
 `
 
-test('bytes allocated by an access, a remap and a fault', () => {
+test.each([
+  ['a memory of one thread', 1],
+  ['a memory that threads can share', 4]
+])('bytes allocated by an access, a remap and a fault in %s', (_, threads) => {
   expect(existsSync(build), 'dist/fremap.js is missing: run npm run build first').toBe(true)
   const flags = ['--expose-gc', '--max-semi-space-size=128', '--min-semi-space-size=128', '--input-type=module']
   // A run under coverage would have the child count too, and that allocates.
   const env = { ...process.env }
   delete env.NODE_V8_COVERAGE
-  const output = execFileSync(process.execPath, [...flags, '-e', program], { encoding: 'utf8', env })
+  const output = execFileSync(process.execPath, [...flags, '-e', program(threads)], { encoding: 'utf8', env })
   const { sum, ...bytes } = JSON.parse(output) as Record<string, number>
   expect(sum).toBe(true)
   // A single object each time would be 12 bytes or more; what is left is the compiler's and the counting itself.
