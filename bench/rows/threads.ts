@@ -164,8 +164,15 @@ function hits(context: Context, subject: Subject, bytes: number, threads: number
   return { run, cleanup: () => memory.close() }
 }
 
-/** The longest of many remaps while this thread populates a locked mapping of the same address space. */
-async function remapWait(context: Context, subject: Subject): Promise<Side> {
+const BESIDE_POPULATE = 'beside'
+const ALONE = 'alone'
+
+/** The longest of many remaps, while this thread populates a locked mapping of the same address space, or sleeps. */
+async function remapWait(
+  context: Context,
+  subject: Subject,
+  how: typeof BESIDE_POPULATE | typeof ALONE
+): Promise<Side> {
   needThreads(subject)
   const bytes = context.size(1024 * MIB, 64 * MIB)
   const memory = new subject.Memory({ size: bytes * 1.25 + 64 * MIB, threads: THREADS })
@@ -180,6 +187,7 @@ async function remapWait(context: Context, subject: Subject): Promise<Side> {
   const calls = context.size(200_000, 20_000)
   const spans: [number, number][] = [[0, calls]]
   const run = (): Sample => {
+    if (how === ALONE) return { value: crew.run(REMAP_PAGES, spans).results[0] / 1e6, checksum: 0 }
     const file = memory.shared(bytes)
     crew.begin(REMAP_PAGES, spans)
     const start = performance.now()
@@ -257,10 +265,11 @@ export const threadRows: readonly BenchRow[] = [
   {
     name: 'threads/remap-wait',
     what: 'the longest of 200,000 remaps in one thread while another populates a locked mapping of 1 GiB',
-    against: 'nothing; an uninterrupted populate would make it wait as long as populating takes',
+    against: 'the longest with nobody populating: what the clock, the collector and the scheduler make of a call',
     unit: 'ms',
     sense: 'cost',
     reach: undefined,
-    ours: remapWait
+    ours: (context, subject) => remapWait(context, subject, BESIDE_POPULATE),
+    theirs: (context, subject) => remapWait(context, subject as Subject, ALONE)
   }
 ]

