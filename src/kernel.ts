@@ -35,7 +35,7 @@ import { Rmap } from './rmap/rmap.ts'
 import { GuardedStore } from './store/guard.ts'
 import type { Store, StoreHandle } from './store/store.ts'
 import { SwapArea } from './swap/swap-area.ts'
-import { Sync } from './sync/sync.ts'
+import { DEFAULT_PATIENCE_MS, Sync } from './sync/sync.ts'
 import { MAX_THREADS, NR_SYNC_WORDS, ThreadTable } from './sync/threads.ts'
 import { VmaTable } from './vma/vma-table.ts'
 
@@ -67,6 +67,8 @@ export interface MachineOptions {
   readonly swap?: { readonly store: Store; readonly nrSlots: number }
   /** Threads that may be attached at the same time, this one included: 1 to 64. Default 1: none but this one. */
   readonly threads?: number
+  /** How long a thread waits for another one that shows no sign of life, in milliseconds. Default 20,000. */
+  readonly patienceMs?: number
   /** Events that the trace ring holds, 0 = off. Default 0. */
   readonly traceEntries?: number
   /** The platform's number for this thread (Node: `threadId`), by which its end is told. */
@@ -205,6 +207,7 @@ function planOf(options: MachineOptions): Plan {
     maxInodes: checked('maxInodes', options.maxInodes ?? 1024, 1, 0xfffff),
     maxFiles: checked('maxFiles', options.maxFiles ?? 4096, 1, 0xfffff),
     threads: checked('threads', options.threads ?? 1, 1, MAX_THREADS),
+    patienceMs: checked('patienceMs', options.patienceMs ?? DEFAULT_PATIENCE_MS, 1, 0x7fffffff),
     traceEntries: checked('traceEntries', options.traceEntries ?? 0, 0, 1 << 24),
     readaheadPages: Math.max(1, Math.min(readaheadBytes >>> pageShift, nrFrames >>> 3)),
     nrSlots: options.swap === undefined ? 0 : checked('swap.nrSlots', options.swap.nrSlots, 1, MAX_FRAMES)
@@ -223,6 +226,7 @@ interface Plan {
   readonly maxInodes: number
   readonly maxFiles: number
   readonly threads: number
+  readonly patienceMs: number
   readonly traceEntries: number
   readonly readaheadPages: number
   readonly nrSlots: number
@@ -237,7 +241,7 @@ function build(
 ): Machine {
   const threads = new ThreadTable(arena, plan.threads)
   const syncWords = arena.int32('threads', NR_SYNC_WORDS)
-  const sync = new Sync(syncWords, threads, seat(threads))
+  const sync = new Sync(syncWords, threads, seat(threads), plan.patienceMs)
   const counters = new Vmstat(arena, plan.threads, sync.me)
   const vmstat = counters.mine
   const trace = new Trace(arena, plan.traceEntries)

@@ -39,6 +39,11 @@ export interface MemoryOptions {
   readonly traceEntries?: number
   /** Threads that may be attached at the same time, this one included: 1 to 64. Default 1: `handle` is not to be had then. */
   readonly threads?: number
+  /**
+   * How long a thread waits for another one that shows no sign of life, in milliseconds, before the memory is declared broken
+   * (EOWNERDEAD); ten times as long for one that is in a call of a store. Default 20,000.
+   */
+  readonly patienceMs?: number
   /** The platform's number for this thread (Node: `threadId`). Default: none. */
   readonly thread?: number
 }
@@ -79,6 +84,7 @@ export function machineOptionsOf(options: MemoryOptions): { machineOptions: Mach
   if (options.traceEntries !== undefined) machineOptions.traceEntries = options.traceEntries
   if (options.maxMapCount !== undefined) machineOptions.maxMapCount = options.maxMapCount
   if (options.threads !== undefined) machineOptions.threads = options.threads
+  if (options.patienceMs !== undefined) machineOptions.patienceMs = options.patienceMs
   if (options.thread !== undefined) machineOptions.platformThread = options.thread
   return { machineOptions, sizeBytes }
 }

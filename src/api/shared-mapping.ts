@@ -23,7 +23,7 @@ import { hasTotalStoreOrder } from '../base/memory-order.ts'
 import { MM_SHIFT, MM_TABLE_SEQ } from '../frame/mm-table.ts'
 import { lockEntry } from '../mm/fault.ts'
 import { copyFromUserShared, copyToUserShared, fillUserShared } from '../mm/shared-access.ts'
-import { PTE_READ_HIT, PTE_WRITE, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
+import { PTE_PRESENT, PTE_READ_HIT, PTE_WRITE, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
 import { S_EPOCH, T_HAZARD, T_RETRIES } from '../sync/threads.ts'
 import { scratch } from './accessors.ts'
 import { BorrowedPage } from './borrowed-page.ts'
@@ -34,6 +34,7 @@ import type { AddressSpace } from './space.ts'
 
 const isOrdered = hasTotalStoreOrder()
 const MAX_ROUNDS = 100
+const STORABLE = PTE_PRESENT | PTE_WRITE
 const bulk = { fault: FAULT_OK as number }
 
 export class SharedMapping extends Mapping {
@@ -304,7 +305,8 @@ export class SharedMapping extends Mapping {
         machine.unlockMmRead(mmId)
         second = this.lockFrame(offset + inFirst, 1, ACCESS_WRITE)
         const pte = machine.tables.get(mmId, firstVpn)
-        first = (pte & PTE_WRITE) !== 0 ? pteFrame(pte) : -1
+        // An entry that is not present has other things in these bits.
+        first = (pte & STORABLE) === STORABLE ? pteFrame(pte) : -1
       }
       if (first >= 0) {
         const at = first * (this.pageMask + 1) + (offset & this.pageMask)

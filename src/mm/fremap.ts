@@ -116,9 +116,9 @@ export function remapVector(m: Machine, mm: number, start: number, pgoffs: Int32
     let added = 0
     for (let slot = first; i < stop; i++, slot++) {
       const old = i32[slot]
+      i32[slot] = pgoffToPte(pgoffs[i], pageProt, SOFT)
       if (old === 0) added++
       else if (!pteFile(old)) zapEntry(m, mm, vma, start + i, old)
-      i32[slot] = pgoffToPte(pgoffs[i], pageProt, SOFT)
     }
     tables.noteAdded(first, added)
   }
@@ -146,8 +146,8 @@ function installFilePte(m: Machine, mm: number, vma: number, vpn: number, pgoff:
   const slot = m.tables.ensure(mm, vpn)
   if (slot === 0) return -ENOMEM
   const old = m.ram.i32[slot]
-  if (old !== 0) zapEntry(m, mm, vma, vpn, old)
   m.tables.set(slot, pgoffToPte(pgoff, pageProt, SOFT))
+  if (old !== 0) zapEntry(m, mm, vma, vpn, old)
   return 0
 }
 

@@ -187,8 +187,8 @@ function free(m: Machine, mm: number, vma: number, start: number, end: number): 
     for (; vpn < stop; vpn++, slot++) {
       const pte = ram.i32[slot]
       if (pteSwap(pte)) {
-        zapEntry(m, mm, vma, vpn, pte)
         tables.set(slot, 0)
+        zapEntry(m, mm, vma, vpn, pte)
         continue
       }
       const frame = pteFrame(pte)

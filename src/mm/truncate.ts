@@ -82,8 +82,8 @@ function unmapLinear(
         } else if (cows === KEEP_COWS) continue
       } else if (cows === KEEP_COWS) continue
       const left = remembered(m, vma, vpn, pte)
-      zapEntry(m, mm, vma, vpn, pte)
       tables.set(slot, left)
+      zapEntry(m, mm, vma, vpn, pte)
     }
     tables.releaseIfEmpty(table)
     if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)

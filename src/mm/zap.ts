@@ -2,7 +2,7 @@
  * Taking entries away (Linux: zap_pte_range, and zap_pte of fremap.c).
  *
  *  zapRange        every entry of part of a vma, in one of two ways
- *  zapEntry        one entry; the caller writes what comes in its place
+ *  zapEntry        one entry; the caller has written what comes in its place
  *  dropSwapEntry   one hold on a swap slot
  *
  * Lock: mmap lock for writing (munmap), for reading (DONTNEED), or i_mmap lock (truncate).
@@ -30,7 +30,10 @@ export const ZAP_FORGET = 0 as const
 /** What an address shows remains: a page off its linear place leaves a file entry, file entries stay (DONTNEED). */
 export const ZAP_REMEMBER = 1 as const
 
-/** Undoes a present, migration or swap entry: page, reverse map, counters. Does not write the slot. File entries need nothing. */
+/**
+ * Undoes a present, migration or swap entry that stood in a slot: page, reverse map, counters. File entries need nothing. The caller
+ * has written what comes in its place: this may free the frame, and no thread may find it in the entry from then on.
+ */
 export function zapEntry(m: Machine, mm: number, vma: number, vpn: number, pte: number): void {
   if (pteMaps(pte)) {
     const frame = pteMappedFrame(pte)
@@ -91,8 +94,8 @@ export function zapRange(
       if (pte === 0) continue
       const left = mode === ZAP_FORGET ? 0 : remembered(m, vma, vpn, pte)
       if (left === pte) continue
-      zapEntry(m, mm, vma, vpn, pte)
       tables.set(slot, left)
+      zapEntry(m, mm, vma, vpn, pte)
     }
     tables.releaseIfEmpty(first)
     if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)

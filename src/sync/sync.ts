@@ -59,7 +59,7 @@ const STARVING_AFTER = 1
 const SLICE_MS = 50
 /** How long a thread that may not sleep spins before it gives up with -EAGAIN. */
 const SPIN_LIMIT_MS = 20
-const DEFAULT_PATIENCE_MS = 20_000
+export const DEFAULT_PATIENCE_MS = 20_000 as const
 
 export class Sync {
   /** False on a machine of one thread: nothing below is called then. */
@@ -72,17 +72,19 @@ export class Sync {
   readonly row: number
   /** False where sleeping is forbidden (a browser's main thread). */
   readonly maySleep: boolean
-  patienceMs: number = DEFAULT_PATIENCE_MS
+  /** How long a thread without a sign of life is waited for. */
+  readonly patienceMs: number
   readonly #t: Int32Array
   readonly #owner: number
   readonly #lockVigil: Vigil
   readonly #waitVigil: Vigil
 
-  constructor(words: Int32Array, threads: ThreadTable, me: number) {
+  constructor(words: Int32Array, threads: ThreadTable, me: number, patienceMs: number) {
     this.isShared = threads.maxThreads > 1
     this.words = words
     this.threads = threads
     this.me = me
+    this.patienceMs = patienceMs
     this.row = me << THREAD_SHIFT
     this.maySleep = this.isShared && canSleep(words)
     this.#t = threads.w

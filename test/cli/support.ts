@@ -1,20 +1,17 @@
 /**
  * The command line as users get it: `dist/cli.js` as a process of its own, on real files in a folder that is removed.
  *
- * `useBuiltCli` builds first if `dist` is missing or older than the sources (after `npm ci` it is neither).
+ * `useBuiltCli` builds first if need be (test/support/built.ts).
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeAll, beforeEach } from 'vitest'
+import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
 
-const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const CLI = join(ROOT, 'dist/cli.js')
-const LOCK = join(ROOT, 'node_modules/.fremap-build')
-const BUILD_LIMIT_MS = 120_000
 
 export const PAGE = 4096
 
@@ -125,39 +122,4 @@ export async function until<T>(found: () => T | undefined, limitMs = 10_000): Pr
     if (Date.now() > end) throw new Error('it did not happen in time')
     await sleep(5)
   }
-}
-
-async function ensureBuilt(): Promise<void> {
-  if (isBuilt()) return
-  // Test files run at the same time: one of them builds.
-  for (const end = Date.now() + BUILD_LIMIT_MS; ; ) {
-    try {
-      mkdirSync(LOCK)
-      break
-    } catch {
-      if (Date.now() > end) throw new Error(`${LOCK} is in the way: remove it`)
-      await sleep(200)
-    }
-  }
-  try {
-    if (isBuilt()) return
-    execFileSync('npm', ['run', '-s', 'build'], { cwd: ROOT, stdio: 'pipe', shell: process.platform === 'win32' })
-  } catch (error) {
-    const output = (error as { stdout?: Buffer }).stdout?.toString() ?? ''
-    throw new Error(`npm run build failed, so there is no command line to test:\n${output}`)
-  } finally {
-    rmSync(LOCK, { recursive: true, force: true })
-  }
-}
-
-/** Whether the built command line is there and newer than all that it is made of. */
-function isBuilt(): boolean {
-  const built = mtimeMs(CLI)
-  return ['src', 'cli', 'guest'].every(tree =>
-    readdirSync(join(ROOT, tree), { recursive: true }).every(path => mtimeMs(join(ROOT, tree, String(path))) <= built)
-  )
-}
-
-function mtimeMs(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
 }

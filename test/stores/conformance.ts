@@ -21,6 +21,8 @@ export interface AnySubject {
   open?(): Opened
   /** Whether `punch` works or gives -EOPNOTSUPP. */
   readonly punch: 'works' | 'unsupported'
+  /** True for a store that cannot be longer than the memory it lies in. */
+  readonly isSmall?: boolean
   /** A new read-only store that holds `contents`. */
   openReadOnly?(contents: Uint8Array): Opened
   /** One more store over the bytes of `store`, which stays open. */
@@ -58,6 +60,7 @@ export function laterStoreConformance(name: string, subject: AnySubject): void {
 function anyStoreConformance(name: string, subject: AnySubject, buffers: Buffers): void {
   const [make] = buffers
   const readOnly = subject.open === undefined
+  const isSmall = subject.isSmall === true
   const opened: AnyStore[] = []
   const track = async (store: Opened): Promise<AnyStore> => {
     opened.push(await store)
@@ -147,7 +150,7 @@ function anyStoreConformance(name: string, subject: AnySubject, buffers: Buffers
         expect(await store.size()).toBe(0)
       })
 
-      test('positions go past 4 GiB, and cost only what is written', async () => {
+      test.skipIf(isSmall)('positions go past 4 GiB, and cost only what is written', async () => {
         const store = await open()
         const far = [2 ** 31 - 2, 2 ** 32 - 2, 5 * GIB + 123]
         for (const position of far) await writeAny(store, position, bytes(1, 2, 3, 4))
@@ -200,7 +203,7 @@ function anyStoreConformance(name: string, subject: AnySubject, buffers: Buffers
         }
       })
 
-      test('it extends with zeros, past 4 GiB as well', async () => {
+      test.skipIf(isSmall)('it extends with zeros, past 4 GiB as well', async () => {
         const store = await open()
         await writeAny(store, 0, bytes(1, 2, 3))
         expect(await store.truncate(6 * GIB)).toBe(0)

@@ -1,0 +1,64 @@
+/**
+ * A store whose calls can be held: each waits at its gate until that is opened. The gates are words of shared memory, so that one
+ * thread holds and releases the calls of all others. Plain JavaScript, for workers.
+ *
+ * For each kind of call: how many are held there now, how many there were, whether new ones are held, from which file byte on
+ * (-1: wherever), and an errno that they fail with instead.
+ */
+export const CALLS = ['read', 'write', 'flush', 'truncate', 'punch']
+const WORDS = 8
+export const G_CLOSED = 0
+export const G_HELD = 1
+export const G_CALLS = 2
+export const G_POSITION = 3
+export const G_ERRNO = 4
+
+export function newGates() {
+  const gates = new Int32Array(new SharedArrayBuffer(CALLS.length * WORDS * 4))
+  for (const call of CALLS) gates[gateAt(call, G_POSITION)] = -1
+  return gates
+}
+
+export function gateAt(call, word) {
+  const index = CALLS.indexOf(call)
+  if (index < 0) throw new TypeError(`${call} has no gate`)
+  return index * WORDS + word
+}
+
+/** Passes a gate, waiting while it is closed. → 0, or the -errno that the call is to fail with. */
+function pass(gates, call, position, length) {
+  const closed = gateAt(call, G_CLOSED)
+  const from = gates[gateAt(call, G_POSITION)]
+  Atomics.add(gates, gateAt(call, G_CALLS), 1)
+  const isMeant = from < 0 || (from >= position && from < position + length)
+  if (isMeant && Atomics.load(gates, closed) !== 0) {
+    Atomics.add(gates, gateAt(call, G_HELD), 1)
+    while (Atomics.load(gates, closed) !== 0) Atomics.wait(gates, closed, 1)
+    Atomics.sub(gates, gateAt(call, G_HELD), 1)
+  }
+  return isMeant ? -Atomics.load(gates, gateAt(call, G_ERRNO)) : 0
+}
+
+export function gatedStore(inner, gates) {
+  return {
+    name: inner.name,
+    identity: inner.identity,
+    readOnly: inner.readOnly,
+    durable: inner.durable,
+    handle: { kind: 'gated', name: inner.name, readOnly: inner.readOnly },
+    size: () => inner.size(),
+    read: (position, buffer, offset, length) =>
+      pass(gates, 'read', position, length) || inner.read(position, buffer, offset, length),
+    write: (position, buffer, offset, length) =>
+      pass(gates, 'write', position, length) || inner.write(position, buffer, offset, length),
+    flush: () => pass(gates, 'flush', 0, 0) || inner.flush(),
+    truncate: size => pass(gates, 'truncate', size, 1) || inner.truncate(size),
+    punch: (position, length) => pass(gates, 'punch', position, length) || inner.punch(position, length),
+    close: () => inner.close()
+  }
+}
+
+/** Opens gated stores over what `inner` opens. */
+export function gatedStores(inner, gates) {
+  return { kind: 'gated', open: handle => gatedStore(inner.open({ ...handle, kind: inner.kind }), gates) }
+}

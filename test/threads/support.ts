@@ -1,0 +1,319 @@
+/**
+ * Threads for tests: a memory of the built bundle, and workers that attach to it and do what the test says.
+ *
+ *     const threads = useThreads()                 once a test file
+ *     const rig = await threads({ workers: 2 })    a memory, a gated file of marked pages mapped once, and two workers
+ *     rig.hold('read')                             calls of the file's store wait from here on ...
+ *     const load = rig.workers[0].load(rig.map, 0)
+ *     await rig.held('read')                       ... until this one has come,
+ *     rig.release('read')                          and go on
+ *
+ * So orders are forced, and every step is awaited: `held` for a call at its gate, `waiting` for a thread that sleeps until another one
+ * lets go of a lock or a page. Page i of the file begins with the 32-bit word i + 1.
+ *
+ * After each test the workers are ended, the machine is checked, and all frames must have come back.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { pathToFileURL } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import { afterEach, beforeAll, expect } from 'vitest'
+import type * as Fremap from '../../src/index.ts'
+import { T_WAITS } from '../../src/sync/threads.ts'
+import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
+import { G_CALLS, G_CLOSED, G_ERRNO, G_HELD, G_POSITION, gateAt, gatedStore, newGates } from './gate.mjs'
+
+export const PAGE = 4096
+const FRAME_BYTES = PAGE + 44
+const LIMIT_MS = 20_000
+
+export type Call = 'read' | 'write' | 'flush' | 'truncate' | 'punch'
+
+export interface ThreadOptions {
+  readonly workers?: number
+  /** Page frames. Default 256. */
+  readonly frames?: number
+  /** Pages of the file. Default 64. */
+  readonly pages?: number
+  /** Slots of a swap area in shared memory, behind the gates too. Default 0. */
+  readonly swapSlots?: number
+  /** Whether the main thread is told when a worker ends. Default true. */
+  readonly isWatched?: boolean
+  readonly patienceMs?: number
+  readonly readahead?: number
+  readonly faultAroundPages?: number
+}
+
+/** An error that a worker's operation ended in. */
+export interface WorkerError extends Error {
+  readonly code?: string
+  readonly errno?: number
+  readonly syscall?: string
+}
+
+interface Pending {
+  readonly resolve: (value: never) => void
+  readonly reject: (error: Error) => void
+}
+
+export class ThreadWorker {
+  readonly worker: Worker
+  /** Resolves with the exit code. */
+  readonly ended: Promise<number>
+  /** Row in the thread table. */
+  row = -1
+  /** Things of the rig in this thread. */
+  map = -1
+  file = -1
+  space = -1
+  readonly memory = 0
+  readonly #pending = new Map<number, Pending>()
+  #nextId = 1
+  #failure: Error | undefined
+
+  constructor(worker: Worker) {
+    this.worker = worker
+    worker.on('message', ({ id, value, error }: { id: number; value: never; error?: WorkerError }) => {
+      const pending = this.#pending.get(id)
+      this.#pending.delete(id)
+      if (error === undefined) pending?.resolve(value)
+      else pending?.reject(Object.assign(new Error(error.message), error))
+    })
+    worker.on('error', error => {
+      this.#failure = error as Error
+    })
+    this.ended = new Promise(resolve => {
+      worker.once('exit', code => {
+        for (const { reject } of this.#pending.values())
+          reject(this.#failure ?? new Error(`the worker ended (${code})`))
+        resolve(code)
+      })
+    })
+  }
+
+  /** Resolves when the worker has attached. */
+  async attached(): Promise<void> {
+    this.row = await this.#expect<number>(0)
+  }
+
+  do<T = unknown>(op: string, ...args: unknown[]): Promise<T> {
+    const id = this.#nextId++
+    const result = this.#expect<T>(id)
+    this.worker.postMessage({ id, op, args })
+    return result
+  }
+
+  /** A call of the everyday API on one of this worker's things: `call(w.map, 'remap', { ... })`. */
+  call<T = unknown>(thing: number, method: string, ...args: unknown[]): Promise<T> {
+    return this.do<T>('call', thing, method, ...args)
+  }
+
+  /** The word at the beginning of a page of the map. */
+  load(page: number, offset = 0): Promise<number> {
+    return this.call<number>(this.map, 'getUint32', page * PAGE + offset)
+  }
+
+  store(page: number, value: number, offset = 0): Promise<void> {
+    return this.call<void>(this.map, 'setUint32', page * PAGE + offset, value)
+  }
+
+  /** Ends the thread, wherever it is. */
+  async terminate(): Promise<void> {
+    await this.worker.terminate()
+    await this.ended
+  }
+
+  #expect<T>(id: number): Promise<T> {
+    const result = new Promise<T>((resolve, reject) => {
+      this.#pending.set(id, { resolve: resolve as (value: never) => void, reject })
+    })
+    // A test may look at it late, or never.
+    result.catch(() => {})
+    return result
+  }
+}
+
+export class ThreadRig {
+  readonly fremap: typeof Fremap
+  readonly memory: Fremap.Memory
+  readonly file: Fremap.MappedFile
+  readonly space: Fremap.AddressSpace
+  /** A window over the whole file, writable and shared, for the main thread; workers have one in `map`. */
+  readonly map: Fremap.Mapping
+  readonly workers: ThreadWorker[] = []
+  /** For loops: what they are told and what they tell. */
+  readonly words: Int32Array = new Int32Array(new SharedArrayBuffer(1024))
+  /** The file's bytes, past all caches. */
+  readonly stored: Fremap.Store
+  readonly gates: Int32Array = newGates()
+  readonly #options: ThreadOptions
+  readonly #buffers: Record<string, SharedArrayBuffer>
+  readonly #freeAtStart: number
+
+  constructor(fremap: typeof Fremap, options: ThreadOptions) {
+    const { frames = 256, pages = 64, workers = 1, swapSlots = 0, patienceMs } = options
+    this.fremap = fremap
+    this.#options = options
+    const data = fremap.sharedStoreBuffer(pages * PAGE * 4)
+    this.#buffers = { data, swap: fremap.sharedStoreBuffer(swapSlots * PAGE) }
+    this.stored = fremap.sharedStore(data, { name: 'data', sizeBytes: pages * PAGE })
+    for (let page = 0; page < pages; page++) this.putStored(page, page + 1)
+    const swap = gatedStore(fremap.sharedStore(this.#buffers.swap, { name: 'swap' }), this.gates)
+    this.memory = new fremap.Memory({
+      size: frames * FRAME_BYTES,
+      threads: workers + 2,
+      readahead: options.readahead ?? 0,
+      faultAroundPages: options.faultAroundPages ?? 1,
+      debug: true,
+      ...(patienceMs === undefined ? {} : { patienceMs }),
+      ...(swapSlots === 0 ? {} : { swap: { store: swap, size: swapSlots * PAGE } })
+    })
+    this.#freeAtStart = this.memory.stats().freeFrames
+    this.file = this.memory.open(gatedStore(fremap.sharedStore(data, { name: 'data' }), this.gates))
+    this.space = this.memory.space()
+    this.map = this.space.map(this.file, { writable: true })
+  }
+
+  /** Starts one more worker, with the rig's things adopted. */
+  async start(): Promise<ThreadWorker> {
+    const { isWatched = true } = this.#options
+    const workerData = {
+      dist: pathToFileURL(`${ROOT}dist/fremap.js`).href,
+      handle: this.memory.handle,
+      gates: this.gates,
+      buffers: this.#buffers,
+      words: this.words
+    }
+    const worker = new ThreadWorker(new Worker(new URL('./worker.mjs', import.meta.url), { workerData }))
+    this.workers.push(worker)
+    if (isWatched) this.memory.watch(worker.worker)
+    await worker.attached()
+    worker.space = await worker.do('adopt', this.space.handle)
+    worker.file = await worker.do('adopt', this.file.handle)
+    worker.map = await worker.do('adopt', this.map.handle)
+    return worker
+  }
+
+  /** The word at the beginning of a page in the store itself. */
+  storedWord(page: number, offset = 0): number {
+    const bytes = new Uint8Array(4)
+    this.stored.read(page * PAGE + offset, bytes, 0, 4)
+    return new DataView(bytes.buffer).getUint32(0, true)
+  }
+
+  putStored(page: number, word: number): void {
+    const bytes = new Uint8Array(4)
+    new DataView(bytes.buffer).setUint32(0, word, true)
+    this.stored.write(page * PAGE, bytes, 0, 4)
+  }
+
+  /** Calls of this kind wait from now on; with a page, those that touch its first byte. */
+  hold(call: Call, page = -1): void {
+    this.gates[gateAt(call, G_POSITION)] = page < 0 ? -1 : page * PAGE
+    Atomics.store(this.gates, gateAt(call, G_CLOSED), 1)
+  }
+
+  release(call: Call): void {
+    Atomics.store(this.gates, gateAt(call, G_CLOSED), 0)
+    Atomics.notify(this.gates, gateAt(call, G_CLOSED))
+  }
+
+  /** Calls fail with this errno from now on; 0 to have them work. */
+  fail(call: Call, errno: number): void {
+    Atomics.store(this.gates, gateAt(call, G_ERRNO), errno)
+  }
+
+  /** How many calls of this kind there were. */
+  calls(call: Call): number {
+    return this.gates[gateAt(call, G_CALLS)]
+  }
+
+  /** Resolves when so many calls are held at the gate. */
+  async held(call: Call, count = 1): Promise<void> {
+    await until(() => Atomics.load(this.gates, gateAt(call, G_HELD)) >= count, `${count} held in ${call}`)
+  }
+
+  /** How often a thread has gone to sleep for a lock or a page. */
+  waits(worker: ThreadWorker): number {
+    return Atomics.load(this.memory.machine.sync.threads.w, this.memory.machine.sync.threads.at(worker.row, T_WAITS))
+  }
+
+  /** Runs an operation and resolves once its thread sleeps for a lock or a page; the result is a promise within an array. */
+  async waiting<T>(worker: ThreadWorker, run: () => Promise<T>): Promise<[Promise<T>]> {
+    const before = this.waits(worker)
+    const result = run()
+    let isOver = false
+    const note = () => {
+      isOver = true
+    }
+    result.then(note, note)
+    await until(() => isOver || this.waits(worker) > before, 'a thread to wait')
+    expect(isOver, 'the operation ended without having to wait').toBe(false)
+    return [result]
+  }
+
+  /** Resolves when a word of `words` holds. */
+  async word(at: number, holds: (value: number) => boolean): Promise<void> {
+    await until(() => holds(Atomics.load(this.words, at)), `word ${at}`)
+  }
+
+  setWord(at: number, value: number): void {
+    Atomics.store(this.words, at, value)
+    Atomics.notify(this.words, at)
+  }
+
+  /** Ends all workers and the memory, and expects everything to have come back. */
+  async finish(): Promise<void> {
+    for (const call of ['read', 'write', 'flush', 'truncate', 'punch'] as const) {
+      this.fail(call, 0)
+      this.release(call)
+    }
+    this.words.fill(1, 0, 1)
+    for (const { worker, ended } of this.workers) {
+      void worker.terminate()
+      await ended
+    }
+    const { machine } = this.memory
+    if (machine.sync.broken !== 0) return
+    expect(this.memory.check()).toEqual([])
+    for (let mm = 1; mm <= machine.mms.maxMms; mm++) {
+      if (machine.mms.isAlive(mm)) this.fremap.sys_exit(new this.fremap.Mm(machine, mm))
+    }
+    for (let fd = 0; fd < machine.fds.length; fd++) if (machine.fds[fd] !== 0) this.fremap.sys_close(machine, fd)
+    expect(this.memory.check()).toEqual([])
+    expect(this.#freeAtStart - this.memory.stats().freeFrames, 'frames that did not come back').toBe(0)
+    this.memory.close()
+  }
+}
+
+/** Call at the top of a test file. → `threads(options)`, which makes a memory and workers for one test. */
+export function useThreads(): (options?: ThreadOptions) => Promise<ThreadRig> {
+  const rigs: ThreadRig[] = []
+  beforeAll(ensureBuilt, BUILD_LIMIT_MS)
+  afterEach(async () => {
+    for (const rig of rigs.splice(0)) await rig.finish()
+  })
+  return async (options = {}) => {
+    const fremap = (await import(/* @vite-ignore */ pathToFileURL(`${ROOT}dist/fremap.js`).href)) as typeof Fremap
+    const rig = new ThreadRig(fremap, options)
+    rigs.push(rig)
+    for (let i = 0; i < (options.workers ?? 1); i++) await rig.start()
+    return rig
+  }
+}
+
+/** Resolves once `holds`. */
+export async function until(holds: () => boolean, what: string): Promise<void> {
+  for (const end = Date.now() + LIMIT_MS; !holds(); await sleep(1)) {
+    if (Date.now() > end) throw new Error(`waited too long for ${what}`)
+  }
+}
+
+/** The error that an operation ends in. */
+export async function errorOf(result: Promise<unknown>): Promise<WorkerError> {
+  try {
+    await result
+  } catch (error) {
+    return error as WorkerError
+  }
+  throw new Error('it succeeded')
+}

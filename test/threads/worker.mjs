@@ -1,0 +1,58 @@
+/**
+ * A thread of a test: attaches to the memory of workerData and does what it is told, by messages `{ id, op, args }`, each answered by
+ * `{ id, value }` or `{ id, error }`. Things that calls make (mappings, borrowed pages) stay here under numbers.
+ *
+ * `call` reaches every call of the everyday API; the other operations are loops, which run until a word of `words` says stop.
+ */
+import { parentPort, threadId, workerData } from 'node:worker_threads'
+import { gatedStores } from './gate.mjs'
+import { loops } from './loops.mjs'
+
+const { dist, handle, gates, buffers, words } = workerData
+const fremap = await import(dist)
+const opener = fremap.sharedStores(buffers)
+const memory = fremap.Memory.attach(handle, {
+  stores: [opener, gatedStores(opener, gates)],
+  thread: threadId
+})
+const things = [memory]
+
+const ops = {
+  /** What another thread's handle names. → its number here. */
+  adopt: other => things.push(memory.adopt(other)) - 1,
+  /** A call of thing `n`. Things that it makes are kept; bytes that it fills are the result. */
+  call(n, method, ...args) {
+    const value = things[n][method](...args.map(arg => (arg?.thing === undefined ? arg : things[arg.thing])))
+    if (value !== null && typeof value === 'object' && !ArrayBuffer.isView(value)) return things.push(value) - 1
+    return ArrayBuffer.isView(value) ? value.slice() : value
+  },
+  /** Bytes that a call of thing `n` fills. */
+  bytes(n, method, length, ...args) {
+    const target = new Uint8Array(length)
+    things[n][method](target, ...args)
+    return target
+  },
+  property: (n, name) => things[n][name],
+  /** Stores to a borrowed page. */
+  poke(n, at, value) {
+    things[n].bytes[at] = value
+  },
+  peek: (n, at) => things[n].bytes[at],
+  loop: (name, n, ...args) => loops[name]({ thing: things[n], things, words, fremap }, ...args),
+  exit: code => process.exit(code),
+  throwUncaught(message) {
+    setImmediate(() => {
+      throw new Error(message)
+    })
+  }
+}
+
+parentPort.on('message', ({ id, op, args }) => {
+  try {
+    parentPort.postMessage({ id, value: ops[op](...args) })
+  } catch (error) {
+    const { name, code, errno, syscall, message, stack } = error
+    parentPort.postMessage({ id, error: { name, code, errno, syscall, message, stack } })
+  }
+})
+parentPort.postMessage({ id: 0, value: memory.machine.sync.me })
