@@ -78,7 +78,7 @@ class World {
   readonly memory: Memory
   readonly file: MappedFile
   readonly map: Mapping
-  readonly table: ShadowTable
+  table: ShadowTable
   readonly path: string
   readonly control = new Int32Array(new SharedArrayBuffer(8))
   readonly freeAtStart: number
@@ -96,14 +96,14 @@ class World {
     this.table = new ShadowTable(this.map, this.place.table)
   }
 
-  thread(options: { watched?: boolean; patienceMs?: number } = {}): Thread {
-    const { watched = true, patienceMs } = options
+  thread(options: { watched?: boolean; patienceMs?: number; table?: boolean } = {}): Thread {
+    const { watched = true, patienceMs, table = true } = options
     const worker = new Worker(WORKER, {
       workerData: {
         modules,
         memory: this.memory.handle,
         mapping: this.map.handle,
-        table: this.table.handle,
+        table: table ? this.table.handle : undefined,
         wasm: this.place.memory,
         binary,
         control: this.control,
@@ -194,7 +194,7 @@ test(`a file 100 times the budget, two guests, a third thread that takes pages a
     }
   }
   w.map.remapPages(0, shown.subarray(0, 2 * lanePages))
-  const disturber = w.thread()
+  const disturber = w.thread({ table: false })
   const guests = [w.thread(), w.thread()]
   const disturbed = disturber.do('disturb', { seed, shown: [...shown], own, tail, spare: 2 * lanePages - 1 })
   await w.ready(1)
@@ -276,6 +276,21 @@ test('what another thread changed is what a guest sees from then on', async () =
   w.map.unmap()
   expect(w.table.nrPresent).toBe(0)
   await expect(guest.call('sum', 0, PAGE)).rejects.toMatchObject({ code: 'SIGSEGV' })
+})
+
+test('a thread that never heard of the table tells it all the same', async () => {
+  const w = world(sample(8))
+  w.table.close()
+  const stranger = w.thread({ table: false })
+  // It looks whom to tell: nobody.
+  await stranger.do('remap', { at: 0, page: 4 })
+  w.table = new ShadowTable(w.map, w.place.table)
+  const guest = w.thread()
+  const part = (page: number): bigint => sumOf(sample(8).subarray(page * PAGE, (page + 1) * PAGE))
+  expect(await guest.call('sum', 0, PAGE)).toBe(part(4))
+  await stranger.do('remap', { at: 0, page: 5 })
+  expect(w.table.nrCleared).toBe(1)
+  expect(await guest.call('sum', 0, PAGE)).toBe(part(5))
 })
 
 test('a window that grows and moves in one thread takes the guests of all with it', async () => {

@@ -1,7 +1,7 @@
 /**
  * A thread that attaches to a memory: runs the guest of guest/ and serves its faults, or disturbs those that do.
  *
- * workerData: `modules` (src/index and src/stores/node-file as JavaScript), `memory`, `mapping`, `table` (handles), `wasm`
+ * workerData: `modules` (src/index and src/stores/node-file as JavaScript), `memory`, `mapping`, `table` (handles, the last one only for a thread with a guest), `wasm`
  * (the memory), `binary`, `control` (int32 words: STOP ends `disturb`, READY tells that a command has begun), `thread` and
  * `patienceMs` if it is to be another. Messages in: one command with its arguments; out: `{ result }` or `{ error, code }`.
  */
@@ -16,8 +16,9 @@ const PAGE = 4096
 const memory = Memory.attach(memoryHandle, { stores: [nodeFiles], thread: threadId })
 if (patienceMs !== undefined) memory.machine.sync.patienceMs = patienceMs
 const map = memory.adopt(mapping)
-const table = ShadowTable.adopt(map, tableHandle)
-const guest = table.guest()
+/** Without one this thread knows nothing of a guest. */
+const table = tableHandle === undefined ? undefined : ShadowTable.adopt(map, tableHandle)
+const guest = table?.guest()
 const { exports } = new WebAssembly.Instance(new WebAssembly.Module(binary), {
   env: { memory: wasm },
   host: { fault: (page, access) => table.fault(page, access), passed: () => guest.passed() }
