@@ -37,19 +37,19 @@
  * In a machine of one thread the same runs without the locks. There the guest runs only while the machine does not, so a
  * cleared word is never in use; between two calls of the host the guest may keep what it translated.
  */
-import { EPERM, ESRCH } from '../abi/errno.ts'
+import { ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
 import type { Machine } from '../mm/machine.ts'
 import { lockEntry } from '../mm/shared-access.ts'
 import { NR_GUEST_WORDS } from '../mmu/guests.ts'
 import { MMU_SHADOW } from '../mmu/kinds.ts'
-import { ShadowGuest } from '../mmu/shadow-guest.ts'
+import type { ShadowGuest } from '../mmu/shadow-guest.ts'
 import { SHADOW_WRITE, ShadowMmu } from '../mmu/shadow-mmu.ts'
 import { PTE_PRESENT, PTE_READ, PTE_WRITE } from '../pgtable/pte.ts'
-import { T_GUEST } from '../sync/threads.ts'
 import { sys_mmu_kind_register, sys_mmu_kind_unregister } from '../syscall/process.ts'
 import { faultError, orThrow, systemError } from './errors.ts'
 import type { Mapping } from './mapping.ts'
+import { clearPlace, guestOf, unknownGuest } from './mmu-place.ts'
 
 export { SHADOW_READ, SHADOW_WRITE } from '../mmu/shadow-mmu.ts'
 
@@ -107,15 +107,7 @@ export class ShadowTable {
     if (!(mmu instanceof ShadowMmu)) throw systemError(-ESRCH, 'adopt', undefined, 'the shadow table was closed')
     this.#mmu = mmu
     this.nrEntries = mmu.nrEntries
-    const { sync } = this.#machine
-    const at = sync.threads.at(sync.me, T_GUEST)
-    const header = { buffer: mmu.words.buffer, byteOffset: mmu.words.byteOffset }
-    this.#guest = new ShadowGuest(header, 0, {
-      words: sync.threads.w,
-      at,
-      inside: this.#id,
-      check: () => orThrow(-sync.broken, 'guest')
-    })
+    this.#guest = guestOf(this.#machine, this.#id, mmu.words)
   }
 
   /** The table that another thread sent the handle of, over this thread's object for the same mapping. Throws ESRCH when it was closed. */
@@ -168,8 +160,7 @@ export class ShadowTable {
   fault(page: number, access: number): void {
     if (this.#guest.isInside) this.#guest.outside(() => this.#serve(page, access))
     else if (!this.#machine.sync.isShared || this.#mmu.hasAdmitted) this.#serve(page, access)
-    else
-      throw systemError(-EPERM, 'access', undefined, 'other threads must know of the guest: call it by guest().run()')
+    else throw unknownGuest()
   }
 
   /** Makes the entry of a page allow an access. → FAULT_OK, or the fault code. Not from inside the guest. */
@@ -261,15 +252,7 @@ export class ShadowTable {
 function register(map: Mapping, { byteOffset, nrEntries }: ShadowPlace): number {
   const { ram } = map.machine
   if (!Number.isSafeInteger(nrEntries) || nrEntries < 1) throw new RangeError(`${nrEntries} entries are no table`)
-  const end = byteOffset + ShadowTable.bytesFor(nrEntries)
-  const ramEnd = ram.byteOffset + ram.nrFrames * ram.pageSize
-  if (ramEnd > 2 ** 32) throw new RangeError('the frames must lie below 4 GiB in the guest’s memory')
-  if (byteOffset < ramEnd && end > ram.byteOffset) {
-    throw new RangeError(`the table at bytes ${byteOffset} to ${end} lies among the frames`)
-  }
-  const words = new Int32Array(ram.buffer, byteOffset, NR_GUEST_WORDS + nrEntries)
-  // Fresh memory is zero, and stays untouched so.
-  for (let i = 0; i < words.length; i++) if (words[i] !== 0) words[i] = 0
-  const own = [byteOffset / 4, nrEntries, map.address / ram.pageSize, Math.min(map.pageCount, nrEntries)]
+  const first = clearPlace(ram, byteOffset, ShadowTable.bytesFor(nrEntries))
+  const own = [first, nrEntries, map.address / ram.pageSize, Math.min(map.pageCount, nrEntries)]
   return orThrow(sys_mmu_kind_register(map.space.mm, MMU_SHADOW, -1, own), 'mmu_notifier_register')
 }

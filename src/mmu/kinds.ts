@@ -9,9 +9,11 @@ import type { Ram } from '../frame/ram.ts'
 import type { NotifierKind } from '../notify/notifier.ts'
 import type { Sync } from '../sync/sync.ts'
 import { ShadowMmu } from './shadow-mmu.ts'
+import { TlbMmu } from './tlb-mmu.ts'
 
 export const MMU_SHADOW = 1 as const
+export const MMU_TLB = 2 as const
 
 export function mmuKinds(ram: Ram, sync: Sync): readonly (NotifierKind | undefined)[] {
-  return [undefined, row => new ShadowMmu(ram, sync, row)]
+  return [undefined, row => new ShadowMmu(ram, sync, row), row => new TlbMmu(ram, sync, row)]
 }

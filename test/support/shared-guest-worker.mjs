@@ -1,5 +1,6 @@
 /**
- * A thread that attaches to a memory: runs the guest of guest/ and serves its faults, or disturbs those that do.
+ * A thread that attaches to a memory: runs the guest of guest/ and serves its faults, works through a TLB,
+ * or disturbs those that do.
  *
  * workerData: `modules` (src/index and src/stores/node-file as JavaScript), `memory`, `mapping`, `table` (handles, the last one only for a thread with a guest), `wasm`
  * (the memory), `binary`, `control` (int32 words: STOP ends `disturb`, READY tells that a command has begun), `thread` and
@@ -8,7 +9,7 @@
 import { parentPort, threadId, workerData } from 'node:worker_threads'
 
 const { modules, memory: memoryHandle, mapping, table: tableHandle, wasm, binary, control, patienceMs } = workerData
-const { Memory, ShadowTable } = await import(modules.index)
+const { Memory, SHADOW_READ, SHADOW_WRITE, ShadowTable, Tlb } = await import(modules.index)
 const { nodeFiles } = await import(modules.nodeFile)
 const [STOP, READY] = [0, 1]
 const PAGE = 4096
@@ -55,8 +56,19 @@ const commands = {
     ready()
     map.remap(options)
   },
+  count,
   truncate: ({ size }) => map.file.truncate(size),
   disturb
+}
+
+function randomFrom(seed) {
+  let state = seed | 1
+  return n => {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return (state >>> 0) % n
+  }
 }
 
 /**
@@ -64,13 +76,7 @@ const commands = {
  * `shown` is the file page of each window page, `own` and `tail` are [first, count] in window pages; the file ends with `tail`.
  */
 function disturb({ seed, shown, own, tail, spare }) {
-  let state = seed | 1
-  const below = n => {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>> 0) % n
-  }
+  const below = randomFrom(seed)
   const [first, count] = own
   const counts = { steps: 0, remaps: 0, shrinks: 0, truncates: 0 }
   /** The second word of each file page of the own lane. */
@@ -122,6 +128,32 @@ function disturb({ seed, shown, own, tail, spare }) {
     }
   }
   return counts
+}
+
+/**
+ * Counts up the second words of random pages [first, first + pages) of the window, for `steps` steps at least and until STOP, through
+ * a TLB at byte `at` of the memory. Knows them all. This thread ends at step `endsAt`. → `counts`, and what the TLB counted.
+ */
+function count({ seed, first, pages, at, nrEntries, steps, endsAt }) {
+  const below = randomFrom(seed)
+  const words = new Int32Array(wasm.buffer)
+  const tlb = new Tlb(map.space, { byteOffset: at, nrEntries })
+  const counts = new Int32Array(pages)
+  const vpn = map.address / PAGE + first
+  tlb.guest().run(() => {
+    for (let step = 0; step < steps || Atomics.load(control, STOP) === 0; step++) {
+      const page = below(pages)
+      const seen = words[(tlb.translate(vpn + page, SHADOW_READ) >>> 2) + 1]
+      if (seen !== counts[page]) throw new Error(`step ${step}: page ${page} shows ${seen}, not ${counts[page]}`)
+      words[(tlb.translate(vpn + page, SHADOW_WRITE) >>> 2) + 1]++
+      counts[page]++
+      tlb.safePoint()
+      if (step === endsAt) process.exit(0)
+    }
+  })
+  const { nrMisses, nrDropped, nrWaits } = tlb
+  tlb.close()
+  return { counts, nrMisses, nrDropped, nrWaits }
 }
 
 parentPort.on('message', ({ command, ...options }) => {
