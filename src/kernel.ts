@@ -26,6 +26,7 @@ import { Trace } from './frame/trace.ts'
 import { Vmstat } from './frame/vmstat.ts'
 import { uncharge } from './mm/filemap.ts'
 import { Machine, POLICY_NONLINEAR } from './mm/machine.ts'
+import { mmuKinds } from './mmu/kinds.ts'
 import { Notifiers } from './notify/notifier.ts'
 import { PageTables } from './pgtable/page-tables.ts'
 import { Migration } from './reclaim/migrate.ts'
@@ -250,7 +251,7 @@ function build(
   const lru = new Lru(arena, frames)
   const mms = new MmTable(arena, plan.maxSpaces)
   const tables = new PageTables(arena, ram, frames, allocator, mms)
-  const notifiers = new Notifiers(mms)
+  const notifiers = new Notifiers(arena, mms, sync.isShared, mmuKinds(ram, sync))
   const vmas = new VmaTable(arena, mms, plan.maxVmas, plan.maxInodes)
   const inodes = new InodeTable(arena, plan.maxInodes, sync)
   const files = new FileTable(arena, plan.maxFiles, sync)

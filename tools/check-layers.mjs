@@ -33,13 +33,13 @@ const FLOORS = new Map([
   ['vma', 5],
   ['cache', 5],
   ['swap', 5],
+  ['mmu', 5],
   ['rmap', 6],
   ['reclaim', 7],
   ['mm', 8],
   ['kernel.ts', 9],
   ['syscall', 10],
   ['api', 11],
-  ['mmu', 12],
   ['worker', 12]
 ])
 const MACHINE_TOP = 9

@@ -284,9 +284,9 @@ export class Mapping extends Accessors {
     return makeReady(this, first, Math.ceil((start + length) / this.pageSize), options)
   }
 
-  /** @internal Throws the error for a page that could not be made ready. */
-  failAt(vpn: number, fault: number): never {
-    this.fail(fault, (vpn - this.startVpn) * this.pageSize, ACCESS_READ, 0)
+  /** @internal Throws the error for a page of the window that could not be had. */
+  failAt(vpn: number, fault: number, access: number = ACCESS_READ): never {
+    this.fail(fault, (vpn - this.startVpn) * this.pageSize, access, 0)
   }
 
   /** `populate` without leaving this turn of the event loop. */

@@ -8,6 +8,7 @@
  *   an inode lock     free; pages that were to be cut away stay
  *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
  *   pins, a hazard    given back
+ *   a guest           is in it no longer; translations of its own (mmu/tlb) go
  *   a pager's stores  every page asked of them fails with EOWNERDEAD
  *
  * Called when the platform says that the thread has ended, so nothing of it runs any more; also with an orderly detach, where there is
@@ -33,6 +34,7 @@ import {
   IO_WRITEBACK,
   NR_RECORDED_PINS,
   S_STARVING,
+  T_GUEST,
   T_HAZARD,
   T_INODE,
   T_IO_FIRST,
@@ -56,6 +58,9 @@ export function recoverThread(m: Machine, thread: number): number {
   const { threads } = sync
   if (sync.lockOwner === thread) sync.declareBroken(EOWNERDEAD)
   Atomics.store(threads.w, threads.at(thread, T_HAZARD), 0)
+  // Whoever has the machine lock may be waiting for the guest that ran in it.
+  Atomics.store(threads.w, threads.at(thread, T_GUEST), 0)
+  Atomics.notify(threads.w, threads.at(thread, T_GUEST))
   if (!m.reenter()) return sync.broken
   const { w } = threads
   const row = threads.at(thread, 0)
@@ -67,6 +72,7 @@ export function recoverThread(m: Machine, thread: number): number {
   for (let i = 0; i < NR_RECORDED_PINS; i++) giveBackPin(m, w[row + T_PINS + i])
   for (let i = 0; i < w[row + T_RUN_PAGES]; i++) giveBackPin(m, w[row + T_RUN_FIRST] + i)
   endPager(m, thread)
+  m.notifiers.forgetThread(thread)
   threads.free(thread)
   m.leave()
   return 0
@@ -96,8 +102,10 @@ function giveBackInode(m: Machine, inode: number): void {
 function giveBackMmap(m: Machine, mm: number, mode: number): void {
   const row = mm << MM_SHIFT
   if (mode === UNLOCKED) return
-  if (mode === WRITE_LOCKED) m.mms.w[row + MM_MMAP_LOCK] = 0
-  else if (mode === READ_LOCKED) m.mms.w[row + MM_MMAP_LOCK]--
+  if (mode === WRITE_LOCKED) {
+    m.mms.w[row + MM_MMAP_LOCK] = 0
+    m.notifiers.abandonRanges(mm)
+  } else if (mode === READ_LOCKED) m.mms.w[row + MM_MMAP_LOCK]--
   else if (mode === WAITS_TO_WRITE) m.mms.w[row + MM_WAITING_WRITERS]--
   m.sync.wakeAll(WAIT_MMAP, mm)
 }

@@ -1,27 +1,62 @@
 /**
- * The thread that runs a guest beside the machine's own: when it is in the guest, and when the host may go on.
+ * The thread that runs a guest beside others: when it is in the guest, and when those who clear translations may go on.
  *
- *     const guest = new ShadowGuest({ buffer, byteOffset }, slot)      slot: of ShadowTable.admit, in the host's thread
- *     imports:  fault: (page, access) => guest.outside(() => ask the host's thread)      passed: () => guest.passed()
+ * A thread that attached gets one by `table.guest()` and serves its own faults:
+ *
+ *     const guest = table.guest()
+ *     imports:  fault: (page, access) => table.fault(page, access)      passed: () => guest.passed()
  *     guest.run(() => instance.exports.sum(0, length))
  *
- * The protocol stands at the head of shadow-table.ts. Needs a thread that may wait: a worker.
+ * Another one needs a word that the host has admitted it to, and asks the host's thread:
+ *
+ *     const guest = new ShadowGuest({ buffer, byteOffset }, slot)       slot: of ShadowTable.admit, in the host's thread
+ *     imports:  fault: (page, access) => guest.outside(() => ask the host's thread)      passed: as above
+ *
+ * Whatever else the guest imports that may wait, for a lock of the memory above all, must be called `outside`: others wait for a
+ * guest that is inside. The protocol stands at the head of guests.ts. Needs a thread that may wait: a worker.
  */
 const KICK = 0
 const OUTSIDE = 0
 const INSIDE = 1
+const SLICE_MS = 50
+
+/** Where a thread says that it is in the guest, other than in a word of the table. */
+export interface GuestSeat {
+  readonly words: Int32Array
+  readonly at: number
+  /** What the word is while the guest runs. */
+  readonly inside: number
+  /** Throws when nobody is left who would let the guest in again. */
+  check(): void
+}
 
 export class ShadowGuest {
+  readonly #kick: Int32Array
   readonly #words: Int32Array
-  readonly #slot: number
+  readonly #at: number
+  readonly #inside: number
+  readonly #check: () => void
 
-  constructor(place: { readonly buffer: ArrayBufferLike; readonly byteOffset: number }, slot: number) {
-    this.#words = new Int32Array(place.buffer, place.byteOffset, 16)
-    this.#slot = slot
+  constructor(
+    place: { readonly buffer: ArrayBufferLike; readonly byteOffset: number },
+    slot: number,
+    seat?: GuestSeat
+  ) {
+    this.#kick = new Int32Array(place.buffer, place.byteOffset, 16)
+    this.#words = seat?.words ?? this.#kick
+    this.#at = seat?.at ?? slot
+    this.#inside = seat?.inside ?? INSIDE
+    this.#check = seat === undefined ? () => {} : () => seat.check()
+  }
+
+  /** Whether this thread is in the guest, which has called its host if you can ask. */
+  get isInside(): boolean {
+    return Atomics.load(this.#words, this.#at) === this.#inside
   }
 
   /** Calls the guest. */
   run<T>(guest: () => T): T {
+    if (Atomics.load(this.#words, this.#at) !== OUTSIDE) throw new Error('a guest runs in this thread already')
     this.#enter()
     try {
       return guest()
@@ -48,15 +83,15 @@ export class ShadowGuest {
 
   #enter(): void {
     for (;;) {
-      Atomics.store(this.#words, this.#slot, INSIDE)
-      if (Atomics.load(this.#words, KICK) === 0) return
+      Atomics.store(this.#words, this.#at, this.#inside)
+      if (Atomics.load(this.#kick, KICK) === 0) return
       this.#leave()
-      Atomics.wait(this.#words, KICK, 1)
+      while (Atomics.wait(this.#kick, KICK, 1, SLICE_MS) === 'timed-out') this.#check()
     }
   }
 
   #leave(): void {
-    Atomics.store(this.#words, this.#slot, OUTSIDE)
-    if (Atomics.load(this.#words, KICK) !== 0) Atomics.notify(this.#words, this.#slot)
+    Atomics.store(this.#words, this.#at, OUTSIDE)
+    if (Atomics.load(this.#kick, KICK) !== 0) Atomics.notify(this.#words, this.#at)
   }
 }

@@ -74,9 +74,16 @@ export function checkMachine(machine: Machine): string[] {
   checkNodes(census)
   checkFiles(census)
   checkSwap(census)
+  checkSecondaryMmus(census)
   const { violations, nrViolations } = census
   if (nrViolations > violations.length) violations.push(`and ${nrViolations - violations.length} more`)
   return violations
+}
+
+/** No translation of a secondary MMU says more than the page tables. */
+function checkSecondaryMmus(census: Census): void {
+  const { notifiers, tables } = census.machine
+  for (const wrong of notifiers.verify((mm, vpn) => tables.get(mm, vpn))) census.expect(false, () => wrong)
 }
 
 /** Throws an Error that lists what is wrong, if anything is. */

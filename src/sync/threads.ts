@@ -55,7 +55,9 @@ export const T_RUN_FIRST = 17 as const
 export const T_RUN_PAGES = 18 as const
 /** Frames that it has pinned for views, 0 for none; those that find no room here stay pinned if the thread dies. */
 export const T_PINS = 19 as const
-export const NR_RECORDED_PINS = 13 as const
+export const NR_RECORDED_PINS = 12 as const
+/** Id of the secondary MMU whose guest runs in this thread, 0 while none does: who clears translations waits (mmu/guests). */
+export const T_GUEST = 31 as const
 
 export const IO_NONE = 0 as const
 export const IO_FILL = 1 as const

@@ -1,5 +1,5 @@
 /** Address spaces as processes have them: made, forked, ended, limited, watched. Never throw, never wait. */
-import { EINVAL, ENODEV, ESRCH } from '../abi/errno.ts'
+import { EINVAL, ENODEV, ENOMEM, ESRCH } from '../abi/errno.ts'
 import { MM_RLIMIT_AS, MM_RLIMIT_MEMLOCK, MM_SHIFT } from '../frame/mm-table.ts'
 import { doFork } from '../mm/fork.ts'
 import type { Machine } from '../mm/machine.ts'
@@ -64,14 +64,17 @@ export function sys_clear_refs(mm: Mm, kind: number): number {
   return 0
 }
 
-/** Registers a secondary MMU for the address space, under its mmap lock. → 0 or -errno. */
+/**
+ * Registers a secondary MMU for the address space, under its mmap lock. → 0 or -errno: EOPNOTSUPP where threads share the memory, since
+ * another one could not call this thread's object (notify/notifier.ts).
+ */
 export function sys_mmu_notifier_register(mm: Mm, notifier: MmuNotifier): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  m.notifiers.register(mm.id, notifier)
+  const result = m.notifiers.register(mm.id, notifier)
   m.unlock(mm.id)
-  return 0
+  return result
 }
 
 /** Takes a secondary MMU off; its `release` runs first. → 0, -EINVAL if it was not registered, or -errno. */
@@ -80,6 +83,29 @@ export function sys_mmu_notifier_unregister(mm: Mm, notifier: MmuNotifier): numb
   if (m === undefined) return -ESRCH
   if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   const found = m.notifiers.unregister(mm.id, notifier)
+  m.unlock(mm.id)
+  return found ? 0 : -EINVAL
+}
+
+/**
+ * Registers a secondary MMU of a kind that every thread knows (mmu/kinds): all tell it what they change. `thread` is whose it is, -1 for
+ * everybody's. → its id, or -errno: ENOMEM when too many are registered.
+ */
+export function sys_mmu_kind_register(mm: Mm, kind: number, thread: number, own: readonly number[]): number {
+  const m = machineOf(mm)
+  if (m === undefined) return -ESRCH
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
+  const id = m.notifiers.registerKind(mm.id, kind, thread, own)
+  m.unlock(mm.id)
+  return id === 0 ? -ENOMEM : id
+}
+
+/** Takes it off; its `release` runs first. → 0, -EINVAL when it was taken off already, or -errno. */
+export function sys_mmu_kind_unregister(mm: Mm, id: number): number {
+  const m = machineOf(mm)
+  if (m === undefined) return -ESRCH
+  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
+  const found = m.notifiers.unregisterKind(id)
   m.unlock(mm.id)
   return found ? 0 : -EINVAL
 }

@@ -293,7 +293,7 @@ test('a page that only the guest uses counts as used; telling so takes its entry
   rmap.pageReferenced(frame)
   expect(rmap.pageReferenced(frame)).toBe(0)
   w.guest.sum(PAGE, 1)
-  expect(w.table.testYoung(w.map.mmId, vpn + 1)).toBe(true)
+  expect(w.memory.machine.notifiers.testYoung(w.map.mmId, vpn + 1)).toBe(true)
   expect(rmap.pageReferenced(frame)).toBeGreaterThan(0)
   expect(w.table.entry(1)).toBe(0)
 })

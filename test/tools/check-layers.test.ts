@@ -48,14 +48,14 @@ describe('floors of src/', () => {
     ['sync'],
     ['frame', 'store'],
     ['pgtable', 'notify'],
-    ['vma', 'cache', 'swap'],
+    ['vma', 'cache', 'swap', 'mmu'],
     ['rmap'],
     ['reclaim'],
     ['mm'],
     ['kernel.ts'],
     ['syscall'],
     ['api'],
-    ['mmu', 'worker']
+    ['worker']
   ]
   const fileIn = (room: string) => (room.endsWith('.ts') ? `src/${room}` : `src/${room}/x.ts`)
   const rooms = floors.flatMap((names, floor) => names.map(room => ({ room, floor })))

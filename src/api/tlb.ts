@@ -1,0 +1,147 @@
+/**
+ * Tlb: a software TLB for one thread, a secondary MMU after SGI's GRU: for an emulator, whose guest reaches a whole
+ * address space of any size by a table of fixed size.
+ *
+ *     const tlb = new Tlb(space, { byteOffset: 0x10000, nrEntries: 1024 })
+ *     tlb.guest().run(() => {
+ *       const word = u32[(tlb.translate(vpn, SHADOW_READ) + offset) >>> 2]     u32: over the buffer that the frames are in
+ *       tlb.safePoint()
+ *     })
+ *
+ * It keeps no page and pins none. Whoever changes entries drops their translations and waits until the guest is at a safe point
+ * or has left (mmu/guests), so what `translate` gave is good until the next `safePoint`, or call of `translate` that misses.
+ *
+ * A miss takes the locks as a shadow table's fault does and is right for the same reasons (shadow-table.ts). The GRU has a count of
+ * active ranges for which its faults wait; here that is the mmap lock, and the count is looked at for machines of one thread.
+ */
+import { ESRCH } from '../abi/errno.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
+import type { Machine } from '../mm/machine.ts'
+import { lockEntry } from '../mm/shared-access.ts'
+import { KICK, NR_GUEST_WORDS } from '../mmu/guests.ts'
+import { MMU_TLB } from '../mmu/kinds.ts'
+import type { ShadowGuest } from '../mmu/shadow-guest.ts'
+import { SHADOW_WRITE } from '../mmu/shadow-mmu.ts'
+import { TlbMmu } from '../mmu/tlb-mmu.ts'
+import { sys_mmu_kind_register, sys_mmu_kind_unregister } from '../syscall/process.ts'
+import { faultError, orThrow, systemError } from './errors.ts'
+import { clearPlace, guestOf, unknownGuest } from './mmu-place.ts'
+import type { AddressSpace } from './space.ts'
+
+export interface TlbPlace {
+  /** Where it begins in the memory that the frames are in, a multiple of 4: 64 bytes, then 8 for each entry. */
+  readonly byteOffset: number
+  /** A power of two. */
+  readonly nrEntries: number
+}
+
+export class Tlb {
+  readonly space: AddressSpace
+  readonly #machine: Machine
+  readonly #mm: number
+  readonly #id: number
+  readonly #mmu: TlbMmu
+  readonly #guest: ShadowGuest
+  // What a hit needs. TypeScript's private: V8 reads such fields faster than #names in the flattened build.
+  private readonly words: Int32Array
+  private readonly mask: number
+  private readonly frameMask: number
+  nrMisses = 0
+
+  /** Throws RangeError for a place that cannot be, ENOMEM for the 64th secondary MMU of a memory. What stands there is lost. */
+  constructor(space: AddressSpace, { byteOffset, nrEntries }: TlbPlace) {
+    const { machine } = space
+    if (!Number.isSafeInteger(nrEntries) || nrEntries < 1 || 2 ** Math.floor(Math.log2(nrEntries)) !== nrEntries) {
+      throw new RangeError(`a TLB has a power of two of entries, not ${nrEntries}`)
+    }
+    const own = [clearPlace(machine.ram, byteOffset, NR_GUEST_WORDS * 4 + nrEntries * 8), nrEntries]
+    this.space = space
+    this.#machine = machine
+    this.#mm = space.mm.id
+    this.#id = orThrow(sys_mmu_kind_register(space.mm, MMU_TLB, machine.sync.me, own), 'mmu_notifier_register')
+    const mmu = machine.quietly(() => machine.notifiers.view(this.#id))
+    if (!(mmu instanceof TlbMmu)) throw systemError(-ESRCH, 'mmu_notifier_register')
+    this.#mmu = mmu
+    this.#guest = guestOf(machine, this.#id, mmu.words)
+    this.words = mmu.words
+    this.mask = nrEntries - 1
+    this.frameMask = -machine.ram.pageSize
+  }
+
+  /** Runs what uses the TLB in this thread. */
+  guest(): ShadowGuest {
+    return this.#guest
+  }
+
+  /** Translations that others dropped, and how often they waited for this thread. */
+  get nrDropped(): number {
+    return this.#mmu.nrDropped
+  }
+
+  get nrWaits(): number {
+    return this.#mmu.nrWaits
+  }
+
+  /**
+   * Where a virtual page is in the buffer that the frames are in, in bytes; `access` is SHADOW_READ or SHADOW_WRITE. Throws
+   * FaultError where Linux would send a signal.
+   */
+  translate(vpn: number, access: number): number {
+    const at = NR_GUEST_WORDS + ((vpn & this.mask) << 1)
+    const word = this.words[at + 1]
+    if (this.words[at] === vpn + 1 && (word & access) !== 0) return (word & this.frameMask) >>> 0
+    return this.miss(vpn, access)
+  }
+
+  /** No translation from before is in use. At least once in any loop. */
+  safePoint(): void {
+    if (Atomics.load(this.words, KICK) !== 0) this.#guest.passed()
+  }
+
+  /** Takes the TLB off its address space. */
+  close(): void {
+    if (this.#machine.notifiers.isRegistered(this.#id)) {
+      orThrow(sys_mmu_kind_unregister(this.space.mm, this.#id), 'mmu_notifier_unregister')
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  private miss(vpn: number, access: number): number {
+    this.nrMisses++
+    const wanted = access === SHADOW_WRITE ? ACCESS_WRITE : ACCESS_READ
+    const m = this.#machine
+    const at = this.#mmu.slotOf(vpn)
+    for (;;) {
+      let code: number = FAULT_OK
+      if (this.#guest.isInside) code = this.#guest.outside(() => this.#fill(vpn, wanted))
+      else if (!m.sync.isShared) code = this.#fill(vpn, wanted)
+      else throw unknownGuest()
+      if (code !== FAULT_OK) return this.#fail(vpn, code, wanted)
+      // It may have been dropped while this thread was outside.
+      const word = this.words[at + 1]
+      if (this.words[at] === vpn + 1 && (word & access) !== 0) return (word & this.frameMask) >>> 0
+    }
+  }
+
+  #fail(vpn: number, code: number, access: number): never {
+    const m = this.#machine
+    const address = vpn * m.ram.pageSize
+    orThrow(this.space.isAlive ? 0 : -ESRCH, 'access', address)
+    const kind = access === ACCESS_WRITE ? 'write' : 'read'
+    throw faultError(code, m.lastError, address, kind, undefined, undefined, 0)
+  }
+
+  #fill(vpn: number, access: number): number {
+    const m = this.#machine
+    const code = lockEntry(m, this.#mm, this.space.mm.generation, vpn, access)
+    if (code !== FAULT_OK) return code
+    const filled = m.notifiers.isRegistered(this.#id) && m.notifiers.count(this.#mm) === 0
+    if (filled) this.#mmu.fill(vpn, m.tables.get(this.#mm, vpn))
+    m.unlockMmRead(this.#mm)
+    m.lastError = 0
+    return filled ? FAULT_OK : FAULT_OOM
+  }
+}
