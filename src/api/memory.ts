@@ -26,7 +26,7 @@ import type { Mapping } from './mapping.ts'
 import { type MemoryOptions, machineOptionsOf } from './memory-options.ts'
 import { type MemoryStats, memoryStats } from './memory-stats.ts'
 import { pagerHost, unlessAborted } from './pager-host.ts'
-import { enterLater } from './ready.ts'
+import { entered, turn } from './ready.ts'
 import { parseSize } from './size.ts'
 import { AddressSpace } from './space.ts'
 
@@ -196,16 +196,25 @@ export class Memory {
     if (!(timeoutMs >= 0 && timeoutMs < 2 ** 31)) throw new RangeError(`a time-out of ${timeoutMs} ms cannot be`)
     let fd: number
     try {
+      signal?.throwIfAborted()
       const size = await unlessAborted(store.size(signal), signal)
-      await enterLater(machine, 'open', signal)
+      while (!entered(machine, 'open')) await unlessAborted(turn(), signal)
       fd = this.#isDetached || !machine.open ? -ENODEV : this.#openLater(store, size, timeoutMs)
       machine.leave()
     } catch (error) {
-      await closed(store)
+      await this.#closeUnlessServed(store)
       throw error
     }
-    if (fd < 0 || machine.pager?.has(store) !== true) await closed(store)
+    await this.#closeUnlessServed(store)
     return new MappedFile(machine, orThrow(fd, 'open', undefined, `opening ${store.name}`), store.name, false)
+  }
+
+  /** A store that was not opened, or whose twin is open already. What becomes of it interests nobody. */
+  async #closeUnlessServed(store: AsyncStore): Promise<void> {
+    if (this.machine.pager?.has(store) === true) return
+    try {
+      await store.close()
+    } catch {}
   }
 
   #openLater(store: AsyncStore, size: number, timeoutMs: number): number {
@@ -301,13 +310,6 @@ export class Memory {
     if (this.#isAttached) this.detach()
     else this.close()
   }
-}
-
-/** What becomes of a store that is not wanted any more interests nobody. */
-async function closed(store: AsyncStore): Promise<void> {
-  try {
-    await store.close()
-  } catch {}
 }
 
 interface Attached {

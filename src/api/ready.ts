@@ -43,12 +43,14 @@ export function causeOf(m: Machine, failure: number, errno: number): unknown {
   return why === '' ? undefined : new Error(why)
 }
 
-/** Begins a verb; where the lock is busy and this thread may not wait for it, in a later turn of the event loop. */
-export async function enterLater(m: Machine, syscall: string, signal: AbortSignal | undefined): Promise<void> {
-  while (!m.enter()) {
-    if (m.refused !== EAGAIN) throw systemError(-m.refused, syscall)
-    await unlessAborted(turn(), signal)
-  }
+/**
+ * Begins a verb. False where the lock is busy and this thread may not wait for it: to be tried again in a later turn of the event loop
+ * (`turn`). No promise may be awaited before `leave`, so this cannot be asynchronous itself.
+ */
+export function entered(m: Machine, syscall: string): boolean {
+  if (m.enter()) return true
+  if (m.refused !== EAGAIN) throw systemError(-m.refused, syscall)
+  return false
 }
 
 /** Runs a call in which this thread does not sleep for a pager: such an access gives EAGAIN. */
@@ -76,7 +78,7 @@ export async function makeReady(mapping: Mapping, first: number, end: number, op
     // Half a window at a time, so that the store is asked for long runs.
     if (askedTo < end && askedTo - stop < windowPages >>> 1) {
       const wanted = Math.min(end, at + windowPages)
-      await enterLater(machine, 'ready', options.signal)
+      while (!entered(machine, 'ready')) await unlessAborted(turn(), options.signal)
       const base = mapping.address / pageSize
       if (mapping.isMapped) askFor(mapping, base + Math.max(at, askedTo), base + wanted)
       machine.leave()
@@ -101,7 +103,7 @@ async function bringIn(
   let attempts = 0
   for (let best = -1; ; ) {
     const settled = Atomics.load(requests.state, Q_SETTLED)
-    await enterLater(machine, 'ready', signal)
+    while (!entered(machine, 'ready')) await unlessAborted(turn(), signal)
     // It may have moved.
     const base = mapping.address / pageSize
     const cursor = new PopulateCursor(base + at, base + stop, machine.vmas.clock, ERROR_ENDS)
@@ -237,7 +239,7 @@ export async function readFileLater(
       continue
     }
     if (got !== -EAGAIN) orThrow(got, 'pread')
-    await enterLater(machine, 'pread', options.signal)
+    while (!entered(machine, 'pread')) await unlessAborted(turn(), options.signal)
     const inode = machine.files.inode[fileOf(machine, file.fd)]
     const first = Math.floor(Number(at) / ram.pageSize)
     const last = Math.min(Math.ceil((Number(at) + target.length - done) / ram.pageSize), machine.nrFilePages(inode)) - 1
@@ -255,6 +257,6 @@ export async function readFileLater(
 }
 
 /** Resolves a little later. */
-function turn(): Promise<void> {
+export function turn(): Promise<void> {
   return new Promise(resolve => setTimeout(resolve, 1))
 }

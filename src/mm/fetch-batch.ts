@@ -7,13 +7,22 @@ export interface Batch {
 
 /** Adds pages [first, first + pages) to those that wait, oldest first; no run gets longer than `maxPages`. */
 export function enqueue(waiting: Batch[], first: number, pages: number, maxPages: number): void {
-  for (const batch of waiting) {
-    if (batch.pages + pages > maxPages) continue
-    const follows = batch.first + batch.pages === first
-    if (!follows && first + pages !== batch.first) continue
-    batch.first = Math.min(batch.first, first)
-    batch.pages += pages
+  const batch = { first, pages }
+  const at = waiting.findIndex(other => join(other, batch, maxPages))
+  if (at < 0) {
+    waiting.push(batch)
     return
   }
-  waiting.push({ first, pages })
+  // What came in between may have closed a gap.
+  const next = waiting.findIndex((other, i) => i > at && join(waiting[at], other, maxPages))
+  if (next > 0) waiting.splice(next, 1)
+}
+
+/** Takes `other` into `batch`, if they are neighbours and not too long together. */
+function join(batch: Batch, other: Batch, maxPages: number): boolean {
+  const areNeighbours = batch.first + batch.pages === other.first || other.first + other.pages === batch.first
+  if (!areNeighbours || batch.pages + other.pages > maxPages) return false
+  batch.first = Math.min(batch.first, other.first)
+  batch.pages += other.pages
+  return true
 }

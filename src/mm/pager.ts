@@ -230,7 +230,7 @@ export class Pager {
       else if (result < length) cause = new Error(`${known.store.name} ended after ${result} of ${length} bytes`)
       else buffer.fill(0, length, batch.pages * ram.pageSize)
     } catch (thrown) {
-      cause = thrown
+      cause = thrown ?? new Error(`${known.store.name} does not say why`)
     }
     if (cause !== undefined) errno = errnoOf(cause)
     this.#endRead()
@@ -265,12 +265,11 @@ export class Pager {
     const cancel = timeoutMs === 0 ? () => {} : this.#host.after(timeoutMs, late)
     let isOver = false
     // A store that throws at once is taken as one that rejects.
-    const answer = Promise.resolve()
-      .then(() => store.read(position, buffer, 0, length, signal))
-      .finally(() => {
-        isOver = true
-      })
-    const result = Promise.race([answer, givenUp]).finally(() => {
+    const answer = new Promise<number>(resolve => resolve(store.read(position, buffer, 0, length, signal)))
+    const ended = answer.finally(() => {
+      isOver = true
+    })
+    const result = Promise.race([ended, givenUp]).finally(() => {
       reads.delete(giveUp)
       cancel()
     })
