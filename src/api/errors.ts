@@ -13,6 +13,7 @@ const MEANINGS: Readonly<Record<string, string>> = {
   EAGAIN: 'try again',
   EBADF: 'bad file',
   EBUSY: 'locked in memory',
+  ECANCELED: 'given up',
   EDEADLK: 'called from within another call',
   EEXIST: 'address range in use',
   EFAULT: 'bad address',
@@ -28,7 +29,9 @@ const MEANINGS: Readonly<Record<string, string>> = {
   EOWNERDEAD: 'a thread ended in the middle of a change, and the memory is broken',
   EPERM: 'not permitted',
   EROFS: 'read-only',
-  ESRCH: 'the address space has ended'
+  ESRCH: 'the address space has ended',
+  ESTALE: 'it has changed under the reader',
+  ETIMEDOUT: 'no answer in time'
 }
 
 export class FremapError extends Error {
@@ -59,7 +62,7 @@ export class FaultError extends FremapError {
   readonly page: number | undefined
   /** Bytes that a bulk operation had moved before it met this page. */
   readonly bytesDone: number
-  /** With code EAGAIN, the number of the parked fault: the page is on its way, see `mapping.ready`. Else 0. */
+  /** With code EAGAIN, the number of the parked fault: the page is on its way, see `mapping.ready`. 0 where there is none. */
   fault = 0
 
   constructor(
@@ -101,7 +104,10 @@ export function orThrow(result: number, syscall: string, address?: number, hint?
   return result
 }
 
-/** The error for an access whose page is on its way from a store that answers later. */
+/**
+ * The error for an access that this thread would have to wait for: its page is on its way from a store that answers later (`fault` is the
+ * number of the parked fault), or another thread is in the middle of a change (0).
+ */
 export function parkedError(
   fault: number,
   address: number,
@@ -111,7 +117,8 @@ export function parkedError(
   bytesDone: number
 ): FaultError {
   const what = file === undefined ? '' : ` (page ${page ?? '?'} of ${file})`
-  const text = `EAGAIN: the page is on its way, ${access} at address 0x${address.toString(16)}${what}; await mapping.ready() first`
+  const why = fault === 0 ? 'another thread has it locked' : 'the page is on its way'
+  const text = `EAGAIN: ${why}, ${access} at address 0x${address.toString(16)}${what}; await mapping.ready() and try again`
   const error = new FaultError('EAGAIN', -EAGAIN, text, address, access, file, page, bytesDone)
   error.fault = fault
   return error

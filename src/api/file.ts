@@ -4,6 +4,7 @@
  * Made by `memory.open(store)` and `memory.shared(bytes)`. Mappings keep working after `close`.
  */
 
+import { EAGAIN } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/mman.ts'
 import { DIRTY } from '../cache/inodes.ts'
@@ -20,9 +21,10 @@ import {
   sys_pread,
   sys_pwrite
 } from '../syscall/file.ts'
-import { orThrow } from './errors.ts'
+import { type FremapError, orThrow, systemError } from './errors.ts'
 import type { FileHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
+import { causeOf, readFileLater } from './ready.ts'
 
 export class MappedFile {
   /** The store's name, such as its path. */
@@ -62,10 +64,28 @@ export class MappedFile {
    * Throws EBADF, or the store's error; what lies before the page that failed has been copied then.
    */
   read(target: Uint8Array, position: number | bigint): number {
-    const done = orThrow(sys_pread(this.machine, this.fd, target, position), 'pread')
+    const done = sys_pread(this.machine, this.fd, target, position)
+    if (done === -EAGAIN) orThrow(done, 'pread', undefined, 'the page is on its way: await file.readAsync() instead')
+    if (done < 0) throw this.readError(done)
     if (done === 0 || done === target.length) return done
     // The end of the file, or a failure after some pages: the rest alone tells.
     return done + this.read(target.subarray(done), after(position, done))
+  }
+
+  /**
+   * `read` that waits, without blocking, for pages of a store that answers later. Rejects with the store's error as `cause`, or
+   * with the signal's reason.
+   */
+  async readAsync(target: Uint8Array, position: number | bigint, options: LongOptions = {}): Promise<number> {
+    return readFileLater(this, target, position, options)
+  }
+
+  private readError(result: number): FremapError {
+    const error = systemError(result, 'pread')
+    const cause = causeOf(this.machine, this.machine.lastFailure, -result)
+    if (cause !== undefined) error.cause = cause
+    this.machine.lastFailure = -1
+    return error
   }
 
   /**

@@ -40,7 +40,7 @@ import { faultError, orThrow, parkedError } from './errors.ts'
 import type { MappedFile } from './file.ts'
 import type { MappingHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
-import { causeOf, makeReady } from './ready.ts'
+import { causeOf, makeReady, readLater, unparked } from './ready.ts'
 import type { AddressSpace } from './space.ts'
 
 /** 'none', 'read' or 'write' (which includes reading). */
@@ -256,8 +256,19 @@ export class Mapping extends Accessors {
   }
 
   /**
+   * `read` of any range that waits, without blocking, for pages of a store that answers later; the range may be larger than memory.
+   * Rejects as `ready` does.
+   */
+  async readAsync(target: Uint8Array, offset: number, options: LongOptions = {}): Promise<void> {
+    this.checkRange(offset, target.length)
+    this.checkAlive()
+    return readLater(this, target, offset, options)
+  }
+
+  /**
    * Brings a range in, in steps that leave the event loop free. Stops at the first page that cannot be had and throws
    * nothing for it, as populating does: touching the page tells why. Rejects with the signal's reason when aborted.
+   * Does not wait for stores that answer later: `ready` does.
    * → pages that are in memory now.
    */
   async populate(options: Range & LongOptions = {}): Promise<number> {
@@ -266,22 +277,24 @@ export class Mapping extends Accessors {
     const work = new LongWork((cursor.end - cursor.vpn) * this.pageSize, options)
     while (!cursor.done && this.space.isAlive) {
       const before = cursor.vpn
-      populateStep(machine, mmId, cursor, 256)
+      unparked(machine, () => populateStep(machine, mmId, cursor, 256))
       await work.step((cursor.vpn - before) * this.pageSize)
     }
     return cursor.populated
   }
 
   /**
-   * Has the pages of a range brought in from a store that answers later, and resolves when they are in memory: then accesses to them
-   * succeed, as long as nothing evicts them. Pages are asked for in the order of the window, together where they are neighbours in the
-   * file. For other stores this is `populate`. Rejects with a FaultError (SIGBUS) whose `cause` is the store's error, or with the
-   * signal's reason. → pages that are in memory now.
+   * Brings the pages of a range into memory, and resolves when they are all there: then accesses to them succeed, as long as nothing
+   * evicts them. Never blocks: pages of a store that answers later are asked for in the order of the window, together where they
+   * are neighbours in the file, and awaited; of a range larger than memory the last part is there in the end.
+   * Rejects with the FaultError of the first page that cannot be had (SIGBUS beyond the end of the file; otherwise with the store's
+   * error as its `cause`), or with the signal's reason: what was asked for then comes all the same. → pages.
    */
   async ready(options: Range & LongOptions = {}): Promise<number> {
-    const [start, length] = this.bytesOf(options)
-    const first = Math.floor(start / this.pageSize)
-    return makeReady(this, first, Math.ceil((start + length) / this.pageSize), options)
+    const { offset = 0, length = this.lengthBytes - offset } = options
+    this.checkRange(offset, length)
+    this.checkAlive()
+    return makeReady(this, Math.floor(offset / this.pageSize), Math.ceil((offset + length) / this.pageSize), options)
   }
 
   /** @internal Throws the error for a page of the window that could not be had. */
@@ -380,11 +393,12 @@ export class Mapping extends Accessors {
     const page = Math.floor(offset / this.pageSize)
     const filePage = this.isMapped && this.space.isAlive ? this.filePage(page) : -1
     const shown = filePage < 0 ? undefined : filePage
-    if (fault === FAULT_BUS && lastError === EAGAIN && parkedFault !== 0) {
+    if (fault === FAULT_BUS && lastError === EAGAIN) {
       throw parkedError(parkedFault, address + offset, kind, this.file?.name, shown, bytesDone)
     }
     const error = faultError(fault, lastError, address + offset, kind, this.file?.name, shown, bytesDone)
-    if (fault === FAULT_BUS && lastFailure >= 0) error.cause = causeOf(machine, lastFailure)
+    const cause = fault === FAULT_BUS ? causeOf(machine, lastFailure, lastError) : undefined
+    if (cause !== undefined) error.cause = cause
     machine.lastFailure = -1
     throw error
   }

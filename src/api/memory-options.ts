@@ -46,6 +46,11 @@ export interface MemoryOptions {
   readonly patienceMs?: number
   /** The platform's number for this thread (Node: `threadId`). Default: none. */
   readonly thread?: number
+  /**
+   * Whether an access of this thread to a page that another thread has to bring (`openAsync` there) blocks until it is there, as it does
+   * in threads that attach. Default false: EAGAIN. Ignored where a thread may not block (the main thread of a browser).
+   */
+  readonly waitForPages?: boolean
 }
 
 /** The machine's options for those of a memory. */

@@ -28,6 +28,8 @@ export interface MemoryStats {
   readonly pageTables: number
   readonly pageTableBytes: number
   readonly reverseMapSlabs: number
+  /** Pages on their way from stores that answer later. */
+  readonly pagesUnderWay: number
   readonly swapUsed: number
   readonly swapSlots: number
   /** Bytes of all that describes frames: their table, the cache's index, the reverse map with its nodes. */
@@ -51,7 +53,10 @@ export function memoryStats(kernel: Kernel): MemoryStats {
     counters[name] = m.counters.total(i)
   })
   const slabs = m.nodes.nrSlabs
-  const besideBytes: Record<string, number> = { 'I/O buffer': m.filler.bounce.length }
+  const besideBytes: Record<string, number> = {
+    'I/O buffer': m.filler.bounce.length,
+    'fetch buffers': m.filler.requests.bufferBytes
+  }
   for (const { name, bytes } of kernel.layout) besideBytes[name] = bytes
   return {
     pageSize,
@@ -61,6 +66,7 @@ export function memoryStats(kernel: Kernel): MemoryStats {
     pageTables,
     pageTableBytes: pageTables * pageSize,
     reverseMapSlabs: slabs,
+    pagesUnderWay: m.filler.requests.nrUnderWay,
     swapUsed: m.swap.nrUsed,
     swapSlots: m.swap.nrSlots,
     frameOverheadBytes: FRAME_PARTS.reduce((sum, part) => sum + (besideBytes[part] ?? 0), 0) + slabs * pageSize,

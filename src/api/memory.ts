@@ -5,9 +5,9 @@
  *     const file = memory.open(nodeFile('huge.db', 'r+'))
  *     using map = memory.space().map(file, { writable: true })
  */
-import { EDEADLK, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
+import { EDEADLK, EIO, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
 import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
-import { openLater } from '../mm/files.ts'
+import { openAgain, openLater } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { Pager } from '../mm/pager.ts'
 import { recoverThread } from '../mm/recover.ts'
@@ -25,6 +25,8 @@ import type { FileHandle, MappingHandle, MemoryHandle, SpaceHandle } from './han
 import type { Mapping } from './mapping.ts'
 import { type MemoryOptions, machineOptionsOf } from './memory-options.ts'
 import { type MemoryStats, memoryStats } from './memory-stats.ts'
+import { pagerHost, unlessAborted } from './pager-host.ts'
+import { entered, turn } from './ready.ts'
 import { parseSize } from './size.ts'
 import { AddressSpace } from './space.ts'
 
@@ -33,6 +35,18 @@ export interface AttachOptions {
   readonly stores?: readonly StoreOpener[]
   /** The platform's number for this thread (Node: `threadId`), by which `watch` finds what to give back when the thread ends. */
   readonly thread?: number
+  /** Whether accesses of this thread block while another one brings their page; else they give EAGAIN. Default true. */
+  readonly waitForPages?: boolean
+}
+
+export interface OpenAsyncOptions {
+  /** Gives up opening. */
+  readonly signal?: AbortSignal
+  /**
+   * A read of the store that takes longer is given up, and those who wait for its pages get ETIMEDOUT. A read may be of several megabytes.
+   * Default 0: reads take as long as the store lets them.
+   */
+  readonly timeoutMs?: number
 }
 
 /** What `watch` needs of a worker; Node's Worker is one. */
@@ -67,6 +81,7 @@ export class Memory {
       this.sizeBytes = sizeBytes
       this.#swap = options.swap?.store
       this.#kernel = createKernel(machineOptions)
+      this.#kernel.machine.sleepsForPagers = options.waitForPages ?? false
     }
     this.machine = this.#kernel.machine
     this.pageSize = this.machine.ram.pageSize
@@ -84,8 +99,8 @@ export class Memory {
     const swap = machine.swap === undefined ? undefined : opener?.open(machine.swap)
     const kernel = attachKernel(machine, swap, options.thread ?? -1)
     for (const one of options.stores ?? []) kernel.machine.inodes.stores.addOpener(one)
-    // A thread that attached is a worker: it may sleep until a pager has brought a page.
-    kernel.machine.sleepsForPagers = true
+    // A thread that attached is a worker, as a rule: it may sleep until a pager has brought a page.
+    kernel.machine.sleepsForPagers = options.waitForPages ?? true
     const memory = new Memory({ size: handle.sizeBytes }, { kernel, swap, sizeBytes: handle.sizeBytes })
     if (!kernel.machine.enter()) {
       kernel.machine.sync.threads.free(kernel.machine.sync.me)
@@ -135,17 +150,24 @@ export class Memory {
    */
   watch(worker: WatchedWorker): void {
     const { threadId } = worker
-    worker.once('exit', () => {
-      const { threads } = this.machine.sync
-      for (let t = threads.find(threadId); t >= 0; t = threads.find(threadId))
-        if (recoverThread(this.machine, t) !== 0) return
-    })
+    worker.once('exit', () => this.ended(threadId))
+  }
+
+  /**
+   * Says that a thread has ended, by the number that it attached with (`thread`): what it held is given back. For platforms whose workers do
+   * not tell, such as browsers: call it after `worker.terminate()`, and never while the thread still runs.
+   */
+  ended(thread: number): void {
+    const { threads } = this.machine.sync
+    for (let t = threads.find(thread); t >= 0; t = threads.find(thread))
+      if (recoverThread(this.machine, t) !== 0) return
   }
 
   /** Ends this thread's use of the memory; it goes on for the others. Mappings of this thread must not be used any more. */
   detach(): void {
     if (this.#isDetached) return
     this.#isDetached = true
+    void this.machine.pager?.end()
     this.machine.inodes.stores.closeAll()
     if (this.#isAttached) this.#swap?.close()
     recoverThread(this.machine, this.machine.sync.me)
@@ -162,27 +184,49 @@ export class Memory {
   }
 
   /**
-   * Opens, for reading, a store that answers later, such as `await httpRange(url)`. This thread brings its pages from then on, between the
-   * turns of its event loop, also those that other threads touch. An access whose page is not there gives EAGAIN in this thread (await
-   * `mapping.ready` first) and blocks in a thread that attached. The Memory closes the store.
-   * Rejects with the store's error, with ENFILE and EMFILE.
+   * Opens, for reading, a store that answers later, such as `await httpRange(url)`. This thread is its pager from then on: it brings the
+   * store's pages between the turns of its event loop, also those that other threads touch. An access whose page is not there gives
+   * EAGAIN in this thread (await `mapping.ready` first) and blocks in a thread that attached. The Memory closes the store. Stores with
+   * one `identity` share their pages.
+   * Rejects with the store's error, with ENFILE, EMFILE, ENODEV (the memory is closed), or the signal's reason.
    */
-  async openAsync(store: AsyncStore, options: { readonly signal?: AbortSignal } = {}): Promise<MappedFile> {
+  async openAsync(store: AsyncStore, options: OpenAsyncOptions = {}): Promise<MappedFile> {
     const { machine } = this
-    const size = await store.size(options.signal)
-    if (size < 0) {
-      await store.close()
-      orThrow(size, 'open', undefined, `opening ${store.name}`)
+    const { signal, timeoutMs = 0 } = options
+    if (!(timeoutMs >= 0 && timeoutMs < 2 ** 31)) throw new RangeError(`a time-out of ${timeoutMs} ms cannot be`)
+    let fd: number
+    try {
+      signal?.throwIfAborted()
+      const size = await unlessAborted(store.size(signal), signal)
+      while (!entered(machine, 'open')) await unlessAborted(turn(), signal)
+      fd = this.#isDetached || !machine.open ? -ENODEV : this.#openLater(store, size, timeoutMs)
+      machine.leave()
+    } catch (error) {
+      await this.#closeUnlessServed(store)
+      throw error
     }
-    const entered = machine.reenter()
-    const fd = machine.open ? openLater(machine, store.name, size) : -ENODEV
-    if (fd >= 0) {
-      machine.pager ??= new Pager(machine)
-      machine.pager.add(machine.files.inode[machine.fds[fd]], store)
-    }
-    if (entered) machine.leave()
-    if (fd < 0) await store.close()
+    await this.#closeUnlessServed(store)
     return new MappedFile(machine, orThrow(fd, 'open', undefined, `opening ${store.name}`), store.name, false)
+  }
+
+  /** A store that was not opened, or whose twin is open already. What becomes of it interests nobody. */
+  async #closeUnlessServed(store: AsyncStore): Promise<void> {
+    if (this.machine.pager?.has(store) === true) return
+    try {
+      await store.close()
+    } catch {}
+  }
+
+  #openLater(store: AsyncStore, size: number, timeoutMs: number): number {
+    const { machine } = this
+    if (size < 0) return size
+    if (!Number.isSafeInteger(size)) return -EIO
+    machine.pager ??= new Pager(machine, pagerHost)
+    const known = machine.pager.inodeOf(store)
+    if (known !== 0) return openAgain(machine, known)
+    const fd = openLater(machine, store.name, size)
+    if (fd >= 0) machine.pager.add(machine.files.inode[machine.fds[fd]], store, timeoutMs)
+    return fd
   }
 
   /** New shared memory that reads as zero: a file without a store, gone when it is closed and unmapped everywhere. */
@@ -246,9 +290,19 @@ export class Memory {
       if (result < 0 && first === 0) first = result
     }
     m.open = false
+    void m.pager?.end()
     m.inodes.stores.closeAll()
     this.#swap?.close()
     orThrow(first, 'close', undefined, 'some changes did not reach their store')
+  }
+
+  /** `close`, and resolves when the stores that answer later are closed too: their reads are given up, not awaited. */
+  async closeAsync(): Promise<void> {
+    try {
+      this.close()
+    } finally {
+      await this.machine.pager?.end()
+    }
   }
 
   /** Closes the memory; in a thread that attached, only detaches. */

@@ -1,130 +1,262 @@
 /**
- * Waiting, without blocking, for pages of stores that answer later: what `mapping.ready` does.
+ * Waiting, without blocking, for pages of stores that answer later: what `mapping.ready`, `mapping.readAsync` and `file.readAsync` do.
  *
- * It goes through the range in steps that fit into memory together. In each it asks for all pages that are missing, waits until the
- * last of them is there or was given up, and maps what came.
+ *  makeReady       has a range of a window brought in and mapped
+ *  readLater       copies a range of a window, and waits for its pages
+ *  readFileLater   copies a range of a file, and waits for its pages
+ *
+ * A range is gone through in steps. Pages are asked for up to a window ahead of the step, in the order of the mapping, so that one read is on
+ * its way while the pages of another are mapped; a window is a quarter of memory at most, so that what came is not pushed out by what
+ * comes. A step is over when its pages are mapped. What was taken away again meanwhile, by another thread or a full memory, is asked
+ * for again.
  */
-import { FAULT_BUS } from '../abi/fault.ts'
+import { EAGAIN, EOWNERDEAD, ESRCH } from '../abi/errno.ts'
+import { FAULT_BUS, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
+import { Q_SETTLED } from '../cache/fetch-queue.ts'
+import { PAGER_GONE } from '../cache/inodes.ts'
 import { fetchError } from '../mm/filemap.ts'
+import { fileOf } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
-import { PopulateCursor, populateStep } from '../mm/populate.ts'
+import { ERROR_ENDS, PopulateCursor, populateStep } from '../mm/populate.ts'
 import { PTE_PRESENT, pteFile, pteToPgoff } from '../pgtable/pte.ts'
+import { sys_pread } from '../syscall/file.ts'
+import { orThrow, systemError } from './errors.ts'
+import type { MappedFile } from './file.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
 import type { Mapping } from './mapping.ts'
+import { unlessAborted, untilChanged } from './pager-host.ts'
 
-const MAX_STEP_PAGES = 2048
-/** How long to wait before looking again where another thread's progress cannot be heard. */
-const LOOK_AGAIN_MS = 5
+const STEP_PAGES = 256
+const MAX_WINDOW_BYTES = 16 << 20
+/** Attempts at a step that bring nothing more into memory. */
+const MAX_ATTEMPTS = 100
 
-/** The cause of a failure: the store's error in the thread that had it, its message in others. */
-export function causeOf(m: Machine, failure: number): unknown {
+/** The cause of a SIGBUS: the store's error in the thread that had it, its message in others. */
+export function causeOf(m: Machine, failure: number, errno: number): unknown {
+  if (failure < 0) {
+    const isGone = errno === EOWNERDEAD && m.sync.broken === 0
+    return isGone ? new Error('the thread that brought the pages of this file has ended') : undefined
+  }
   const known = m.pager?.causeOf(failure)
   if (known !== undefined) return known
   const why = m.filler.requests.whyOf(failure)
   return why === '' ? undefined : new Error(why)
 }
 
+/**
+ * Begins a verb. False where the lock is busy and this thread may not wait for it: to be tried again in a later turn of the event loop
+ * (`turn`). No promise may be awaited before `leave`, so this cannot be asynchronous itself.
+ */
+export function entered(m: Machine, syscall: string): boolean {
+  if (m.enter()) return true
+  if (m.refused !== EAGAIN) throw systemError(-m.refused, syscall)
+  return false
+}
+
+/** Runs a call in which this thread does not sleep for a pager: such an access gives EAGAIN. */
+export function unparked<T>(m: Machine, act: () => T): T {
+  const { sleepsForPagers } = m
+  m.sleepsForPagers = false
+  try {
+    return act()
+  } finally {
+    m.sleepsForPagers = sleepsForPagers
+  }
+}
+
+/** Window pages [first, end). → how many are mapped. */
 export async function makeReady(mapping: Mapping, first: number, end: number, options: LongOptions): Promise<number> {
-  const { machine, mmId, pageSize } = mapping
+  const { machine, pageSize } = mapping
   const work = new LongWork((end - first) * pageSize, options)
-  // A quarter of memory, so that what came is not pushed out by what comes.
-  const stepPages = Math.max(1, Math.min(MAX_STEP_PAGES, machine.ram.nrFrames >>> 2))
+  const windowPages = Math.max(2, Math.min(MAX_WINDOW_BYTES / pageSize, machine.ram.nrFrames >>> 2))
+  const stepPages = Math.min(STEP_PAGES, windowPages >>> 1)
+  const since = machine.filler.requests.nrFailures
   let ready = 0
-  for (let at = first; at < end && mapping.space.isAlive; at += stepPages) {
+  let askedTo = first
+  for (let at = first; at < end; at += stepPages) {
     const stop = Math.min(end, at + stepPages)
-    await bringIn(mapping, at, stop, options)
-    const cursor = new PopulateCursor(at, stop, machine.vmas.clock)
-    while (!cursor.done) populateStep(machine, mmId, cursor, 256)
-    ready += cursor.populated
+    // Half a window at a time, so that the store is asked for long runs.
+    if (askedTo < end && askedTo - stop < windowPages >>> 1) {
+      const wanted = Math.min(end, at + windowPages)
+      while (!entered(machine, 'ready')) await unlessAborted(turn(), options.signal)
+      const base = mapping.address / pageSize
+      if (mapping.isMapped) askFor(mapping, base + Math.max(at, askedTo), base + wanted)
+      machine.leave()
+      askedTo = wanted
+    }
+    ready += await bringIn(mapping, at, stop, since, options.signal)
     await work.step((stop - at) * pageSize)
   }
   return ready
 }
 
-/** Resolves when no page that [at, stop) shows is on its way any more. */
-async function bringIn(mapping: Mapping, at: number, stop: number, options: LongOptions): Promise<void> {
-  const { machine, mmId } = mapping
-  const since = machine.filler.requests.nrFailures
-  machine.quietly(() => {
-    for (const page of missing(machine, mmId, at, stop))
-      machine.filler.request(page.inode, page.index, page.index + page.count - 1)
-  })
-  for (;;) {
-    const change = nextChange(machine)
-    const state = machine.quietly(() => stateOf(machine, mmId, at, stop, since))
-    if (state.failedAt >= 0) mapping.failAt(state.failedAt, FAULT_BUS)
-    if (!state.isWaiting) return
-    await unlessAborted(change, options)
-  }
-}
-
-interface Run {
-  readonly inode: number
-  readonly index: number
-  count: number
-}
-
-/** File pages that a range shows and that stores which answer later have to bring, as runs in the order of the window. */
-function missing(m: Machine, mm: number, at: number, stop: number): Run[] {
-  const runs: Run[] = []
-  for (let vpn = at; vpn < stop; vpn++) {
-    const { inode, index } = shownAt(m, mm, vpn)
-    if (inode === 0 || m.cache.lookup(inode, index) !== 0) continue
-    const last = runs.at(-1)
-    if (last !== undefined && last.inode === inode && last.index + last.count === index) last.count++
-    else runs.push({ inode, index, count: 1 })
-  }
-  return runs
-}
-
-function stateOf(
-  m: Machine,
-  mm: number,
+/** Resolves when window pages [at, stop) are mapped. → how many. */
+async function bringIn(
+  mapping: Mapping,
   at: number,
   stop: number,
-  since: number
-): { isWaiting: boolean; failedAt: number } {
-  for (let vpn = at; vpn < stop; vpn++) {
-    const { inode, index } = shownAt(m, mm, vpn)
-    if (inode === 0) continue
-    const frame = m.cache.lookup(inode, index)
-    if (frame !== 0 && !m.frames.isUptodate(frame)) return { isWaiting: true, failedAt: -1 }
-    if (frame !== 0) continue
-    const error = fetchError(m, since, inode, index)
-    if (error === 0) continue
-    m.lastError = error
-    m.parkedFault = 0
-    return { isWaiting: false, failedAt: vpn }
+  since: number,
+  signal: AbortSignal | undefined
+): Promise<number> {
+  const { machine, mmId, pageSize } = mapping
+  const { requests } = machine.filler
+  let attempts = 0
+  for (let best = -1; ; ) {
+    const settled = Atomics.load(requests.state, Q_SETTLED)
+    while (!entered(machine, 'ready')) await unlessAborted(turn(), signal)
+    // It may have moved.
+    const base = mapping.address / pageSize
+    const cursor = new PopulateCursor(base + at, base + stop, machine.vmas.clock, ERROR_ENDS)
+    const isThere = mapping.space.isAlive && mapping.isMapped
+    const failed = isThere ? firstFailed(mapping, cursor.vpn, cursor.end, since) : -1
+    if (isThere && failed < 0) askFor(mapping, cursor.vpn, cursor.end)
+    machine.leave()
+    checkMapped(mapping)
+    if (failed >= 0) mapping.failAt(failed, FAULT_BUS)
+    unparked(machine, () => {
+      while (!cursor.done) populateStep(machine, mmId, cursor, STEP_PAGES)
+    })
+    if (cursor.error === 0) return cursor.populated
+    if (cursor.error !== -EAGAIN) {
+      checkMapped(mapping)
+      mapping.failAt(cursor.failedAt, cursor.fault)
+    }
+    const isUnderWay = requests.nrUnderWay > 0
+    if (cursor.fault === FAULT_WAIT && isUnderWay) {
+      await unlessAborted(untilChanged(requests.state, Q_SETTLED, settled), signal)
+    } else await unlessAborted(turn(), signal)
+    if (cursor.populated > best || isUnderWay) attempts = 0
+    else if (cursor.fault === FAULT_WAIT && ++attempts === MAX_ATTEMPTS) mapping.failAt(cursor.failedAt, FAULT_OOM)
+    best = Math.max(best, cursor.populated)
   }
-  return { isWaiting: false, failedAt: -1 }
 }
 
-/** The page of a store that answers later which a virtual page shows and which is not mapped; inode 0 for anything else. */
-function shownAt(m: Machine, mm: number, vpn: number): { inode: number; index: number } {
-  const nothing = { inode: 0, index: 0 }
-  const vma = m.vmas.at(mm, vpn)
-  if (vma === 0) return nothing
+function checkMapped(mapping: Mapping): void {
+  if (!mapping.space.isAlive) throw systemError(-ESRCH, 'ready')
+  if (!mapping.isMapped) throw new RangeError('the mapping was unmapped while its pages were on their way')
+}
+
+/** Asks for what is missing of [at, stop), in the order of the window, as far as there is room. Within a verb. */
+function askFor(mapping: Mapping, at: number, stop: number): void {
+  const { machine } = mapping
+  for (let vpn = at; vpn < stop; ) {
+    if (!lookAt(mapping, vpn) || machine.cache.lookup(shown.inode, shown.index) !== 0) {
+      vpn++
+      continue
+    }
+    const { inode, index } = shown
+    let pages = 1
+    while (vpn + pages < stop && lookAt(mapping, vpn + pages)) {
+      if (shown.inode !== inode || shown.index !== index + pages) break
+      pages++
+    }
+    if (machine.filler.request(inode, index, index + pages - 1) < index + pages) return
+    vpn += pages
+  }
+}
+
+/** The first page of [at, stop) that could not be had, with why in `lastError`; -1 for none. Within a verb. */
+function firstFailed(mapping: Mapping, at: number, stop: number, since: number): number {
+  const { machine } = mapping
+  if (machine.filler.requests.nrFailures === since) return -1
+  for (let vpn = at; vpn < stop; vpn++) {
+    if (!lookAt(mapping, vpn)) continue
+    const frame = machine.cache.lookup(shown.inode, shown.index)
+    if (frame !== 0 && machine.frames.isUptodate(frame)) continue
+    const error = fetchError(machine, since, shown.inode, shown.index)
+    if (error === 0) continue
+    machine.lastError = error
+    return vpn
+  }
+  return -1
+}
+
+/** What `lookAt` found. */
+const shown = { inode: 0, index: 0 }
+
+/** Whether a virtual page shows, without having it mapped, one of a store that answers later: which one is in `shown`. */
+function lookAt({ machine: m, mmId }: Mapping, vpn: number): boolean {
+  const vma = m.vmas.at(mmId, vpn)
+  if (vma === 0) return false
   const inode = m.vmas.inode[vma]
-  const pte = m.tables.get(mm, vpn)
-  if (m.inodes.pager[inode] === 0 || (pte & PTE_PRESENT) !== 0) return nothing
-  const index = pteFile(pte) ? pteToPgoff(pte) : m.vmas.linearIndex(vma, vpn)
-  return index < m.nrFilePages(inode) ? { inode, index } : nothing
+  const pager = m.inodes.pager[inode]
+  if (pager === 0 || pager === PAGER_GONE) return false
+  const pte = m.tables.get(mmId, vpn)
+  if ((pte & PTE_PRESENT) !== 0 || (pte !== 0 && !pteFile(pte))) return false
+  shown.inode = inode
+  shown.index = pte === 0 ? m.vmas.linearIndex(vma, vpn) : pteToPgoff(pte)
+  return shown.index < m.nrFilePages(inode)
 }
 
-/** Resolves when something may have changed. To be called before looking. */
-function nextChange(m: Machine): Promise<unknown> {
-  const own = m.pager?.change
-  if (!m.sync.isShared) return own ?? Promise.resolve()
-  const later = new Promise(resolve => setTimeout(resolve, LOOK_AGAIN_MS))
-  return own === undefined ? later : Promise.race([own, later])
+/** Copies from a window, chunk by chunk: each is made ready, and copied before it can be taken away. */
+export async function readLater(
+  mapping: Mapping,
+  target: Uint8Array,
+  offset: number,
+  options: LongOptions
+): Promise<void> {
+  const { machine, pageSize } = mapping
+  const work = new LongWork(target.length, options)
+  const chunkBytes = Math.max(1, machine.ram.nrFrames >>> 4) * pageSize
+  const quiet = options.signal === undefined ? {} : { signal: options.signal }
+  for (let done = 0; done < target.length; ) {
+    const length = Math.min(target.length - done, chunkBytes)
+    const first = Math.floor((offset + done) / pageSize)
+    await makeReady(mapping, first, Math.ceil((offset + done + length) / pageSize), quiet)
+    try {
+      unparked(machine, () => mapping.read(target.subarray(done, done + length), offset + done))
+    } catch (error) {
+      if ((error as { code?: unknown }).code !== 'EAGAIN') throw error
+      // Another thread's pages took the place of some of these.
+      continue
+    }
+    done += length
+    await work.step(length)
+  }
 }
 
-function unlessAborted(promise: Promise<unknown>, { signal }: LongOptions): Promise<unknown> {
-  if (signal === undefined) return promise
-  signal.throwIfAborted()
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-  })
+/** Copies from a file. → bytes, fewer than `target` has only at the end of the file. */
+export async function readFileLater(
+  file: MappedFile,
+  target: Uint8Array,
+  position: number | bigint,
+  options: LongOptions
+): Promise<number> {
+  const { machine } = file
+  const { ram, filler } = machine
+  const { requests } = filler
+  const work = new LongWork(target.length, options)
+  const windowPages = Math.max(2, Math.min(MAX_WINDOW_BYTES / ram.pageSize, ram.nrFrames >>> 2))
+  const since = requests.nrFailures
+  for (let done = 0; ; ) {
+    const settled = Atomics.load(requests.state, Q_SETTLED)
+    const at = typeof position === 'bigint' ? position + BigInt(done) : position + done
+    const got = unparked(machine, () => sys_pread(machine, file.fd, target.subarray(done), at))
+    if (got >= 0) {
+      done += got
+      await work.step(got)
+      if (got === 0 || done === target.length) return done
+      continue
+    }
+    if (got !== -EAGAIN) orThrow(got, 'pread')
+    while (!entered(machine, 'pread')) await unlessAborted(turn(), options.signal)
+    const inode = machine.files.inode[fileOf(machine, file.fd)]
+    const first = Math.floor(Number(at) / ram.pageSize)
+    const last = Math.min(Math.ceil((Number(at) + target.length - done) / ram.pageSize), machine.nrFilePages(inode)) - 1
+    const error = fetchError(machine, since, inode, first)
+    if (error === 0) filler.request(inode, first, Math.min(last, first + windowPages - 1))
+    machine.leave()
+    if (error !== 0) {
+      const failure = systemError(-error, 'pread', undefined, `reading ${file.name}`)
+      failure.cause = causeOf(machine, machine.lastFailure, error)
+      throw failure
+    }
+    const change = requests.nrUnderWay > 0 ? untilChanged(requests.state, Q_SETTLED, settled) : turn()
+    await unlessAborted(change, options.signal)
+  }
+}
+
+/** Resolves a little later. */
+export function turn(): Promise<void> {
+  return new Promise(resolve => setTimeout(resolve, 1))
 }

@@ -21,6 +21,11 @@ const Q_TAIL = 1
 const Q_FAILURES = 2
 /** Grows with each request; pagers sleep on it. */
 export const Q_BELL = 3 as const
+/** Grows whenever pages were delivered or given up; who waits without blocking sleeps on it. */
+export const Q_SETTLED = 4 as const
+/** Pages that are on their way, of all pagers; and the buffers that they come in, in units of 512 bytes. */
+const Q_UNDER_WAY = 5
+const Q_BUFFERS = 6
 
 export class FetchQueue {
   readonly state: Int32Array
@@ -49,16 +54,36 @@ export class FetchQueue {
     return this.state[Q_TAIL] - this.state[Q_HEAD]
   }
 
-  /** Asks for pages [first, first + pages) of an inode. False when the ring is full. */
-  push(inode: number, first: number, pages: number): boolean {
-    if (this.length >= NR_REQUESTS) return false
+  /** Pages that are on their way: locked frames, which nobody can have meanwhile. */
+  get nrUnderWay(): number {
+    return this.state[Q_UNDER_WAY]
+  }
+
+  noteUnderWay(delta: number): void {
+    this.state[Q_UNDER_WAY] += delta
+  }
+
+  /** What pagers have for buffers, beside the frames. Not guarded by the machine lock. */
+  get bufferBytes(): number {
+    return Atomics.load(this.state, Q_BUFFERS) * 512
+  }
+
+  noteBuffers(deltaBytes: number): void {
+    Atomics.add(this.state, Q_BUFFERS, deltaBytes / 512)
+  }
+
+  get isFull(): boolean {
+    return this.length >= NR_REQUESTS
+  }
+
+  /** Asks for pages [first, first + pages) of an inode. The ring is not full. */
+  push(inode: number, first: number, pages: number): void {
     const at = (this.state[Q_TAIL] % NR_REQUESTS) * REQUEST_WORDS
     this.#ring[at] = inode
     this.#ring[at + 1] = first
     this.#ring[at + 2] = pages
     this.state[Q_TAIL]++
     this.ring()
-    return true
   }
 
   /**
@@ -80,6 +105,16 @@ export class FetchQueue {
     return false
   }
 
+  /** Forgets what was asked of an inode whose pages nobody will bring. */
+  drop(inode: number): void {
+    const { state } = this
+    for (let n = state[Q_HEAD]; n < state[Q_TAIL]; n++) {
+      const at = (n % NR_REQUESTS) * REQUEST_WORDS
+      if (this.#ring[at] === inode) this.#ring[at + 2] = 0
+    }
+    this.#trim()
+  }
+
   #trim(): void {
     const { state } = this
     while (state[Q_HEAD] < state[Q_TAIL] && this.#ring[(state[Q_HEAD] % NR_REQUESTS) * REQUEST_WORDS + 2] === 0) {
@@ -96,6 +131,12 @@ export class FetchQueue {
     Atomics.add(this.state, Q_BELL, 1)
     Atomics.notify(this.state, Q_BELL)
     this.#onPush?.()
+  }
+
+  /** Tells those who wait without blocking that pages came, or will not come. */
+  settled(): void {
+    Atomics.add(this.state, Q_SETTLED, 1)
+    Atomics.notify(this.state, Q_SETTLED)
   }
 
   /** Failures noted so far. */
@@ -127,7 +168,9 @@ export class FetchQueue {
     return -1
   }
 
+  /** A failure in words, '' when it had none or is forgotten. */
   whyOf(nr: number): string {
+    if (this.#failures[(nr % NR_FAILURES) * FAILURE_WORDS] !== nr) return ''
     return readText(this.#texts, (nr % NR_FAILURES) * TEXT_WORDS)
   }
 

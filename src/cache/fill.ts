@@ -12,7 +12,7 @@
  *
  * Lock: machine lock, given back while a store reads. The run and the bounce buffer are this thread's.
  */
-import { EAGAIN, EIO } from '../abi/errno.ts'
+import { EIO, EOWNERDEAD } from '../abi/errno.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
 import { F_FLAGS, F_MAPPING, FRAME_SHIFT, PG_LOCKED, PG_READAHEAD, PG_UPTODATE } from '../frame/frame-table.ts'
 import type { Lru } from '../frame/lru.ts'
@@ -22,7 +22,7 @@ import { WAIT_PAGE } from '../sync/lock-order.ts'
 import type { Sync } from '../sync/sync.ts'
 import { IO_FILL } from '../sync/threads.ts'
 import type { FetchQueue } from './fetch-queue.ts'
-import type { FileTable, InodeTable } from './inodes.ts'
+import { type FileTable, type InodeTable, PAGER_GONE } from './inodes.ts'
 import type { PageCache } from './page-cache.ts'
 
 /** What a fault says about how the file is used (madvise). */
@@ -32,6 +32,8 @@ export const RA_SEQUENTIAL = 2 as const
 
 /** What `fill` gives when the page is on its way. Below every -errno. */
 export const FILL_PARKED = -0x10000
+/** The same when it could not even be asked for: so many pages are on their way that there is no room for it until some came. */
+export const FILL_CROWDED = -0x10001
 
 const FIRST_WINDOW_PAGES = 4
 /** Runs of frames shorter than this on average are read through the bounce buffer. */
@@ -87,13 +89,13 @@ export class Filler {
 
   /**
    * Reads a page that is not in the cache, which lies below the end of the file. → frame, or -errno (0: no memory); FILL_PARKED when a
-   * store that answers later was asked for it. Gives the machine lock back while the store reads.
+   * store that answers later was asked for it, FILL_CROWDED when it could not be. Gives the machine lock back while the store reads.
    */
   fill(inode: number, file: number, index: number, advice: number): number {
+    if (this.inodes.pager[inode] !== 0) return this.#fillLater(inode, file, index, advice)
     const n = this.#begin(inode, index, this.#window(inode, file, index, advice))
     if (n === 0) return 0
     this.files.raNext[file] = index + n
-    if (this.inodes.pager[inode] !== 0) return this.#ask(inode, index, n)
     const error = this.#read(inode, index, n)
     if (error === 0) return this.#finish(n)
     if (n === 1) {
@@ -112,6 +114,10 @@ export class Filler {
 
   /** Brings in [first, last], whatever can be had without an error; what madvise(WILLNEED) asks for. */
   readahead(inode: number, first: number, last: number): void {
+    if (this.inodes.pager[inode] !== 0) {
+      this.request(inode, first, last)
+      return
+    }
     let index = first
     while (index <= last) {
       if (this.cache.lookup(inode, index) !== 0) {
@@ -120,14 +126,21 @@ export class Filler {
       }
       const n = this.#begin(inode, index, Math.min(last - index + 1, Math.max(1, this.maxWindowPages)))
       if (n === 0) return
-      if (this.inodes.pager[inode] !== 0) {
-        if (this.#ask(inode, index, n) !== FILL_PARKED) return
-      } else if (this.#read(inode, index, n) < 0) {
+      if (this.#read(inode, index, n) < 0) {
         this.#abandon(0, n)
         return
-      } else this.#finish(n)
+      }
+      this.#finish(n)
       index += n
     }
+  }
+
+  #fillLater(inode: number, file: number, index: number, advice: number): number {
+    if (this.inodes.pager[inode] === PAGER_GONE) return -EOWNERDEAD
+    const n = this.#beginLater(inode, index, this.#window(inode, file, index, advice))
+    if (n === 0) return this.requests.nrUnderWay > 0 ? FILL_CROWDED : 0
+    this.files.raNext[file] = index + n
+    return FILL_PARKED
   }
 
   /**
@@ -140,16 +153,28 @@ export class Filler {
     const pages = raPages[file]
     if (pages <= 1 || index >= next || next - index > pages) return
     if (next >= Math.ceil(this.inodes.sizeBytes[inode] / this.allocator.ram.pageSize)) return
-    if (this.cache.lookup(inode, next) !== 0) return
-    const n = this.#begin(inode, next, this.#window(inode, file, next, RA_NORMAL))
-    if (n === 0) return
-    raNext[file] = next + n
-    this.#ask(inode, next, n)
+    if (this.inodes.pager[inode] === PAGER_GONE || this.cache.lookup(inode, next) !== 0) return
+    const n = this.#beginLater(inode, next, this.#window(inode, file, next, RA_NORMAL))
+    if (n !== 0) raNext[file] = next + n
   }
 
-  /** Asks for pages [first, last] of a store that answers later, those that are not in the cache. Errors show when they are used. */
-  request(inode: number, first: number, last: number): void {
-    this.readahead(inode, first, last)
+  /**
+   * Asks a store that answers later for pages [first, last], those that are not in the cache, as far as there is room. Errors show when
+   * they are used. → the first page that was not asked for; last + 1 when all were.
+   */
+  request(inode: number, first: number, last: number): number {
+    let index = first
+    while (index <= last) {
+      if (this.cache.lookup(inode, index) !== 0) {
+        index++
+        continue
+      }
+      if (this.inodes.pager[inode] === PAGER_GONE) return index
+      const n = this.#beginLater(inode, index, Math.min(last - index + 1, Math.max(1, this.maxWindowPages)))
+      if (n === 0) return index
+      index += n
+    }
+    return index
   }
 
   /** Makes a page that a store brought later, or that could not be had, known to those who wait for it. */
@@ -157,16 +182,21 @@ export class Filler {
     const { w } = this.cache.frames
     const at = (frame << FRAME_SHIFT) + F_FLAGS
     w[at] = (w[at] | PG_UPTODATE) & ~PG_LOCKED
-    this.inodes.nrFilling[w[(frame << FRAME_SHIFT) + F_MAPPING]]--
+    this.#arrived(w[(frame << FRAME_SHIFT) + F_MAPPING])
     this.lru.add(frame)
     if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, frame)
   }
 
   withdraw(frame: number): void {
-    this.inodes.nrFilling[this.cache.frames.row(frame, F_MAPPING)]--
+    this.#arrived(this.cache.frames.row(frame, F_MAPPING))
     this.cache.remove(frame)
     this.allocator.free(frame)
     if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, frame)
+  }
+
+  #arrived(inode: number): void {
+    this.inodes.nrFilling[inode]--
+    if (this.inodes.pager[inode] !== 0) this.requests.noteUnderWay(-1)
   }
 
   /** How many pages to read at `index`, itself included. */
@@ -229,10 +259,19 @@ export class Filler {
     for (let i = from; i < to; i++) this.withdraw(this.#run[i])
   }
 
-  #ask(inode: number, index: number, n: number): number {
-    if (this.requests.push(inode, index, n)) return FILL_PARKED
-    this.#abandon(0, n)
-    return -EAGAIN
+  /**
+   * `#begin` for a store that answers later, and asks it. Half of the frames at most are on their way at a time: nothing can be had of
+   * them meanwhile. → how many pages; 0 when there is no room, or no memory.
+   */
+  #beginLater(inode: number, index: number, want: number): number {
+    const { requests } = this
+    const room = (this.allocator.ram.nrFrames >>> 1) - requests.nrUnderWay
+    if (room <= 0 || requests.isFull) return 0
+    const n = this.#begin(inode, index, Math.min(want, room))
+    if (n === 0) return 0
+    requests.noteUnderWay(n)
+    requests.push(inode, index, n)
+    return n
   }
 
   /** Reads n pages from `index` into the run's frames. → 0 or -errno. */

@@ -27,6 +27,9 @@ export const INODE_NOREMAP = 4 as const
 export const FILE_READ = 1 as const
 export const FILE_WRITE = 2 as const
 
+/** In place of a pager's number: the thread that had the store has ended. */
+export const PAGER_GONE = 0x7fffffff as const
+
 /** The list of an inode's pages that a page is on. */
 export const CLEAN = 0 as const
 export const DIRTY = 1 as const
@@ -52,7 +55,7 @@ export class InodeTable {
   /** Pages that are on their way from the store; and 1 while pages are about to be cut away, so that no more are sent for. */
   readonly nrFilling: Int32Array
   readonly cutting: Int32Array
-  /** For a store that answers later: the number of the thread that has it + 1. 0 for one that answers at once. */
+  /** For a store that answers later: the number of the thread that has it + 1, or PAGER_GONE. 0 for one that answers at once. */
   readonly pager: Int32Array
   readonly stores: StoreTable
   readonly #sync: Sync

@@ -27,7 +27,7 @@ import {
   FAULT_RETRY,
   FAULT_WAIT
 } from '../abi/fault.ts'
-import { FILL_PARKED, RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '../cache/fill.ts'
+import { FILL_CROWDED, FILL_PARKED, RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
 import {
   F_FLAGS,
@@ -78,8 +78,8 @@ import {
 } from '../vma/flags.ts'
 import { faultAround, faultAroundFirst } from './fault-around.ts'
 import { bringPage, FILL_HOLES, fetchError } from './filemap.ts'
-import { type Machine, POLICY_LINUX } from './machine.ts'
-import { prefetchAlong } from './prefetch.ts'
+import { type Machine, POLICY_LINUX, WAIT_FOR_ROOM } from './machine.ts'
+import { prefetchAlong, prefetchOn } from './prefetch.ts'
 
 const MAX_ROUNDS = 4
 
@@ -116,7 +116,7 @@ export function lockEntry(m: Machine, mm: number, generation: number, vpn: numbe
     }
     if (round === 0) m.sync.beginWait()
     const inode = m.waitInode
-    const index = m.frames.row(m.waitFrame, F_INDEX)
+    const index = m.waitIndex
     const error = m.waitForPageOutside(mm)
     if (error === EAGAIN) return parked(m)
     const failed = error !== 0 ? error : fetchError(m, since, inode, index)
@@ -141,9 +141,10 @@ export function faultThrough(m: Machine, mm: number, vpn: number, access: number
     const code = faultInside(m, mm, vpn, access)
     if (code !== FAULT_WAIT) return code
     if (round === 0) m.sync.beginWait()
-    const inode = m.frames.row(m.waitFrame, F_MAPPING)
-    const index = m.frames.row(m.waitFrame, F_INDEX)
+    const inode = m.waitInode
+    const index = m.waitIndex
     const error = m.waitForPageInside() || fetchError(m, since, inode, index)
+    if (error === EAGAIN) return parked(m)
     if (error !== 0) return busError(m, error)
   }
 }
@@ -212,12 +213,15 @@ function busError(m: Machine, errno: number): number {
 
 /** The fault code for what getPage gave instead of a frame. */
 function pageError(m: Machine, error: number): number {
+  m.parkedFault = 0
   m.lastError = -error
   return error === -ENOMEM ? FAULT_OOM : FAULT_BUS
 }
 
-function waitFor(m: Machine, inode: number, frame: number): number {
+/** `frame` is the page that is on its way; 0 when the inode's lock has to be free first. */
+function waitFor(m: Machine, inode: number, index: number, frame: number): number {
   m.waitInode = inode
+  m.waitIndex = index
   m.waitFrame = frame
   return FAULT_WAIT
 }
@@ -406,11 +410,16 @@ function fileFault(
 
   const advice = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
   const cached = m.cache.lookup(inode, pgoff)
-  if (cached !== 0 && !m.frames.isUptodate(cached)) return waitFor(m, inode, cached)
+  if (cached !== 0 && !m.frames.isUptodate(cached)) return waitFor(m, inode, pgoff, cached)
   const page = cached !== 0 ? cached : bringPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)
-  if (page === FILL_PARKED) {
-    if (m.inodes.pager[inode] !== 0) prefetchAlong(m, mm, vma, vpn)
-    return waitFor(m, inode, m.cache.lookup(inode, pgoff))
+  const isPaged = m.inodes.pager[inode] !== 0
+  if (page <= FILL_PARKED) {
+    if (isPaged) {
+      m.vmstat[PGMAJFAULT]++
+      if (page === FILL_CROWDED) return waitFor(m, inode, pgoff, WAIT_FOR_ROOM)
+      prefetchAlong(m, mm, vma, vpn)
+    }
+    return waitFor(m, inode, pgoff, m.cache.lookup(inode, pgoff))
   }
   if (page <= 0) return pageError(m, page)
   const read = cached === 0 && m.inodes.kind[inode] === INODE_STORE
@@ -421,12 +430,14 @@ function fileFault(
 
   const needsNode = copies || pgoff !== m.vmas.linearIndex(vma, vpn)
   // With all of this there nothing is allocated, and so nothing reclaimed: the entry is still the one we began with.
-  const isPaged = m.inodes.pager[inode] !== 0
   const ready = cached !== 0 && !copies && !aroundFirst && !isPaged && slot !== 0 && (!needsNode || m.nodes.isPrepared)
   if (!ready) {
     const { frames } = m
     if (!frames.pin(page)) return outOfMemory(m)
-    if (isPaged) m.filler.readOn(inode, m.vmas.file[vma], pgoff)
+    if (isPaged) {
+      m.filler.readOn(inode, m.vmas.file[vma], pgoff)
+      prefetchOn(m, mm, vma, vpn)
+    }
     const copy = copies ? m.allocator.alloc() : 0
     slot = copies && copy === 0 ? 0 : prepareEntry(m, mm, vpn, needsNode ? NEEDS_NODE : NO_NODE)
     frames.unpin(page)

@@ -9,7 +9,7 @@
  * back is in the cache and valid, with the lock held.
  */
 import { ENOMEM, ENOSPC } from '../abi/errno.ts'
-import { FILL_PARKED, RA_RANDOM } from '../cache/fill.ts'
+import { FILL_CROWDED, FILL_PARKED, RA_RANDOM } from '../cache/fill.ts'
 import { INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_SWAPBACKED, PG_UNEVICTABLE, PG_UPTODATE } from '../frame/frame-table.ts'
 import { NR_SHMEM, PSWPIN } from '../frame/vmstat.ts'
@@ -28,17 +28,23 @@ export function getPage(
   holes: typeof FILL_HOLES | typeof KEEP_HOLES
 ): number {
   const since = m.filler.requests.nrFailures
-  for (;;) {
+  for (let round = 0; ; round++) {
     const cached = m.cache.lookup(inode, index)
     if (cached === 0) {
       const failed = fetchError(m, since, inode, index)
       if (failed !== 0) return -failed
       const frame = bringPage(m, inode, file, index, advice, holes)
-      if (frame !== FILL_PARKED) return frame
+      if (frame > FILL_PARKED) return frame
+      if (round === 0) m.sync.beginWait()
+      if (frame === FILL_CROWDED) {
+        const error = m.waitForArrivals()
+        if (error !== 0) return -error
+        continue
+      }
     } else if (m.frames.isUptodate(cached)) {
       m.filler.noteHit(cached)
       return cached
-    }
+    } else if (round === 0) m.sync.beginWait()
     m.waitFrame = m.cache.lookup(inode, index)
     m.waitInode = inode
     const error = m.waitForPageInside()
@@ -58,6 +64,7 @@ export function fetchError(m: Machine, since: number, inode: number, index: numb
 /**
  * `getPage` of a page that is known not to be in the cache. FILL_PARKED when its store was asked and will answer later, or when another
  * thread is about to cut pages away: faults that kept pages coming would keep it from that for good (Linux 3.16, shmem's punch).
+ * FILL_CROWDED when its store cannot be asked before other pages came.
  */
 export function bringPage(
   m: Machine,

@@ -11,6 +11,7 @@ import { UNDER_LOCK } from '../cache/writeback.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { GuardedStore } from '../store/guard.ts'
 import type { Store } from '../store/store.ts'
+import { WAIT_ARRIVALS } from '../sync/lock-order.ts'
 import { uncharge } from './filemap.ts'
 import type { Machine } from './machine.ts'
 
@@ -44,6 +45,12 @@ export function openStore(m: Machine, store: Store, mode: number): number {
   return install(m, inode, mode)
 }
 
+/** Another open, for reading, of an inode. → file descriptor, or -errno. */
+export function openAgain(m: Machine, inode: number): number {
+  m.inodes.refs[inode]++
+  return install(m, inode, FILE_READ)
+}
+
 /** Opens, for reading, a store of `sizeBytes` that answers later and that this thread is to be the pager of. → file descriptor, or -errno. */
 export function openLater(m: Machine, name: string, sizeBytes: number): number {
   const inode = m.inodes.alloc(INODE_STORE, name, undefined)
@@ -74,7 +81,8 @@ export function reopen(m: Machine, fd: number, mode: number): number {
   const file = fileOf(m, fd)
   if (file === 0) return -EBADF
   const inode = m.files.inode[file]
-  if ((mode & FILE_WRITE) !== 0 && m.inodes.store(inode)?.readOnly === true) return -EBADF
+  const readOnly = m.inodes.pager[inode] !== 0 || m.inodes.store(inode)?.readOnly === true
+  if ((mode & FILE_WRITE) !== 0 && readOnly) return -EBADF
   m.inodes.refs[inode]++
   return install(m, inode, mode)
 }
@@ -163,7 +171,14 @@ function putInode(m: Machine, inode: number): number {
   }
   const answersLater = m.inodes.pager[inode] !== 0
   m.inodes.free(inode)
-  if (answersLater) m.filler.requests.ring()
+  if (answersLater) {
+    const { requests } = m.filler
+    requests.drop(inode)
+    if (m.sync.isShared) m.sync.wakeAll(WAIT_ARRIVALS, 0)
+    requests.settled()
+    // The pager sees that it is not wanted any more, and closes the store.
+    requests.ring()
+  }
   return result
 }
 

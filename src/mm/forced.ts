@@ -6,7 +6,6 @@
  * private one, by a copy that the owner can still not store to; on a shared one it is refused.
  */
 import { ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_RETRY, FAULT_WAIT } from '../abi/fault.ts'
-import { F_INDEX, F_MAPPING } from '../frame/frame-table.ts'
 import { PGFAULT } from '../frame/vmstat.ts'
 import {
   PAGE_PROT_DEFAULT,
@@ -38,9 +37,8 @@ export function forcedFrame(m: Machine, mm: number, vpn: number, access: number)
     const code = resolveFault(m, mm, vma, vpn, slot, pte, access)
     if (code === FAULT_RETRY) continue
     if (code === FAULT_WAIT) {
-      const inode = m.frames.row(m.waitFrame, F_MAPPING)
-      const index = m.frames.row(m.waitFrame, F_INDEX)
-      if ((m.waitForPageInside() || fetchError(m, since, inode, index)) !== 0) return -FAULT_BUS
+      const { waitInode, waitIndex } = m
+      if ((m.waitForPageInside() || fetchError(m, since, waitInode, waitIndex)) !== 0) return -FAULT_BUS
       continue
     }
     return code === FAULT_OK ? settle(m, mm, vpn) : -code

@@ -38,6 +38,7 @@ import type { SwapArea } from '../swap/swap-area.ts'
 import {
   READ_LOCKED,
   UNLOCKED,
+  WAIT_ARRIVALS,
   WAIT_INODE,
   WAIT_MMAP,
   WAIT_PAGE,
@@ -45,7 +46,7 @@ import {
   WRITE_LOCKED
 } from '../sync/lock-order.ts'
 import type { Sync } from '../sync/sync.ts'
-import { S_OPEN, T_MMAP, T_MMAP_MODE } from '../sync/threads.ts'
+import { S_OPEN, T_MMAP, T_MMAP_MODE, T_PAGER } from '../sync/threads.ts'
 import type { VmaTable } from '../vma/vma-table.ts'
 import type { Pager } from './pager.ts'
 
@@ -53,6 +54,9 @@ import type { Pager } from './pager.ts'
 export const POLICY_NONLINEAR = 0 as const
 /** As Linux 3.19: files with dirty accounting are remapped by linear vmas, one for each run. */
 export const POLICY_LINUX = 1 as const
+
+/** In place of `waitFrame`: any page of a store that answers later. */
+export const WAIT_FOR_ROOM = -1 as const
 
 export interface MachineParts {
   readonly sync: Sync
@@ -126,9 +130,10 @@ export class Machine implements MachineParts {
   nrParked = 0
   /** Brings pages of stores that answer later and that this thread has; made with the first one. */
   pager: Pager | undefined
-  /** The frame that the last FAULT_WAIT is to wait for; 0 for the inode's lock. */
+  /** The frame that the last FAULT_WAIT is to wait for, 0 for the inode's lock, WAIT_FOR_ROOM; and the file page that it is about. */
   waitFrame = 0
   waitInode = 0
+  waitIndex = 0
   /** This thread sleeps while another one brings a page from a store that answers later; else such an access gives EAGAIN. */
   sleepsForPagers = false
   /** This thread is within a verb that changes the machine. */
@@ -365,6 +370,7 @@ export class Machine implements MachineParts {
   waitForPageInside(): number {
     const { sync, frames, waitFrame } = this
     if (!sync.isShared || !sync.maySleep) return EAGAIN
+    if (waitFrame === WAIT_FOR_ROOM) return this.waitForArrivals()
     const inode = this.waitInode
     if (waitFrame === 0) {
       if (this.inodes.lock[inode] === 0) return 0
@@ -372,12 +378,39 @@ export class Machine implements MachineParts {
       return sync.waitFor(WAIT_INODE, inode)
     }
     const pager = this.inodes.pager[inode] - 1
-    if (pager >= 0) {
-      if (pager === sync.me || !this.sleepsForPagers) return EAGAIN
-      if (!sync.isAttached(pager)) return EOWNERDEAD
-      if (!sync.isHopeful(pager)) return ETIMEDOUT
-    } else sync.isPatient(sync.holderOfPage(inode, frames.row(waitFrame, F_INDEX)))
+    if (pager >= 0) return this.#sleepForPager(pager, WAIT_PAGE, waitFrame)
+    sync.isPatient(sync.holderOfPage(inode, frames.row(waitFrame, F_INDEX)))
     return sync.waitFor(WAIT_PAGE, waitFrame)
+  }
+
+  /** The same until some page of a store that answers later came, or was given up, so that there is room for others. */
+  waitForArrivals(): number {
+    const { inodes, sync } = this
+    if (!sync.isShared || !sync.maySleep) return EAGAIN
+    for (let inode = 1; inode <= inodes.capacity; inode++) {
+      const pager = inodes.pager[inode] - 1
+      if (inodes.kind[inode] === 0 || inodes.nrFilling[inode] === 0 || pager < 0 || pager === sync.me) continue
+      return this.#sleepForPager(pager, WAIT_ARRIVALS, 0)
+    }
+    return this.filler.requests.nrUnderWay === 0 ? 0 : EAGAIN
+  }
+
+  /** Sleeps for what `pager` brings, unless that is this thread, or one that sleeps for this thread in turn. */
+  #sleepForPager(pager: number, kind: number, id: number): number {
+    const { sync } = this
+    const { w } = sync.threads
+    if (!this.sleepsForPagers) return EAGAIN
+    let t = pager
+    for (let n = 0; t >= 0 && n < sync.threads.maxThreads; n++) {
+      if (t === sync.me) return EAGAIN
+      t = w[sync.threads.at(t, T_PAGER)] - 1
+    }
+    if (!sync.isAttached(pager)) return EOWNERDEAD
+    if (!sync.isHopeful(pager)) return ETIMEDOUT
+    w[sync.row + T_PAGER] = pager + 1
+    const error = sync.waitFor(kind, id)
+    w[sync.row + T_PAGER] = 0
+    return error
   }
 
   #refuse(errno: number): false {

@@ -4,8 +4,8 @@
  * On nonlinear mappings: DONTNEED keeps what each address shows; WILLNEED reads ahead at the linear place (as Linux does,
  * and says so); REMOVE is refused with EINVAL.
  */
-import { EACCES, EFAULT, EINVAL, ENOMEM } from '../abi/errno.ts'
-import { ACCESS_READ, ACCESS_WRITE, FAULT_ACCERR, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
+import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM } from '../abi/errno.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
 import {
   MADV_DODUMP,
   MADV_DOFORK,
@@ -224,6 +224,7 @@ function populate(m: Machine, mm: number, start: number, end: number, access: nu
   for (let vpn = start; vpn < end; vpn++) {
     const code = faultThrough(m, mm, vpn, access)
     if (code === FAULT_OK) continue
+    if (code === FAULT_BUS && m.lastError === EAGAIN) return -EAGAIN
     return code === FAULT_OOM ? -ENOMEM : code === FAULT_ACCERR ? -EINVAL : -EFAULT
   }
   return 0

@@ -9,11 +9,12 @@
  * to the first page that fails: the rest of that vma's part is then left alone, and the next vma tried (or, for mlock,
  * which reports it, nothing more).
  */
-import { EFAULT, ENOMEM } from '../abi/errno.ts'
-import { ACCESS_READ, ACCESS_WRITE, FAULT_OK, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
+import { EAGAIN, EFAULT, ENOMEM } from '../abi/errno.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_BUS, FAULT_OK, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
 import { PTE_PRESENT, PTE_READ, PTE_READ_HIT, PTE_WRITE, pteFrame } from '../pgtable/pte.ts'
 import { VM_LOCKED, VM_LOCKONFAULT, VM_SHARED, VM_WRITE } from '../vma/flags.ts'
 import { faultInside } from './fault.ts'
+import { fetchError } from './filemap.ts'
 import type { Machine } from './machine.ts'
 import { mlockPage } from './mlock-pages.ts'
 
@@ -33,10 +34,17 @@ export class PopulateCursor {
   readonly end: number
   readonly ticket: number
   readonly onError: OnError
-  /** First error, -EFAULT or -ENOMEM; 0 while there is none. */
+  /** First error, -EFAULT, -ENOMEM or -EAGAIN (this thread may not wait for a page or a lock); 0 while there is none. */
   error = 0
+  /** Where it came up, and the fault code: FAULT_OK when it was no fault, FAULT_WAIT when the page is on its way. */
+  failedAt = -1
+  fault: number = FAULT_OK
   /** Pages made present, or found so. */
   populated = 0
+  /** The page that was waited for last, and how many failures were noted before: whether it is one of them. */
+  waitInode = 0
+  waitIndex = 0
+  since = 0
 
   constructor(vpn: number, end: number, ticket: number, onError: OnError = ERROR_SKIPS_VMA) {
     this.vpn = vpn
@@ -50,8 +58,12 @@ export class PopulateCursor {
   }
 
   /** Notes an error, if it is the first, and goes on at `vpn`. */
-  fail(error: number, vpn: number): void {
-    if (this.error === 0) this.error = error
+  fail(error: number, fault: number, vpn: number): void {
+    if (this.error === 0) {
+      this.error = error
+      this.fault = fault
+      this.failedAt = this.vpn
+    }
     this.vpn = vpn
   }
 }
@@ -59,17 +71,30 @@ export class PopulateCursor {
 /** Does one step of at most `maxPages` pages. The mmap lock is held (for reading) for a few pages at a time only. */
 export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, maxPages: number): void {
   let left = maxPages
+  cursor.waitInode = 0
+  cursor.since = m.filler.requests.nrFailures
   while (left > 0 && !cursor.done) {
     if (!m.lockMmRead(mm, 0)) {
-      cursor.fail(-EFAULT, cursor.end)
+      cursor.fail(m.refused === EAGAIN ? -EAGAIN : -EFAULT, FAULT_OK, cursor.end)
       return
     }
     const before = cursor.populated
     const code = populateLocked(m, mm, cursor, Math.min(left, LOCKED_PAGES))
     left -= cursor.populated - before
-    if (code !== FAULT_WAIT) m.unlockMmRead(mm)
-    else if (m.waitForPageOutside(mm) !== 0) {
-      cursor.fail(-EFAULT, cursor.end)
+    if (code !== FAULT_WAIT) {
+      m.unlockMmRead(mm)
+      continue
+    }
+    if (cursor.waitInode === 0) m.sync.beginWait()
+    cursor.waitInode = m.waitInode
+    cursor.waitIndex = m.waitIndex
+    const error = m.waitForPageOutside(mm)
+    if (error !== 0) {
+      if (error === EAGAIN) cursor.fail(-EAGAIN, FAULT_WAIT, cursor.end)
+      else {
+        m.lastError = error
+        cursor.fail(-EFAULT, FAULT_BUS, cursor.end)
+      }
       return
     }
   }
@@ -92,17 +117,27 @@ function populateLocked(m: Machine, mm: number, cursor: PopulateCursor, maxPages
   }
   const access = (flags & (VM_WRITE | VM_SHARED)) === VM_WRITE ? ACCESS_WRITE : ACCESS_READ
   for (let left = maxPages; left > 0 && cursor.vpn < stop; left--) {
-    const code = faultIn(m, mm, cursor.vpn, access, flags)
+    const code = couldNotBeHad(m, cursor) ? FAULT_BUS : faultIn(m, mm, cursor.vpn, access, flags)
     if (code === FAULT_WAIT) return FAULT_WAIT
     if (code !== FAULT_OK) {
       const error = code === FAULT_OOM ? -ENOMEM : -EFAULT
-      cursor.fail(error, cursor.onError === ERROR_ENDS ? cursor.end : stop)
+      cursor.fail(error, code, cursor.onError === ERROR_ENDS ? cursor.end : stop)
       return FAULT_OK
     }
     cursor.vpn++
     cursor.populated++
   }
   return FAULT_OK
+}
+
+/** Whether the page that was waited for is known not to come. It is not asked for again. */
+function couldNotBeHad(m: Machine, cursor: PopulateCursor): boolean {
+  const { waitInode } = cursor
+  if (waitInode === 0) return false
+  const error = fetchError(m, cursor.since, waitInode, cursor.waitIndex)
+  cursor.waitInode = 0
+  if (error !== 0) m.lastError = error
+  return error !== 0
 }
 
 /** The whole range, step by step. → 0, or the first error (which most callers ignore, as Linux does). */

@@ -16,12 +16,13 @@
  */
 import { EOWNERDEAD } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
-import { CLEAN } from '../cache/inodes.ts'
+import { CLEAN, PAGER_GONE } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_WRITEBACK } from '../frame/frame-table.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../frame/mm-table.ts'
 import {
   READ_LOCKED,
   UNLOCKED,
+  WAIT_ARRIVALS,
   WAIT_INODE,
   WAIT_MMAP,
   WAIT_PAGE,
@@ -120,10 +121,17 @@ function giveBackPin(m: Machine, frame: number): void {
 function endPager(m: Machine, thread: number): void {
   for (let inode = 1; inode <= m.inodes.capacity; inode++) {
     if (m.inodes.kind[inode] === 0 || m.inodes.pager[inode] !== thread + 1) continue
-    m.filler.requests.fail(inode, 0, MAX_FILE_PAGES, EOWNERDEAD, 'the thread that has the store has ended')
-    if (m.inodes.nrFilling[inode] === 0) continue
-    for (const frame of m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)) {
-      if (!m.frames.isUptodate(frame)) m.filler.withdraw(frame)
+    const { requests } = m.filler
+    // Not the row's number any more: another thread may have it next.
+    m.inodes.pager[inode] = PAGER_GONE
+    requests.fail(inode, 0, MAX_FILE_PAGES, EOWNERDEAD, 'the thread that had the store has ended')
+    requests.drop(inode)
+    if (m.inodes.nrFilling[inode] !== 0) {
+      for (const frame of m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)) {
+        if (!m.frames.isUptodate(frame)) m.filler.withdraw(frame)
+      }
     }
+    m.sync.wakeAll(WAIT_ARRIVALS, 0)
+    requests.settled()
   }
 }

@@ -28,3 +28,5 @@ export const WAITS_TO_WRITE = 3 as const
 export const WAIT_PAGE = 1 as const
 export const WAIT_MMAP = 2 as const
 export const WAIT_INODE = 3 as const
+/** Any page of a store that answers later: frames are free again, and there is room for requests. */
+export const WAIT_ARRIVALS = 4 as const

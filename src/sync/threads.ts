@@ -45,7 +45,8 @@ export const T_PLATFORM_ID = 10 as const
 export const T_LOCK_WAITS = 11 as const
 export const T_WAITS = 12 as const
 export const T_RETRIES = 13 as const
-export const T_FAULTS = 14 as const
+/** The thread whose pages it sleeps for (a pager), + 1; 0 for none. */
+export const T_PAGER = 14 as const
 /** 1 while it is counted in S_STARVING. */
 export const T_STARVING = 15 as const
 /** Frame that a store through an accessor is going to, + 1; 0 between stores. */

@@ -45,7 +45,7 @@ function lock(mm: Mm, addr: Quantity, len: Quantity, lockFlags: number): number 
   if (result < 0 || lockFlags === 0) return result
   const error = mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock, ERROR_ENDS)
   // POSIX wants other numbers for these than a page fault gives.
-  return error === 0 ? 0 : error === -ENOMEM ? -EAGAIN : -ENOMEM
+  return error === 0 ? 0 : error === -ENOMEM || error === -EAGAIN ? -EAGAIN : -ENOMEM
 }
 
 /** Whole pages that [addr, addr + len) touches; 0 when that passes 2^64, as in C. */

@@ -1,0 +1,206 @@
+/**
+ * Memories over stores that answer later, for tests that hold the answers back.
+ *
+ *     const rigs = useLater()                              once a test file
+ *     const { store, map } = await rigs({ pages: 64 })     a memory, a store of marked pages that can be held, and a window over it
+ *     const worker = await rig.thread()                    a thread that attached and adopted the window
+ *
+ * Page i of the file begins with the 32-bit word i + 1. After each test the threads are ended, the machine is checked, everything is closed, and
+ * all frames, buffers and reads must have come back.
+ */
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import { pathToFileURL } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import { afterAll, afterEach, expect } from 'vitest'
+import type { MappedFile } from '../../src/api/file.ts'
+import type { Mapping } from '../../src/api/mapping.ts'
+import { type AttachOptions, Memory, type OpenAsyncOptions } from '../../src/api/memory.ts'
+import type { MemoryOptions } from '../../src/api/memory-options.ts'
+import type { AddressSpace } from '../../src/api/space.ts'
+import { memoryStore } from '../../src/stores/memory.ts'
+import { compileInto } from '../support/compiled.ts'
+import { type LaterStore, type LaterStoreOptions, laterStore } from '../support/later-store.ts'
+
+export const PAGE = 4096
+const FRAME_BYTES = PAGE + 44
+
+export interface LaterOptions extends Partial<MemoryOptions>, LaterStoreOptions, OpenAsyncOptions {
+  readonly frames?: number
+  /** Pages of the file. Default 64. */
+  readonly pages?: number
+  /** Bytes that it has beyond them. */
+  readonly tail?: number
+}
+
+/** What came of a call in another thread that failed. */
+export interface ThreadError extends Error {
+  readonly code: string
+  readonly errno: number
+  readonly fault: number
+  readonly bytesDone: number
+}
+
+interface Pending {
+  readonly resolve: (value: never) => void
+  readonly reject: (error: unknown) => void
+}
+
+export class LaterThread {
+  readonly worker: Worker
+  readonly ended: Promise<unknown>
+  readonly #pending = new Map<number, Pending>()
+  #nextId = 1
+
+  constructor(worker: Worker) {
+    this.worker = worker
+    worker.on('message', ({ id, value, error }) => {
+      const pending = this.#pending.get(id)
+      this.#pending.delete(id)
+      if (error === undefined) pending?.resolve(value as never)
+      else pending?.reject(Object.assign(new Error(error.message), error))
+    })
+    let failure: unknown = new Error('the thread has ended')
+    worker.on('error', error => {
+      failure = error
+    })
+    this.ended = new Promise(resolve => {
+      worker.once('exit', code => {
+        for (const { reject } of this.#pending.values()) reject(failure)
+        resolve(code)
+      })
+    })
+  }
+
+  answer<T>(id: number): Promise<T> {
+    const result = new Promise<T>((resolve, reject) => this.#pending.set(id, { resolve, reject }))
+    // A test may look at it late, or never.
+    result.catch(() => {})
+    return result
+  }
+
+  do<T = void>(call: string, ...args: unknown[]): Promise<T> {
+    const id = this.#nextId++
+    const result = this.answer<T>(id)
+    this.worker.postMessage({ id, call, args })
+    return result
+  }
+
+  loads(...pages: number[]): Promise<number[]> {
+    return this.do('loads', pages)
+  }
+
+  call<T = void>(thing: string, method: string, ...args: unknown[]): Promise<T> {
+    return this.do('call', thing, method, args)
+  }
+}
+
+let compiled: string | undefined
+
+/** The sources for other threads, which do not run TypeScript. */
+export function entryForThreads(): string {
+  compiled ??= fs.mkdtempSync(path.join(os.tmpdir(), 'fremap-later-'))
+  return fs.existsSync(path.join(compiled, 'index.js')) ? path.join(compiled, 'index.js') : compileInto(compiled, 'index')
+}
+
+export class LaterRig {
+  readonly memory: Memory
+  readonly store: LaterStore
+  readonly space: AddressSpace
+  readonly threads: LaterThread[] = []
+  file!: MappedFile
+  map!: Mapping
+  readonly #freeAtStart: number
+
+  constructor(options: LaterOptions) {
+    const { frames = 128, pages = 64, tail = 0 } = options
+    this.memory = new Memory({ size: frames * FRAME_BYTES, debug: true, ...options })
+    this.#freeAtStart = this.memory.stats().freeFrames
+    const contents = new Uint8Array(pages * PAGE + tail)
+    for (let page = 0; page * PAGE + 4 <= contents.length; page++) {
+      new DataView(contents.buffer).setUint32(page * PAGE, page + 1, true)
+    }
+    this.store = laterStore(memoryStore({ contents, readOnly: true, name: 'later' }), options)
+    this.space = this.memory.space()
+  }
+
+  /** The word at the beginning of a page. */
+  load(page: number): number {
+    return this.map.getUint32(page * PAGE)
+  }
+
+  /** Pages that the store was asked for, a read each: [first, pages]. */
+  get reads(): [number, number][] {
+    return this.store.log
+      .filter(({ op }) => op === 'read')
+      .map(({ position, length }) => [position / PAGE, Math.ceil(length / PAGE)])
+  }
+
+  async thread(options: AttachOptions = {}): Promise<LaterThread> {
+    const workerData = { entry: pathToFileURL(entryForThreads()).href, handle: this.memory.handle, options }
+    const thread = new LaterThread(new Worker(new URL('./worker.mjs', import.meta.url), { workerData }))
+    this.threads.push(thread)
+    this.memory.watch(thread.worker)
+    await thread.answer(0)
+    await thread.do('adopt', 'map', this.map.handle)
+    await thread.do('adopt', 'file', this.file.handle)
+    return thread
+  }
+
+  /** Resolves when so many waits for pages or locks were counted, of all threads. */
+  async waits(atLeast: number): Promise<void> {
+    const count = (): number => this.memory.stats().threads.reduce((sum, { waits }) => sum + waits, 0)
+    while (count() < atLeast) await turn()
+  }
+
+  async finish(): Promise<void> {
+    for (const { worker, ended } of this.threads) {
+      void worker.terminate()
+      await ended
+    }
+    const { memory } = this
+    if (memory.machine.open && memory.machine.sync.broken === 0) {
+      expect(memory.check()).toEqual([])
+      await memory.closeAsync()
+    }
+    if (memory.machine.sync.broken !== 0) return
+    expect(memory.check()).toEqual([])
+    const { freeFrames, pagesUnderWay, besideBytes } = memory.stats()
+    const left = { frames: this.#freeAtStart - freeFrames, pagesUnderWay, buffers: besideBytes['fetch buffers'] }
+    expect(left).toEqual({ frames: 0, pagesUnderWay: 0, buffers: 0 })
+    expect(await this.store.read(0, new Uint8Array(1), 0, 1)).toBe(-9)
+  }
+}
+
+/** Call at the top of a test file. → `rigs(options)`. */
+export function useLater(): (options?: LaterOptions) => Promise<LaterRig> {
+  const rigs: LaterRig[] = []
+  afterEach(async () => {
+    for (const rig of rigs.splice(0)) await rig.finish()
+  })
+  afterAll(() => {
+    if (compiled !== undefined) fs.rmSync(compiled, { recursive: true })
+    compiled = undefined
+  })
+  return async (options = {}) => {
+    const rig = new LaterRig(options)
+    rigs.push(rig)
+    rig.file = await rig.memory.openAsync(rig.store, options)
+    rig.map = rig.space.map(rig.file)
+    return rig
+  }
+}
+
+/** The error that a call ends in. */
+export function errorOf<E = ThreadError>(act: () => unknown): E {
+  try {
+    act()
+  } catch (error) {
+    return error as E
+  }
+  throw new Error('no error came')
+}
+
+export { turn }
