@@ -47,6 +47,15 @@ describe('stores over the same bytes', () => {
     expect([f.sys_close(r.m, two), closes]).toEqual([0, ['two', 'one']])
   })
 
+  test('that are one and the same store: it stays open until the last close', () => {
+    const r = rig()
+    const closes: string[] = []
+    const store = watched(keptStore(r.pageSize), false, closes, 'one')
+    const fds = [f.sys_open(r.m, store, f.O_RDWR), f.sys_open(r.m, store, f.O_RDONLY)]
+    expect([f.sys_close(r.m, fds[1]), closes]).toEqual([0, []])
+    expect([f.sys_close(r.m, fds[0]), closes]).toEqual([0, ['one']])
+  })
+
   test('of which the first only reads: a writable one takes its place', () => {
     const r = rig()
     const bytes = keptStore(2 * r.pageSize)

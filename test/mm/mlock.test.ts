@@ -97,6 +97,22 @@ describe('mlock', () => {
     expect(r.m.vmstat[NR_MLOCK]).toBe(0)
   })
 
+  test('of a page that is mapped unlocked as well: remapping or unmapping the locked place unlocks it', () => {
+    const r = rig()
+    const P = r.pageSize
+    const { fd } = r.file(4)
+    r.loads(r.map(fd, 4, MAP_SHARED, 1), 4)
+    const at = r.map(fd, 4, MAP_SHARED)
+    expect(sys_mlock(r.mm, at, 3 * P)).toBe(0)
+    expect(r.m.vmstat[NR_MLOCK]).toBe(3)
+    expect(r.remap(at, 1, 3)).toBe(0)
+    expect(r.m.vmstat[NR_MLOCK]).toBe(3)
+    expect(mem.sys_munmap(r.mm, at, 2 * P)).toBe(0)
+    expect([r.m.vmstat[NR_MLOCK], r.row(MM_LOCKED_VM)]).toEqual([1, 1])
+    expect(mem.sys_munmap(r.mm, at, 4 * P)).toBe(0)
+    expect(r.m.vmstat[NR_MLOCK]).toBe(0)
+  })
+
   test('of pages in two page tables, with a hole between them', () => {
     const r = rig({ pageShift: 9, nrFrames: 512 })
     const P = r.pageSize

@@ -1,6 +1,6 @@
 /** mmap: where a mapping goes, what it may do, and what it is refused for. */
 import { describe, expect, test } from 'vitest'
-import { EACCES, EAGAIN, EEXIST, EINVAL, ENFILE, ENOMEM, EOVERFLOW, EPERM } from '../../src/abi/errno.ts'
+import { EACCES, EAGAIN, EEXIST, EINVAL, ENFILE, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM } from '../../src/abi/errno.ts'
 import { TASK_PAGES } from '../../src/abi/limits.ts'
 import * as abi from '../../src/abi/mman.ts'
 import { MM_HIWATER_VM, MM_LOCKED_VM, MM_MAP_COUNT, MM_TOTAL_VM } from '../../src/frame/mm-table.ts'
@@ -92,6 +92,8 @@ describe('the kind', () => {
     const r = rig()
     for (const type of [0, 4, 8]) expect(map(r, 0, 1, type | MAP_ANONYMOUS)).toBe(-EINVAL)
     expect(map(r, 0, 1, abi.MAP_SHARED_VALIDATE | MAP_ANONYMOUS | abi.MAP_STACK)).toBeGreaterThan(0)
+    expect(map(r, 0, 1, abi.MAP_SHARED_VALIDATE | MAP_ANONYMOUS | 0x80000)).toBe(-EOPNOTSUPP)
+    expect(map(r, 0, 1, MAP_SHARED | MAP_ANONYMOUS | 0x80000)).toBeGreaterThan(0)
     const linux = rig({ policy: POLICY_LINUX })
     expect(map(linux, 0, 1, abi.MAP_SHARED_VALIDATE | MAP_ANONYMOUS)).toBe(-EINVAL)
   })
@@ -164,6 +166,9 @@ describe('limits', () => {
     expect([r.row(MM_LOCKED_VM), r.m.vmstat[NR_MLOCK]]).toEqual([1, 1])
     expect(sys_setrlimit(r.mm, RLIMIT_MEMLOCK, 0)).toBe(0)
     expect(map(r, 0, 1, ANON | abi.MAP_LOCKED)).toBe(-EPERM)
+    expect(map(r, 0, 9, ANON)).toBeGreaterThan(0)
+    expect(sys_setrlimit(r.mm, RLIMIT_AS, 0)).toBe(0)
+    expect(map(r, 0, 1, ANON)).toBe(-ENOMEM)
   })
 
   test('of mappings, counted before the place is looked for', () => {
@@ -192,5 +197,7 @@ describe('limits', () => {
     const last = 2n ** 64n - 4096n
     expect(mem.sys_mmap(r.mm, 0, 2 * r.pageSize, RW, MAP_SHARED, fd, last)).toBe(-EOVERFLOW)
     expect(mem.sys_mmap(r.mm, 0, r.pageSize, RW, MAP_SHARED, fd, last)).toBeGreaterThan(0)
+    const linux = rig({ policy: POLICY_LINUX })
+    expect(mem.sys_mmap(linux.mm, 0, 2 * r.pageSize, RW, MAP_SHARED, linux.file(1).fd, last)).toBeGreaterThan(0)
   })
 })

@@ -72,6 +72,15 @@ describe('growing', () => {
     expect([r.row(MM_LOCKED_VM), r.m.vmstat[NR_MLOCK], r.row(MM_TOTAL_VM)]).toEqual([3, 3, 3])
   })
 
+  test('of a mapping that is not locked does not ask for the limit of locked memory, and populates nothing', () => {
+    const r = rig()
+    expect(sys_setrlimit(r.mm, RLIMIT_MEMLOCK, 1)).toBe(0)
+    const at = r.map(-1, 2, ANON)
+    expect(mremap(r, at, 2, 4, 0)).toBe(at)
+    const to = mremap(r, at, 4, 6, TO, at + 4096 * 50)
+    expect([to, r.pte(to), r.pte(to + 4096 * 5)]).toEqual([at + 4096 * 50, 0, 0])
+  })
+
   test('keeps within the limit of address space, also for the time that both places are there', () => {
     const r = rig()
     const at = r.map(-1, 4, ANON)

@@ -44,6 +44,25 @@ describe('a vector', () => {
     }
   })
 
+  test('and a single remap are counted by calls and by pages that changed, also when memory runs out', () => {
+    const r = rig({ pageShift: 9, nrFrames: 512 })
+    const P = r.pageSize
+    const at = r.map(r.memory(8), 200, MAP_SHARED)
+    expect(r.remap(at, 3, 4, MAP_NONBLOCK)).toBe(0)
+    expect(counts(r)).toEqual([1, 3])
+    expect(r.remap(at + 190 * P, 1, 190, MAP_NONBLOCK)).toBe(0)
+    expect(counts(r)).toEqual([2, 4])
+    const other = r.map(r.memory(8), 200, MAP_SHARED)
+    expect(r.remap(other, 1, 0)).toBe(0)
+    expect(counts(r)).toEqual([3, 4])
+    r.m.allocator.setFail(() => true)
+    expect(r.remap(at + 100 * P, 100, 0, MAP_NONBLOCK)).toBe(0)
+    expect(counts(r)).toEqual([4, 104])
+    expect(r.remap(other + 120 * P, 20, 1, MAP_NONBLOCK)).toBe(-ENOMEM)
+    expect(counts(r)).toEqual([5, 112])
+    expect([pteFile(r.pte(other + 127 * P)), r.pte(other + 128 * P)]).toEqual([true, 0])
+  })
+
   test('populates unless told not to, and always in a locked mapping', () => {
     const r = rig()
     const P = r.pageSize

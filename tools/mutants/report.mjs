@@ -9,7 +9,8 @@
  *
  *     { "file", "code", "mutators"?, "kind", "reason" }
  *
- * which stands for all survivors in lines of that file that contain `code` (of those mutators only, if it names any).
+ * which stands for all survivors in lines of that file (or, with a `*` at the end, of all such files) that contain `code`, of
+ * those mutators only, if it names any. The first one that fits counts.
  * Survivors without a reason, and reasons without a survivor, are printed; exit code 1 if there are any of the former.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -74,7 +75,8 @@ console.log(`docs/mutants.md written; ${unexplained.length} survivors without a 
 process.exitCode = unexplained.length > 0 ? 1 : 0
 
 function explains(rule, file, code, mutant) {
-  if (rule.file !== file || !code.includes(rule.code)) return false
+  const inFile = rule.file.endsWith('*') ? file.startsWith(rule.file.slice(0, -1)) : rule.file === file
+  if (!inFile || !code.includes(rule.code)) return false
   return rule.mutators === undefined || rule.mutators.includes(mutant.mutatorName)
 }
 
