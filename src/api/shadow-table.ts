@@ -39,8 +39,8 @@
  */
 import { ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
+import { lockEntry } from '../mm/fault.ts'
 import type { Machine } from '../mm/machine.ts'
-import { lockEntry } from '../mm/shared-access.ts'
 import { NR_GUEST_WORDS } from '../mmu/guests.ts'
 import { MMU_SHADOW } from '../mmu/kinds.ts'
 import type { ShadowGuest } from '../mmu/shadow-guest.ts'
