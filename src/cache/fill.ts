@@ -105,6 +105,7 @@ export class Filler {
     // Readahead must not fail a page that can be read: try that one alone.
     const first = this.#run[0]
     this.#abandon(1, n)
+    this.#nrLocked = 1
     const alone = this.#read(inode, index, 1)
     if (alone === 0) return this.#finish(1)
     this.#run[0] = first
@@ -120,6 +121,8 @@ export class Filler {
     }
     let index = first
     while (index <= last) {
+      // While the lock was given back, others may have cut pages away, or have begun to.
+      if (this.inodes.isCutByOthers(inode) || index >= this.#nrFilePages(inode)) return
       if (this.cache.lookup(inode, index) !== 0) {
         index++
         continue
@@ -152,7 +155,7 @@ export class Filler {
     const next = raNext[file]
     const pages = raPages[file]
     if (pages <= 1 || index >= next || next - index > pages) return
-    if (next >= Math.ceil(this.inodes.sizeBytes[inode] / this.allocator.ram.pageSize)) return
+    if (next >= this.#nrFilePages(inode)) return
     if (this.inodes.pager[inode] === PAGER_GONE || this.cache.lookup(inode, next) !== 0) return
     const n = this.#beginLater(inode, next, this.#window(inode, file, next, RA_NORMAL))
     if (n !== 0) raNext[file] = next + n
@@ -211,9 +214,12 @@ export class Filler {
       if (pages > this.maxWindowPages) pages = this.maxWindowPages
     }
     if (raPages[file] !== pages) raPages[file] = pages
-    const { sizeBytes } = this.inodes
-    const left = Math.ceil(sizeBytes[inode] / this.allocator.ram.pageSize) - index
+    const left = this.#nrFilePages(inode) - index
     return pages > left ? left : pages
+  }
+
+  #nrFilePages(inode: number): number {
+    return Math.ceil(this.inodes.sizeBytes[inode] / this.allocator.ram.pageSize)
   }
 
   /**

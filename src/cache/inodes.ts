@@ -132,6 +132,11 @@ export class InodeTable {
     sync.wakeAll(WAIT_INODE, inode)
   }
 
+  /** Whether another thread is about to cut pages away: none are to be sent for until it is done. */
+  isCutByOthers(inode: number): boolean {
+    return this.cutting[inode] !== 0 && this.lock[inode] !== this.#sync.me + 1
+  }
+
   /** This thread's store for the inode; undefined for memory that has none. */
   store(inode: number): GuardedStore | undefined {
     return this.stores.get(inode)

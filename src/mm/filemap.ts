@@ -2,7 +2,7 @@
  * The page of an inode, wherever it is: in the cache, in swap, in the store, or nowhere yet (Linux: filemap_fault and
  * shmem_getpage).
  *
- * Results: a frame > 0, 0 for a hole that was not to be filled, or -errno (ENOMEM, EIO and the store's own, ENOSPC).
+ * Results: a frame > 0, 0 for a hole that was not to be filled and for a page that was cut away while it was waited for, or -errno (ENOMEM, EIO and the store's own, ENOSPC).
  * The caller pins the frame if it allocates anything before it is done with it.
  *
  * Lock: machine lock, given back while a store reads and while another thread's read of the page is waited for. The frame that comes
@@ -31,6 +31,8 @@ export function getPage(
   for (let round = 0; ; round++) {
     const cached = m.cache.lookup(inode, index)
     if (cached === 0) {
+      // Cut away meanwhile: there is no such page to read.
+      if (round > 0 && m.inodes.kind[inode] === INODE_STORE && index >= m.nrFilePages(inode)) return 0
       const failed = fetchError(m, since, inode, index)
       if (failed !== 0) return -failed
       const frame = bringPage(m, inode, file, index, advice, holes)
@@ -75,7 +77,7 @@ export function bringPage(
   holes: typeof FILL_HOLES | typeof KEEP_HOLES
 ): number {
   const kind = m.inodes.kind[inode]
-  if (m.inodes.cutting[inode] !== 0 && m.inodes.lock[inode] !== m.sync.me + 1) return FILL_PARKED
+  if (m.inodes.isCutByOthers(inode)) return FILL_PARKED
   if (kind === INODE_STORE) {
     const frame = m.filler.fill(inode, file, index, advice)
     return frame === 0 ? -ENOMEM : frame
@@ -103,7 +105,8 @@ export function getPageForOverwrite(m: Machine, inode: number, index: number): n
   if (cached !== 0) {
     if (m.frames.isUptodate(cached)) return cached
     // It is being read: what comes is overwritten.
-    return getPage(m, inode, 0, index, RA_RANDOM, KEEP_HOLES)
+    const page = getPage(m, inode, 0, index, RA_RANDOM, KEEP_HOLES)
+    if (page !== 0) return page
   }
   if (m.inodes.kind[inode] !== INODE_STORE) return getPage(m, inode, 0, index, 0, FILL_HOLES)
   const frame = m.allocator.allocZeroed()

@@ -22,14 +22,16 @@ export function fileRead(
 ): number {
   const inode = m.files.inode[file]
   const { pageSize, u8 } = m.ram
-  const end = Math.min(position + length, m.inodes.sizeBytes[inode])
+  const end = position + length
   let at = position
-  while (at < end) {
+  while (at < Math.min(end, m.inodes.sizeBytes[inode])) {
     const index = Math.floor(at / pageSize)
     const from = at - index * pageSize
-    const n = Math.min(pageSize - from, end - at)
     const frame = getPage(m, inode, file, index, RA_NORMAL, KEEP_HOLES)
     if (frame < 0) return at > position ? at - position : frame
+    // Other threads may have cut the file while the page was read.
+    const n = Math.min(pageSize - from, end - at, m.inodes.sizeBytes[inode] - at)
+    if (n <= 0) break
     const to = offset + (at - position)
     if (frame === 0) target.fill(0, to, to + n)
     else {
@@ -55,7 +57,6 @@ export function fileWrite(
   const { pageSize, u8 } = m.ram
   const end = position + length
   if (end > MAX_FILE_PAGES * pageSize) return -EFBIG
-  if (length > 0 && position > m.inodes.sizeBytes[inode]) zeroTail(m, inode)
   let at = position
   while (at < end) {
     const index = Math.floor(at / pageSize)
@@ -63,6 +64,8 @@ export function fileWrite(
     const n = Math.min(pageSize - from, end - at)
     const frame = pageForWrite(m, inode, file, index, from, n)
     if (frame < 0) return at > position ? at - position : frame
+    // Also after the first page: other threads may have cut the file while this one was read.
+    if (at > m.inodes.sizeBytes[inode]) zeroTail(m, inode)
     const start = offset + (at - position)
     u8.set(source.subarray(start, start + n), frame * pageSize + from)
     m.cache.setDirty(frame)
@@ -82,7 +85,8 @@ function pageForWrite(m: Machine, inode: number, file: number, index: number, fr
     const frame = getPageForOverwrite(m, inode, index)
     return frame === 0 ? -ENOMEM : frame
   }
-  return getPage(m, inode, file, index, RA_NORMAL, KEEP_HOLES)
+  const frame = getPage(m, inode, file, index, RA_NORMAL, KEEP_HOLES)
+  return frame === 0 ? pageForWrite(m, inode, file, index, from, n) : frame
 }
 
 /**

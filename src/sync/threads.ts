@@ -138,7 +138,10 @@ export class ThreadTable {
     if (at >= 0) this.w[first + at] = 0
   }
 
+  /** The thread is gone and holds nothing. */
   free(thread: number): void {
+    const at = this.at(thread, 0)
+    this.w.fill(0, at + 1, at + (1 << THREAD_SHIFT))
     Atomics.store(this.w, this.at(thread, T_STATE), THREAD_FREE)
   }
 }

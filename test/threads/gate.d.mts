@@ -6,6 +6,7 @@ export const G_HELD: number
 export const G_CALLS: number
 export const G_POSITION: number
 export const G_ERRNO: number
+export const G_TICKETS: number
 export function newGates(): Int32Array
 export function gateAt(call: string, word: number): number
 export function gatedStore(inner: Store, gates: Int32Array): Store

@@ -2,8 +2,8 @@
  * A store whose calls can be held: each waits at its gate until that is opened. The gates are words of shared memory, so that one
  * thread holds and releases the calls of all others. Plain JavaScript, for workers.
  *
- * For each kind of call: how many are held there now, how many there were, whether new ones are held, from which file byte on
- * (-1: wherever), and an errno that they fail with instead.
+ * For each kind of call: how many are held there now, how many there were, whether they are held, those at which file byte
+ * (-1: wherever), an errno that they fail with instead, and how many may pass all the same.
  */
 export const CALLS = ['read', 'write', 'flush', 'truncate', 'punch']
 const WORDS = 8
@@ -12,6 +12,7 @@ export const G_HELD = 1
 export const G_CALLS = 2
 export const G_POSITION = 3
 export const G_ERRNO = 4
+export const G_TICKETS = 5
 
 export function newGates() {
   const gates = new Int32Array(new SharedArrayBuffer(CALLS.length * WORDS * 4))
@@ -25,18 +26,26 @@ export function gateAt(call, word) {
   return index * WORDS + word
 }
 
-/** Passes a gate, waiting while it is closed. → 0, or the -errno that the call is to fail with. */
+/** Passes a gate, waiting while it is closed to this call. → 0, or the -errno that the call is to fail with. */
 function pass(gates, call, position, length) {
   const closed = gateAt(call, G_CLOSED)
-  const from = gates[gateAt(call, G_POSITION)]
+  const isMeant = () => {
+    const from = Atomics.load(gates, gateAt(call, G_POSITION))
+    return from < 0 || (from >= position && from < position + length)
+  }
+  const isHeld = () => {
+    if (Atomics.load(gates, closed) === 0 || !isMeant()) return false
+    const tickets = Atomics.load(gates, gateAt(call, G_TICKETS))
+    return tickets === 0 || Atomics.compareExchange(gates, gateAt(call, G_TICKETS), tickets, tickets - 1) !== tickets
+  }
   Atomics.add(gates, gateAt(call, G_CALLS), 1)
-  const isMeant = from < 0 || (from >= position && from < position + length)
-  if (isMeant && Atomics.load(gates, closed) !== 0) {
+  if (isHeld()) {
     Atomics.add(gates, gateAt(call, G_HELD), 1)
-    while (Atomics.load(gates, closed) !== 0) Atomics.wait(gates, closed, 1)
+    do Atomics.wait(gates, closed, 1, 5)
+    while (isHeld())
     Atomics.sub(gates, gateAt(call, G_HELD), 1)
   }
-  return isMeant ? -Atomics.load(gates, gateAt(call, G_ERRNO)) : 0
+  return isMeant() ? -Atomics.load(gates, gateAt(call, G_ERRNO)) : 0
 }
 
 export function gatedStore(inner, gates) {

@@ -20,7 +20,7 @@ import { afterEach, beforeAll, expect } from 'vitest'
 import type * as Fremap from '../../src/index.ts'
 import { T_WAITS } from '../../src/sync/threads.ts'
 import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
-import { G_CALLS, G_CLOSED, G_ERRNO, G_HELD, G_POSITION, gateAt, gatedStore, newGates } from './gate.mjs'
+import { G_CALLS, G_CLOSED, G_ERRNO, G_HELD, G_POSITION, G_TICKETS, gateAt, gatedStore, newGates } from './gate.mjs'
 
 export const PAGE = 4096
 const FRAME_BYTES = PAGE + 44
@@ -164,6 +164,7 @@ export class ThreadRig {
       readahead: options.readahead ?? 0,
       faultAroundPages: options.faultAroundPages ?? 1,
       debug: true,
+      traceEntries: 4096,
       ...(patienceMs === undefined ? {} : { patienceMs }),
       ...(swapSlots === 0 ? {} : { swap: { store: swap, size: swapSlots * PAGE } })
     })
@@ -206,7 +207,7 @@ export class ThreadRig {
     this.stored.write(page * PAGE, bytes, 0, 4)
   }
 
-  /** Calls of this kind wait from now on; with a page, those that touch its first byte. */
+  /** Calls of this kind wait from now on; with a page, only those that touch its first byte. */
   hold(call: Call, page = -1): void {
     this.gates[gateAt(call, G_POSITION)] = page < 0 ? -1 : page * PAGE
     Atomics.store(this.gates, gateAt(call, G_CLOSED), 1)
@@ -215,6 +216,11 @@ export class ThreadRig {
   release(call: Call): void {
     Atomics.store(this.gates, gateAt(call, G_CLOSED), 0)
     Atomics.notify(this.gates, gateAt(call, G_CLOSED))
+  }
+
+  /** Lets one call pass that is held, or the next one. */
+  letOnePass(call: Call): void {
+    Atomics.add(this.gates, gateAt(call, G_TICKETS), 1)
   }
 
   /** Calls fail with this errno from now on; 0 to have them work. */
