@@ -1,6 +1,6 @@
 /** The documents' programs, run as they stand there against the build: each `// prints X` is what is printed. */
 import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
@@ -18,12 +18,12 @@ const programs = ['README.md', 'docs/shadow.md'].flatMap(document => {
 test.each(programs)('program %i of %s', (_number, _document, program) => {
   const expected = [...program.matchAll(/\/\/ prints ([^:\n]+)/g)].map(([, output]) => output)
   expect(expected.length).toBeGreaterThan(0)
-  // The package finds itself by name from its own folder; files go to the test's.
+  // The package finds itself by name from its own folder, and a worker's program is a file; other files go to the test's folder.
   const source = program.replace("'example.db'", JSON.stringify(at('example.db')))
-  const output = execFileSync(process.execPath, ['--input-type=module', '--eval', source], {
-    cwd: ROOT,
-    encoding: 'utf8'
-  })
+  const file = join(ROOT, 'build', `program-${process.pid}.mjs`)
+  writeFileSync(file, source)
+  const output = execFileSync(process.execPath, [file], { cwd: ROOT, encoding: 'utf8' })
+  rmSync(file)
   expect(output.trim().split('\n')).toEqual(expected)
   expect(existsSync(join(ROOT, 'example.db'))).toBe(false)
 })
