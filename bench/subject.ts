@@ -14,7 +14,7 @@ const USED = ['Memory', 'nodeFile', 'sys_remap_file_pages'] as const
 
 /** The part of the interface that the benchmark uses. What came later may be missing from a build to compare with. */
 export type Subject = Pick<typeof Fremap & typeof NodeFiles, (typeof USED)[number]> &
-  Partial<Pick<typeof Fremap, 'ShadowTable'>> &
+  Partial<Pick<typeof Fremap, 'ShadowTable' | 'Tlb'>> &
   Pick<typeof NodeFiles, 'nodeFiles'>
 
 /** Linux's value; the system call's only flag. */

@@ -6,9 +6,10 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Guest, type GuestMemory, makeGuestMemory, startGuest } from '../../test/support/guest.ts'
 import type { BenchRow, Context } from '../context.ts'
-import { type Sample, type Side, Skip, timed } from '../harness.ts'
+import { GuestCrew } from '../guest-crew.ts'
+import { inBlocks, type Sample, type Side, Skip, timed } from '../harness.ts'
 import { permutation, SEED, stamp, uniform } from '../random.ts'
-import { type Mapping, PAGE, type Subject } from '../subject.ts'
+import { type Mapping, type Memory, PAGE, type Subject } from '../subject.ts'
 
 const MIB = 2 ** 20
 /** Accesses in one call of the guest: V8 takes up better code for a function only when it is called again. */
@@ -136,6 +137,109 @@ function overBytes({ words }: Work, call: (from: number, length: number) => bigi
   return sum
 }
 
+/** Guests in so many threads at once, on equal parts of the same loads. */
+async function crewSide(context: Context, subject: Subject, threads: 1 | 2): Promise<Side> {
+  const { Memory, ShadowTable } = subject
+  if (ShadowTable?.adopt === undefined) throw new Skip('this build has no shadow tables that threads share')
+  const words = context.size(64 * MIB, 16 * MIB) / 4
+  const offsets = uniform(context.size(1 << 22, 1 << 20), words, SEED + 3).map(index => index * 4)
+  const size = Math.ceil(words * 4 * 1.125) + 16 * MIB
+  const place = makeGuestMemory(size, offsets.length * 4)
+  const memory = new Memory({ size, ram: place.ram, threads: 3 })
+  const map = memory.space().map(memory.shared(words * 4), { writable: true })
+  map.remapPages(0, permutation((words * 4) / PAGE))
+  for (let i = 0; i < words; i++) map.setUint32(i * 4, stamp(i))
+  const table = new ShadowTable(map, place.table)
+  new Int32Array(place.memory.buffer, place.scratchAt, offsets.length).set(offsets)
+  const shared = {
+    build: context.buildDirectory,
+    binary: binaryOf(context),
+    memory: memory.handle,
+    mapping: map.handle,
+    table: table.handle,
+    wasm: place.memory
+  }
+  const crew = await GuestCrew.start(threads, shared, place.scratchAt, offsets.length)
+  return {
+    run: () => {
+      const { elapsedNs, sum } = crew.run()
+      return { value: elapsedNs / offsets.length, checksum: sum >>> 0 }
+    },
+    cleanup: () => {
+      crew.leave()
+      memory.close()
+    }
+  }
+}
+
+// The two software TLBs of a memory that threads share: the one that is told, and that of the accessors, which looks.
+
+interface TlbReads {
+  readonly words: Uint32Array
+  readonly tlb: InstanceType<NonNullable<Subject['Tlb']>>
+  readonly firstVpn: number
+  readonly offsets: Int32Array
+}
+
+function tlbBlock({ words, tlb, firstVpn, offsets }: TlbReads, from: number, to: number, start: number): number {
+  let sum = start | 0
+  for (let k = from; k < to; k++) {
+    const at = offsets[k]
+    sum = (sum + words[(tlb.translate(firstVpn + (at >>> 12), 1) + (at & 4095)) >>> 2]) | 0
+  }
+  tlb.safePoint()
+  return sum
+}
+
+interface AccessorReads {
+  readonly map: Mapping
+  readonly offsets: Int32Array
+}
+
+function accessorBlock({ map, offsets }: AccessorReads, from: number, to: number, start: number): number {
+  let sum = start | 0
+  for (let k = from; k < to; k++) sum = (sum + map.getUint32(offsets[k])) | 0
+  return sum
+}
+
+interface SharedWords {
+  readonly memory: Memory
+  readonly map: Mapping
+  readonly offsets: Int32Array
+  readonly place: GuestMemory
+}
+
+function sharedWords(context: Context, subject: Subject): SharedWords {
+  if (subject.Tlb === undefined) throw new Skip('this build has no Tlb')
+  const bytes = context.size(16 * MIB, 4 * MIB)
+  const offsets = uniform(context.size(1 << 22, 1 << 20), bytes / 4, SEED + 4).map(index => index * 4)
+  const size = bytes * 1.125 + 16 * MIB
+  const place = makeGuestMemory(size, MIB)
+  const memory = new subject.Memory({ size, ram: place.ram, threads: 2 })
+  const map = memory.space().map(memory.shared(bytes), { writable: true })
+  for (let i = 0; i < bytes / 4; i++) map.setUint32(i * 4, stamp(i))
+  return { memory, map, offsets, place }
+}
+
+function tlbSide(context: Context, subject: Subject): Side {
+  const { memory, map, offsets, place } = sharedWords(context, subject)
+  const { Tlb } = subject
+  if (Tlb === undefined) throw new Skip('this build has no Tlb')
+  const tlb = new Tlb(map.space, { byteOffset: place.scratchAt, nrEntries: 8192 })
+  const words = new Uint32Array(place.memory.buffer)
+  const state = { words, tlb, firstVpn: map.address / PAGE, offsets }
+  const run = (): Sample =>
+    tlb.guest().run(() => timed(offsets.length, () => inBlocks(offsets.length, state, tlbBlock)))
+  return { run, cleanup: () => memory.close() }
+}
+
+function accessorSide(context: Context, subject: Subject): Side {
+  const { memory, map, offsets } = sharedWords(context, subject)
+  const state = { map, offsets }
+  const run = (): Sample => timed(offsets.length, () => inBlocks(offsets.length, state, accessorBlock))
+  return { run, cleanup: () => memory.close() }
+}
+
 function wasmRow(
   name: string,
   what: string,
@@ -171,5 +275,25 @@ export const wasmRows: readonly BenchRow[] = [
     scan,
     sums,
     plainSums
-  )
+  ),
+  {
+    name: 'wasm/two-guests',
+    what: 'random 4-byte loads of 64 MiB, resident, by guests in two threads through one shadow table',
+    against: 'a guest in one thread that makes all the loads',
+    unit: 'ns/load',
+    sense: 'cost',
+    reach: { ratio: 1.8, better: 'higher' },
+    ours: (context, subject) => crewSide(context, subject, 2),
+    theirs: (context, subject) => crewSide(context, subject as Subject, 1)
+  },
+  {
+    name: 'wasm/tlb',
+    what: 'random 4-byte loads of 16 MiB, resident, in a memory that threads share, by JavaScript through a Tlb of 8,192 entries',
+    against: 'the same by the accessors of a mapping, which look again after each load',
+    unit: 'ns/load',
+    sense: 'cost',
+    reach: undefined,
+    ours: tlbSide,
+    theirs: (context, subject) => accessorSide(context, subject as Subject)
+  }
 ]

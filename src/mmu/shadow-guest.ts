@@ -19,6 +19,8 @@ const KICK = 0
 const OUTSIDE = 0
 const INSIDE = 1
 const SLICE_MS = 50
+/** Longer than whoever raised KICK may wait for others before it declares the machine broken. */
+const GIVE_UP_MS = 120_000
 
 /** Where a thread says that it is in the guest, other than in a word of the table. */
 export interface GuestSeat {
@@ -86,7 +88,12 @@ export class ShadowGuest {
       Atomics.store(this.#words, this.#at, this.#inside)
       if (Atomics.load(this.#kick, KICK) === 0) return
       this.#leave()
-      while (Atomics.wait(this.#kick, KICK, 1, SLICE_MS) === 'timed-out') this.#check()
+      const deadline = Date.now() + GIVE_UP_MS
+      while (Atomics.wait(this.#kick, KICK, 1, SLICE_MS) === 'timed-out') {
+        this.#check()
+        if (Date.now() > deadline)
+          throw new Error('nobody lets the guest in again: the thread that changed its pages has ended')
+      }
     }
   }
 

@@ -41,11 +41,11 @@ class Host {
   #answered: (answer: Answer) => void = () => {}
   #failed: (error: Error) => void = () => {}
 
-  constructor() {
+  constructor(threads: number) {
     const place = makeGuestMemory(BUDGET, NR_OFFSETS * 4)
     this.place = place
     // Freed frames are filled with a pattern: a stale load would show it.
-    this.memory = new Memory({ size: BUDGET, ram: place.ram, debug: true })
+    this.memory = new Memory({ size: BUDGET, ram: place.ram, debug: true, threads })
     const store = memoryStore({ sizeBytes: PAGES * PAGE })
     store.write(0, sample(), 0, PAGES * PAGE)
     this.map = this.memory.space().map(this.memory.open(store), { writable: true })
@@ -114,8 +114,9 @@ afterEach(async () => {
   for (const host of hosts.splice(0)) await host.close()
 })
 
-function host(): Host {
-  const made = new Host()
+/** `threads` above 1: others could attach, and the guest's thread is one that did not. */
+function host(threads = 1): Host {
+  const made = new Host(threads)
   hosts.push(made)
   return made
 }
@@ -131,33 +132,37 @@ function sumOf(bytes: Uint8Array): bigint {
 }
 
 const seed = Date.now() % 1_000_000
-test(`pages are evicted and written while the guest reads and rewrites them; seed ${seed}`, async () => {
-  const rng = new Prng(seed)
-  const h = host()
-  const model = new Uint32Array(sample().buffer)
-  const offsets = new Uint32Array(h.place.memory.buffer, h.place.scratchAt, NR_OFFSETS)
-  for (let i = 0; i < NR_OFFSETS; i++) offsets[i] = rng.below(model.length) * 4
-  // Few, and mostly single pages: a guest that waits for its faults all the time races with nothing.
-  const disturb = (): void => {
-    const what = rng.below(4000)
-    const page = { offset: rng.below(PAGES) * PAGE, length: PAGE }
-    if (what < 60) h.map.protect('write', page)
-    else if (what < 90) h.map.remap({ at: page.offset / PAGE, page: page.offset / PAGE })
-    else if (what < 100) h.map.sync()
-    else if (what < 101) h.memory.shrink()
-  }
-  for (let round = 0; round < 10 || h.table.nrWaits < 50; round++) {
-    let total = 0
-    for (const at of offsets) total = (total + model[at / 4]) | 0
-    expect(await h.call('sumAt', [h.place.scratchAt, NR_OFFSETS], TIMES, disturb), `round ${round}`).toBe(total)
-    const value = rng.next() | 0
-    await h.call('rewriteAt', [h.place.scratchAt, NR_OFFSETS, value], TIMES, disturb)
-    for (const at of offsets) model[at / 4] ^= value
-  }
-  const bytes = new Uint8Array(PAGES * PAGE)
-  h.map.read(bytes, 0)
-  expect(Buffer.compare(bytes, new Uint8Array(model.buffer))).toBe(0)
-}, 120_000)
+test.each([1, 2])(
+  `pages are evicted and written under a guest, a memory of %i threads; seed ${seed}`,
+  async threads => {
+    const rng = new Prng(seed)
+    const h = host(threads)
+    const model = new Uint32Array(sample().buffer)
+    const offsets = new Uint32Array(h.place.memory.buffer, h.place.scratchAt, NR_OFFSETS)
+    for (let i = 0; i < NR_OFFSETS; i++) offsets[i] = rng.below(model.length) * 4
+    // Few, and mostly single pages: a guest that waits for its faults all the time races with nothing.
+    const disturb = (): void => {
+      const what = rng.below(4000)
+      const page = { offset: rng.below(PAGES) * PAGE, length: PAGE }
+      if (what < 60) h.map.protect('write', page)
+      else if (what < 90) h.map.remap({ at: page.offset / PAGE, page: page.offset / PAGE })
+      else if (what < 100) h.map.sync()
+      else if (what < 101) h.memory.shrink()
+    }
+    for (let round = 0; round < 10 || h.table.nrWaits < 50; round++) {
+      let total = 0
+      for (const at of offsets) total = (total + model[at / 4]) | 0
+      expect(await h.call('sumAt', [h.place.scratchAt, NR_OFFSETS], TIMES, disturb), `round ${round}`).toBe(total)
+      const value = rng.next() | 0
+      await h.call('rewriteAt', [h.place.scratchAt, NR_OFFSETS, value], TIMES, disturb)
+      for (const at of offsets) model[at / 4] ^= value
+    }
+    const bytes = new Uint8Array(PAGES * PAGE)
+    h.map.read(bytes, 0)
+    expect(Buffer.compare(bytes, new Uint8Array(model.buffer))).toBe(0)
+  },
+  120_000
+)
 
 test('a page that cannot be had ends the call, and the next one works', async () => {
   const h = host()

@@ -1,6 +1,8 @@
 /** Applies one operation to the machine and the model. */
-import { FAULT_OK } from '../../src/abi/fault.ts'
+import { FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../../src/abi/fault.ts'
 import * as abi from '../../src/abi/mman.ts'
+import { FaultError } from '../../src/api/errors.ts'
+import { SHADOW_READ, SHADOW_WRITE } from '../../src/mmu/shadow-mmu.ts'
 import { sys_mremap } from '../../src/syscall/memory.ts'
 import { sys_mlock, sys_mlockall, sys_munlock, sys_munlockall } from '../../src/syscall/mlock.ts'
 import { sys_clear_refs, sys_exit, sys_fork } from '../../src/syscall/process.ts'
@@ -199,7 +201,11 @@ function device(w: World, space: FuzzSpace, op: OpOf<'devread' | 'devwrite'>): v
   if (page !== undefined) w.settleLazy(space.mm.id, vpn, page)
   const allowed = page !== undefined && (op.op === 'devwrite' ? mayWrite(page) : mayRead(page)) && !isPastEnd(page)
   const value = (op.off * 5 + 1) & 0xff
-  const got = op.op === 'devwrite' ? space.device.write(vpn, op.off, value) : space.device.read(vpn, op.off)
+  const write = op.op === 'devwrite'
+  let got = 0
+  // Two secondary MMUs take turns: one that mirrors the page tables, and a TLB.
+  if (op.off % 2 === 1) got = throughTlb(w, space, vpn, op.off, write ? value : -1)
+  else got = write ? space.device.write(vpn, op.off, value) : space.device.read(vpn, op.off)
   if (got < 0) {
     if (allowed && !on.faultExcused(w, -got)) throw new Mismatch(`the device faults with ${-got} on page ${vpn}`)
     return
@@ -207,4 +213,17 @@ function device(w: World, space: FuzzSpace, op: OpOf<'devread' | 'devwrite'>): v
   if (page === undefined || !allowed) throw new Mismatch(`the device reaches page ${vpn}, fault ${FAULT_OK}`)
   if (op.op === 'devwrite') on.applyStore(w, space, vpn, op.off, Uint8Array.of(value))
   else on.checkByte(w, vpn, page, op.off, got)
+}
+
+/** Stores a byte, or loads one if `value` is -1. → the byte, or -(fault code). */
+function throughTlb(w: World, space: FuzzSpace, vpn: number, off: number, value: number): number {
+  const bytes = new Uint8Array(w.m.ram.buffer)
+  try {
+    const at = space.tlb.translate(vpn, value < 0 ? SHADOW_READ : SHADOW_WRITE) + off
+    if (value >= 0) bytes[at] = value
+    return bytes[at]
+  } catch (error) {
+    if (!(error instanceof FaultError)) throw error
+    return error.code === 'SIGBUS' ? -FAULT_BUS : error.code === 'ENOMEM' ? -FAULT_OOM : -FAULT_MAPERR
+  }
 }

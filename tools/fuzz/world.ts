@@ -7,6 +7,8 @@
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { AddressSpace } from '../../src/api/space.ts'
+import { Tlb } from '../../src/api/tlb.ts'
 import { createKernel } from '../../src/kernel.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import { checkMachine } from '../../src/observe/check.ts'
@@ -28,6 +30,8 @@ export const LOW_PAGES = 48
 export const HIGH_PAGES = 16
 export const WINDOW_PAGES: number = LOW_PAGES + HIGH_PAGES
 const HIGH_VPN = 0x30000000
+const TLB_ENTRIES = 32
+const TLB_BYTES: number = 64 + TLB_ENTRIES * 8
 
 export class Mismatch extends Error {}
 
@@ -41,6 +45,7 @@ export interface FuzzSpace {
   readonly mm: Mm
   readonly pages: ModelSpace
   readonly device: MirrorDevice
+  readonly tlb: Tlb
 }
 
 export class World {
@@ -65,8 +70,12 @@ export class World {
     this.pageSize = 2 ** config.pageShift
     this.zeros = new Uint8Array(this.pageSize)
     this.#swap = config.nrSlots === 0 ? undefined : new FuzzStore(memoryStore(), 'swap')
+    // Before the frames there is room for a TLB for each address space.
+    const ramOffset = Math.ceil((MAX_SPACES * TLB_BYTES) / this.pageSize) * this.pageSize
+    const ramBytes = ramOffset + config.nrFrames * this.pageSize
     const { machine } = createKernel({
       nrFrames: config.nrFrames,
+      ram: { buffer: new SharedArrayBuffer(ramBytes), byteOffset: ramOffset },
       pageShift: config.pageShift,
       policy: config.policy,
       faultAroundPages: config.faultAroundPages,
@@ -110,7 +119,8 @@ export class World {
   adopt(s: number, mm: Mm, pages: ModelSpace): void {
     const device = new MirrorDevice(this.m, mm.id)
     sys_mmu_notifier_register(mm, device)
-    this.spaces[s] = { mm, pages, device }
+    const tlb = new Tlb(new AddressSpace(mm), { byteOffset: s * TLB_BYTES, nrEntries: TLB_ENTRIES })
+    this.spaces[s] = { mm, pages, device, tlb }
   }
 
   openStore(f: number): void {
