@@ -77,7 +77,12 @@ test('the last page is read as far as the file goes, and is zero behind its end'
   await rig.map.ready({ offset: 0, length: 3 * PAGE })
   await rig.map.ready({ offset: 3 * PAGE, length: PAGE })
   expect(rig.load(3)).toBe(4)
-  expect(rig.map.page(3).subarray(10).every(byte => byte === 0)).toBe(true)
+  expect(
+    rig.map
+      .page(3)
+      .subarray(10)
+      .every(byte => byte === 0)
+  ).toBe(true)
 })
 
 test('a bulk copy says how far it came, and goes on once its pages are ready', async () => {
@@ -108,7 +113,10 @@ test('read of the file: EAGAIN too, and readAsync waits', async () => {
 
 test('readAsync of a mapping, through a memory smaller than the range, in the order of the window', async () => {
   const rig = await rigs({ pages: 300, frames: 32 })
-  rig.map.remapPages(0, Int32Array.from({ length: 300 }, (_, i) => 299 - i))
+  rig.map.remapPages(
+    0,
+    Int32Array.from({ length: 300 }, (_, i) => 299 - i)
+  )
   const target = new Uint8Array(300 * PAGE)
   const seen: number[] = []
   await rig.map.readAsync(target, 0, { onProgress: ({ doneBytes }) => seen.push(doneBytes) })
@@ -135,7 +143,10 @@ test('more pages than may be on their way: EAGAIN still, and all come in the end
 test('more requests than the queue holds are asked for bit by bit', async () => {
   const rig = await rigs({ pages: 6000, frames: 4500, readahead: 0 })
   // No two of the window's neighbours are neighbours in the file.
-  rig.map.remapPages(0, Int32Array.from({ length: 3000 }, (_, i) => i * 2))
+  rig.map.remapPages(
+    0,
+    Int32Array.from({ length: 3000 }, (_, i) => i * 2)
+  )
   rig.store.hold()
   const all = rig.map.ready({ offset: 0, length: 3000 * PAGE })
   await rig.store.whenPending(1)

@@ -67,7 +67,10 @@ test('many waits with one signal leave no listeners behind', async () => {
 test('beyond the end of the file: SIGBUS, and what lies before it came', async () => {
   const rig = await rigs({ pages: 4 })
   const map = rig.space.map(rig.file, { length: 8 * PAGE })
-  const error: FaultError = await map.ready().then(() => undefined as never, (e: FaultError) => e)
+  const error: FaultError = await map.ready().then(
+    () => undefined as never,
+    (e: FaultError) => e
+  )
   expect(error).toMatchObject({ code: 'SIGBUS', errno: -14, address: map.address + 4 * PAGE })
   expect(error.cause).toBeUndefined()
   expect(map.getUint32(3 * PAGE)).toBe(4)

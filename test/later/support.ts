@@ -102,7 +102,9 @@ let compiled: string | undefined
 /** The sources for other threads, which do not run TypeScript. */
 export function entryForThreads(): string {
   compiled ??= fs.mkdtempSync(path.join(os.tmpdir(), 'fremap-later-'))
-  return fs.existsSync(path.join(compiled, 'index.js')) ? path.join(compiled, 'index.js') : compileInto(compiled, 'index')
+  return fs.existsSync(path.join(compiled, 'index.js'))
+    ? path.join(compiled, 'index.js')
+    : compileInto(compiled, 'index')
 }
 
 export class LaterRig {
