@@ -9,6 +9,7 @@
  */
 import { readText, textUnits, writeText } from '../base/text.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
+import { MAX_THREADS } from '../sync/threads.ts'
 
 const NR_REQUESTS = 1024
 const REQUEST_WORDS = 3
@@ -23,15 +24,16 @@ const Q_FAILURES = 2
 export const Q_BELL = 3 as const
 /** Grows whenever pages were delivered or given up; who waits without blocking sleeps on it. */
 export const Q_SETTLED = 4 as const
-/** Pages that are on their way, of all pagers; and the buffers that they come in, in units of 512 bytes. */
+/** Pages that are on their way, of all pagers. */
 const Q_UNDER_WAY = 5
-const Q_BUFFERS = 6
 
 export class FetchQueue {
   readonly state: Int32Array
   readonly #ring: Int32Array
   readonly #failures: Int32Array
   readonly #texts: Int32Array
+  /** What each thread's pager has for buffers, in units of 512 bytes. */
+  readonly #buffers: Int32Array
   /** Result of the last `shift`. */
   inode = 0
   first = 0
@@ -42,6 +44,7 @@ export class FetchQueue {
     this.#ring = columns.int32('fetch queue', NR_REQUESTS * REQUEST_WORDS)
     this.#failures = columns.int32('fetch queue', NR_FAILURES * FAILURE_WORDS)
     this.#texts = columns.int32('fetch queue', NR_FAILURES * TEXT_WORDS)
+    this.#buffers = columns.int32('fetch queue', MAX_THREADS)
     this.state = columns.int32('fetch queue', 8)
   }
 
@@ -63,13 +66,18 @@ export class FetchQueue {
     this.state[Q_UNDER_WAY] += delta
   }
 
-  /** What pagers have for buffers, beside the frames. Not guarded by the machine lock. */
+  /** What pagers have for buffers, beside the frames. */
   get bufferBytes(): number {
-    return Atomics.load(this.state, Q_BUFFERS) * 512
+    return this.#buffers.reduce((sum, units) => sum + units, 0) * 512
   }
 
-  noteBuffers(deltaBytes: number): void {
-    Atomics.add(this.state, Q_BUFFERS, deltaBytes / 512)
+  /** A thread's buffers are more, or fewer; written by that thread alone, while it lives. */
+  noteBuffers(thread: number, deltaBytes: number): void {
+    this.#buffers[thread] += deltaBytes / 512
+  }
+
+  forgetBuffers(thread: number): void {
+    this.#buffers[thread] = 0
   }
 
   get isFull(): boolean {

@@ -158,7 +158,9 @@ export class Filler {
     if (next >= this.#nrFilePages(inode)) return
     if (this.inodes.pager[inode] === PAGER_GONE || this.cache.lookup(inode, next) !== 0) return
     const n = this.#beginLater(inode, next, this.#window(inode, file, next, RA_NORMAL))
-    if (n !== 0) raNext[file] = next + n
+    if (n === 0) return
+    raNext[file] = next + n
+    this.#markAhead()
   }
 
   /**
@@ -175,6 +177,7 @@ export class Filler {
       if (this.inodes.pager[inode] === PAGER_GONE) return index
       const n = this.#beginLater(inode, index, Math.min(last - index + 1, Math.max(1, this.maxWindowPages)))
       if (n === 0) return index
+      this.#markAhead()
       index += n
     }
     return index
@@ -278,6 +281,11 @@ export class Filler {
     requests.noteUnderWay(n)
     requests.push(inode, index, n)
     return n
+  }
+
+  /** Nobody has touched the first page of the run either. */
+  #markAhead(): void {
+    this.cache.frames.w[(this.#run[0] << FRAME_SHIFT) + F_FLAGS] |= PG_READAHEAD
   }
 
   /** Reads n pages from `index` into the run's frames. → 0 or -errno. */

@@ -8,11 +8,13 @@ import type { FetchQueue } from '../cache/fetch-queue.ts'
 
 export class BufferPool {
   readonly #account: FetchQueue
+  readonly #thread: number
   readonly #spare: Uint8Array[] = []
   #nrTaken = 0
 
-  constructor(account: FetchQueue) {
+  constructor(account: FetchQueue, thread: number) {
     this.#account = account
+    this.#thread = thread
   }
 
   /** A buffer of at least so many bytes, with whatever in it. */
@@ -22,7 +24,7 @@ export class BufferPool {
     if (at >= 0) return this.#spare.splice(at, 1)[0]
     // One that is too small makes room for it.
     this.#forget(this.#spare.shift())
-    this.#account.noteBuffers(lengthBytes)
+    this.#account.noteBuffers(this.#thread, lengthBytes)
     return new Uint8Array(lengthBytes)
   }
 
@@ -43,6 +45,6 @@ export class BufferPool {
   }
 
   #forget(buffer: Uint8Array | undefined): void {
-    if (buffer !== undefined) this.#account.noteBuffers(-buffer.length)
+    if (buffer !== undefined) this.#account.noteBuffers(this.#thread, -buffer.length)
   }
 }

@@ -97,7 +97,7 @@ export class Pager {
   constructor(machine: Machine, host: PagerHost) {
     this.machine = machine
     this.#host = host
-    this.#buffers = new BufferPool(machine.filler.requests)
+    this.#buffers = new BufferPool(machine.filler.requests, machine.sync.me)
     machine.filler.requests.setOnPush(() => this.#schedule())
   }
 

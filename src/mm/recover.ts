@@ -119,6 +119,7 @@ function giveBackPin(m: Machine, frame: number): void {
 
 /** Nobody brings pages of its stores any more. */
 function endPager(m: Machine, thread: number): void {
+  m.filler.requests.forgetBuffers(thread)
   for (let inode = 1; inode <= m.inodes.capacity; inode++) {
     if (m.inodes.kind[inode] === 0 || m.inodes.pager[inode] !== thread + 1) continue
     const { requests } = m.filler

@@ -30,6 +30,7 @@ import {
   PG_DIRTY,
   PG_LOCKED,
   PG_MLOCKED,
+  PG_READAHEAD,
   PG_REFERENCED,
   PG_SWAPBACKED,
   PG_WRITEBACK,
@@ -200,7 +201,7 @@ export class Reclaim {
     const { w } = this.frames
     const at = (frame << FRAME_SHIFT) + F_FLAGS
     const before = w[at] & PG_REFERENCED
-    if (referenced === 0 && before === 0) return false
+    if (referenced === 0 && before === 0) return this.#keepPrefetched(frame)
     w[at] &= ~PG_REFERENCED
     if (referenced === 0) return false
     if ((w[at] & PG_SWAPBACKED) !== 0 || before !== 0 || referenced > 1) {
@@ -208,6 +209,20 @@ export class Reclaim {
       this.vmstat[PGACTIVATE]++
     } else w[at] |= PG_REFERENCED
     this.lru.add(frame)
+    return true
+  }
+
+  /**
+   * A page that a store which answers later brought ahead, and that was not used yet, gets one more round. Without it, what comes next in a file
+   * that is read in order would go before what was read already: that was used, after all, if only once.
+   */
+  #keepPrefetched(frame: number): boolean {
+    const { frames, cache, lru } = this
+    const flags = frames.row(frame, F_FLAGS)
+    if ((flags & (PG_READAHEAD | PG_ANON)) !== PG_READAHEAD) return false
+    if (cache.inodes.pager[frames.row(frame, F_MAPPING)] === 0) return false
+    frames.w[(frame << FRAME_SHIFT) + F_FLAGS] = flags & ~PG_READAHEAD
+    lru.add(frame)
     return true
   }
 

@@ -107,6 +107,42 @@ export function entryForThreads(): string {
     : compileInto(compiled, 'index')
 }
 
+/** A thread that has attached, to be ended by whoever looks after `threads`. */
+export async function startThread(
+  memory: Memory,
+  threads: LaterThread[],
+  options: AttachOptions = {}
+): Promise<LaterThread> {
+  const workerData = { entry: pathToFileURL(entryForThreads()).href, handle: memory.handle, options }
+  const thread = new LaterThread(new Worker(new URL('./worker.mjs', import.meta.url), { workerData }))
+  threads.push(thread)
+  memory.watch(thread.worker)
+  await thread.answer(0)
+  return thread
+}
+
+async function endThreads(threads: LaterThread[]): Promise<void> {
+  for (const { worker, ended } of threads.splice(0)) {
+    void worker.terminate()
+    await ended
+  }
+}
+
+/** Call at the top of a test file that makes its memories itself. → for `startThread`: ended after each test. */
+export function useThreads(): LaterThread[] {
+  const threads: LaterThread[] = []
+  afterEach(() => endThreads(threads))
+  removeCompiledAfterwards()
+  return threads
+}
+
+function removeCompiledAfterwards(): void {
+  afterAll(() => {
+    if (compiled !== undefined) fs.rmSync(compiled, { recursive: true })
+    compiled = undefined
+  })
+}
+
 export class LaterRig {
   readonly memory: Memory
   readonly store: LaterStore
@@ -141,11 +177,7 @@ export class LaterRig {
   }
 
   async thread(options: AttachOptions = {}): Promise<LaterThread> {
-    const workerData = { entry: pathToFileURL(entryForThreads()).href, handle: this.memory.handle, options }
-    const thread = new LaterThread(new Worker(new URL('./worker.mjs', import.meta.url), { workerData }))
-    this.threads.push(thread)
-    this.memory.watch(thread.worker)
-    await thread.answer(0)
+    const thread = await startThread(this.memory, this.threads, options)
     await thread.do('adopt', 'map', this.map.handle)
     await thread.do('adopt', 'file', this.file.handle)
     return thread
@@ -158,10 +190,7 @@ export class LaterRig {
   }
 
   async finish(): Promise<void> {
-    for (const { worker, ended } of this.threads) {
-      void worker.terminate()
-      await ended
-    }
+    await endThreads(this.threads)
     const { memory } = this
     if (memory.machine.open && memory.machine.sync.broken === 0) {
       expect(memory.check()).toEqual([])
@@ -182,10 +211,7 @@ export function useLater(): (options?: LaterOptions) => Promise<LaterRig> {
   afterEach(async () => {
     for (const rig of rigs.splice(0)) await rig.finish()
   })
-  afterAll(() => {
-    if (compiled !== undefined) fs.rmSync(compiled, { recursive: true })
-    compiled = undefined
-  })
+  removeCompiledAfterwards()
   return async (options = {}) => {
     const rig = new LaterRig(options)
     rigs.push(rig)

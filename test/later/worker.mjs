@@ -61,6 +61,21 @@ const calls = {
     things[thing].read(target, offset)
     return target
   },
+  /** Of the words of the first so many bytes of the mapping. */
+  checksum: lengthBytes => {
+    let sum = 0
+    for (let at = 0; at + 4 <= lengthBytes; at += 4) sum = (Math.imul(sum, 31) + things.map.getInt32(at)) | 0
+    return sum
+  },
+  /** Throws when one of the first so many bytes is another one than `byte`. */
+  checkAll: (lengthBytes, byte) => {
+    const buffer = new Uint8Array(memory.pageSize)
+    for (let at = 0; at < lengthBytes; at += buffer.length) {
+      const part = buffer.subarray(0, Math.min(buffer.length, lengthBytes - at))
+      things.map.read(part, at)
+      if (part.some(one => one !== byte)) throw new Error(`another byte than ${byte} in page ${at / buffer.length}`)
+    }
+  },
   /** Keeps the thread from its event loop until the gate opens. */
   block: gate => Atomics.wait(gate, 0, 1),
   patience: ms => {
