@@ -11,6 +11,8 @@ import { UNDER_LOCK } from '../cache/writeback.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { GuardedStore } from '../store/guard.ts'
 import type { Store } from '../store/store.ts'
+import { WAIT_INODE } from '../sync/lock-order.ts'
+import { T_FILE } from '../sync/threads.ts'
 import { uncharge } from './filemap.ts'
 import type { Machine } from './machine.ts'
 
@@ -94,12 +96,24 @@ export function enterFile(m: Machine, fd: number, file: number): number {
     m.leave()
     return -EBADF
   }
-  m.files.refs[file]++
+  holdFile(m, file)
   return file
+}
+
+/** Holds an open file for the call that this thread is in, until `leaveFile`. */
+export function holdFile(m: Machine, file: number): void {
+  const { sync } = m
+  getFile(m, file)
+  if (sync.isShared) sync.threads.w[sync.row + T_FILE] = file
 }
 
 /** Ends it. → `result`, or the error of the last close where the verb had none. */
 export function leaveFile(m: Machine, file: number, result: number): number {
+  const { sync } = m
+  if (sync.isShared) {
+    sync.threads.w[sync.row + T_FILE] = 0
+    sync.wakeAll(WAIT_INODE, m.files.inode[file])
+  }
   const closed = putFile(m, file)
   m.leave()
   return result < 0 ? result : closed < 0 ? closed : result

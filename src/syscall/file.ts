@@ -210,6 +210,5 @@ function transfer(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Q
   if (held < 0) return held
   m.leave()
   const result = move(m, mm.id, vpn, off, length, file, at)
-  m.reenter()
-  return leaveFile(m, file, result)
+  return m.reenter() ? leaveFile(m, file, result) : -m.refused
 }
