@@ -25,9 +25,9 @@ export const THREAD_DEAD = 2 as const
 
 /** THREAD_*. */
 export const T_STATE = 0 as const
-/** Grows each time the machine lock is taken: a sign of life. */
+/** Grows each time the machine lock is taken and a store comes back: a sign of life. */
 export const T_PROGRESS = 1 as const
-/** 1 while the thread waits for a store, with the machine lock given back. */
+/** 1 while the thread is in a store, or copies, with the machine lock given back as a rule. */
 export const T_IN_IO = 2 as const
 /** The address space whose mmap lock it holds, and how. */
 export const T_MMAP = 3 as const
