@@ -2,6 +2,7 @@
  * Threads that end: by terminate(), by process.exit(), by an exception that nobody catches; idle, or in the middle of something. What they
  * held goes back, and the others go on; or the memory is broken, and says so to everybody. Nobody hangs.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { EOWNERDEAD } from '../../src/abi/errno.ts'
 import { ROUNDS } from './loops.mjs'
@@ -260,7 +261,7 @@ describe('a thread that ends in the middle of a change', () => {
   })
 
   test('and is not watched: the others lose patience, and the memory is broken', async () => {
-    const rig = await threads({ workers: 2, isWatched: false, patienceMs: 300 })
+    const rig = await threads({ workers: 2, isWatched: false, patienceMs: 40 })
     const [a, b] = rig.workers
     rig.hold('truncate')
     void a.call(a.file, 'truncate', 5 * PAGE)
@@ -283,6 +284,21 @@ describe('a thread that nobody watches', () => {
     expect(await errorOf(b.call(b.map, 'remap', { at: 2, page: 30 }))).toMatchObject({ code: 'EOWNERDEAD' })
     rig.release('read')
     await expectBroken(rig, b)
+  })
+
+  test('and whose store takes long while it holds the machine lock is not taken for dead', async () => {
+    const patienceMs = 100
+    const rig = await threads({ workers: 2, isWatched: false, patienceMs })
+    const [a, b] = rig.workers
+    rig.hold('truncate')
+    const cut = a.call(a.file, 'truncate', 5 * PAGE)
+    await rig.held('truncate')
+    const load = b.load(3)
+    // Time itself is what this is about.
+    await sleep(4 * patienceMs)
+    rig.release('truncate')
+    await cut
+    expect(await load).toBe(4)
   })
 
   test('and that only takes long is waited for, as long as it shows signs of life', async () => {
