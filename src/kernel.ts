@@ -258,7 +258,12 @@ function build(
   const cache = new PageCache(arena, frames, inodes, vmstat, bucketsFor(ram.nrFrames, 0.68))
   const filler = new Filler(cache, files, allocator, lru, plan.readaheadPages, trace, sync, new FetchQueue(arena))
   const writeback = new Writeback(cache, files, ram, filler.bounce, trace, sync)
-  const swap = new SwapArea(arena, ram, swapStore === undefined ? undefined : new GuardedStore(swapStore), plan.nrSlots)
+  const swap = new SwapArea(
+    arena,
+    ram,
+    swapStore === undefined ? undefined : new GuardedStore(swapStore, sync),
+    plan.nrSlots
+  )
   const nodes = new RmapNodes(arena, frames, allocator, bucketsFor(ram.nrFrames, 0.25))
   const rmap = new Rmap(frames, mms, tables, vmas, nodes, swap, notifiers, vmstat, frame => cache.setDirty(frame))
   const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap, trace, sync)

@@ -36,7 +36,7 @@ import { sys_madvise, sys_mincore, sys_mprotect, sys_mremap, sys_msync, sys_munm
 import { sys_mlock, sys_munlock } from '../syscall/mlock.ts'
 import { Accessors } from './accessors.ts'
 import { BorrowedPage } from './borrowed-page.ts'
-import { faultError, orThrow, parkedError } from './errors.ts'
+import { faultError, orThrow, parkedError, systemError } from './errors.ts'
 import type { MappedFile } from './file.ts'
 import type { MappingHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
@@ -390,6 +390,7 @@ export class Mapping extends Accessors {
     const { machine, address } = this
     const kind = access === ACCESS_WRITE ? 'write' : 'read'
     const { parkedFault, lastError, lastFailure } = machine
+    if (machine.sync.broken !== 0) throw systemError(-machine.sync.broken, kind, address + offset)
     const page = Math.floor(offset / this.pageSize)
     const filePage = this.isMapped && this.space.isAlive ? this.filePage(page) : -1
     const shown = filePage < 0 ? undefined : filePage

@@ -7,7 +7,7 @@
  */
 import { EDEADLK, EIO, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
 import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
-import { openAgain, openLater } from '../mm/files.ts'
+import { openAgain, openLater, waitForFileCalls } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { Pager } from '../mm/pager.ts'
 import { recoverThread } from '../mm/recover.ts'
@@ -277,6 +277,8 @@ export class Memory {
     const m = this.machine
     if (!m.open || this.#isDetached) return
     if (m.inside) throw systemError(-EDEADLK, 'close')
+    // From here on no thread makes or opens anything that would not be closed below.
+    m.open = false
     let first = 0
     for (let mm = 1; mm <= m.mms.maxMms; mm++) {
       if (!m.mms.isAlive(mm) || !m.lockMm(mm, 0)) continue
@@ -289,8 +291,10 @@ export class Memory {
       const result = sys_close(m, fd)
       if (result < 0 && first === 0) first = result
     }
-    m.open = false
+    // First, so that no thread waits in a call on a file for a page that this one would have to bring.
     void m.pager?.end()
+    const waited = waitForFileCalls(m)
+    if (waited < 0 && first === 0) first = waited
     m.inodes.stores.closeAll()
     this.#swap?.close()
     orThrow(first, 'close', undefined, 'some changes did not reach their store')

@@ -146,7 +146,9 @@ export class SharedMapping extends Mapping {
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 1, ACCESS_WRITE)
     this.u8[frame * (this.pageMask + 1) + (offset & this.pageMask)] = number
-    this.done(locked)
+    if (locked) this.machine.unlockMmRead(this.mmId)
+    else if (isOrdered) this.threadWords[this.hazardAt] = 0
+    else Atomics.store(this.threadWords, this.hazardAt, 0)
   }
 
   override setInt8(offset: number, value: number): void {
@@ -164,7 +166,9 @@ export class SharedMapping extends Mapping {
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 2, ACCESS_WRITE)
     this.u16[frame * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)] = number
-    this.done(locked)
+    if (locked) this.machine.unlockMmRead(this.mmId)
+    else if (isOrdered) this.threadWords[this.hazardAt] = 0
+    else Atomics.store(this.threadWords, this.hazardAt, 0)
   }
 
   override setUint32(offset: number, value: number, littleEndian = true): void {
@@ -178,7 +182,9 @@ export class SharedMapping extends Mapping {
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 4, ACCESS_WRITE)
     this.words[(frame << this.wordShift) + ((offset & this.pageMask) >>> 2)] = number
-    this.done(locked)
+    if (locked) this.machine.unlockMmRead(this.mmId)
+    else if (isOrdered) this.threadWords[this.hazardAt] = 0
+    else Atomics.store(this.threadWords, this.hazardAt, 0)
   }
 
   override setFloat32(offset: number, value: number, littleEndian = true): void {
@@ -197,7 +203,9 @@ export class SharedMapping extends Mapping {
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 8, ACCESS_WRITE)
     this.f64[(frame << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)] = number
-    this.done(locked)
+    if (locked) this.machine.unlockMmRead(this.mmId)
+    else if (isOrdered) this.threadWords[this.hazardAt] = 0
+    else Atomics.store(this.threadWords, this.hazardAt, 0)
   }
 
   /** The epoch before a load. */
@@ -231,7 +239,10 @@ export class SharedMapping extends Mapping {
     return (pte & PTE_READ_HIT) === PTE_READ_HIT ? pte >>> 8 : -1
   }
 
-  /** The same for a store: the hazard word names the frame until `done`, and nobody takes the frame away meanwhile. */
+  /**
+   * The same for a store: the hazard word names the frame until the caller clears it, and nobody takes the frame away meanwhile. The
+   * caller stores and clears without a call in between: a thread may be ended at any call, and a hazard that stays is waited for.
+   */
   private aim(offset: number): number {
     const page = offset >>> this.pageShift
     if (offset >>> 0 !== offset || page >= this.pages) return -1
@@ -249,12 +260,6 @@ export class SharedMapping extends Mapping {
     if (again === pte && seqAgain === seq) return pte >>> 8
     Atomics.store(this.threadWords, this.hazardAt, 0)
     return -1
-  }
-
-  private done(locked: boolean): void {
-    if (locked) this.machine.unlockMmRead(this.mmId)
-    else if (isOrdered) this.threadWords[this.hazardAt] = 0
-    else Atomics.store(this.threadWords, this.hazardAt, 0)
   }
 
   /** The frame for an access, with the locks held until `unlockMmRead`. Throws what Linux would send a signal for. */

@@ -77,7 +77,7 @@ export class InodeTable {
     this.nrFilling = columns.int32('inodes', n)
     this.cutting = columns.int32('inodes', n)
     this.#sync = sync
-    this.stores = new StoreTable(columns, capacity, sync.isShared)
+    this.stores = new StoreTable(columns, capacity, sync)
   }
 
   /** A free row with one reference, or 0. */

@@ -13,6 +13,7 @@ import { readText, textUnits, writeText } from '../base/text.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 import { GuardedStore } from '../store/guard.ts'
 import type { StoreHandle, StoreOpener } from '../store/store.ts'
+import type { Sync } from '../sync/sync.ts'
 
 const TEXT_WORDS = 256
 
@@ -28,16 +29,18 @@ export class StoreTable {
   readonly #generation: Int32Array
   readonly #text: Int32Array
   readonly #isShared: boolean
+  readonly #sync: Sync
   readonly #stores: (GuardedStore | undefined)[] = []
   readonly #seen: number[] = []
   readonly #names: string[] = []
   readonly #openers = new Map<string, StoreOpener>()
 
-  constructor(columns: ColumnSource, capacity: number, isShared: boolean) {
+  constructor(columns: ColumnSource, capacity: number, sync: Sync) {
     const n = capacity + 1
-    this.#isShared = isShared
+    this.#sync = sync
+    this.#isShared = sync.isShared
     this.#generation = columns.int32('inodes', n)
-    this.#text = columns.int32('inode names', isShared ? n * TEXT_WORDS : 0)
+    this.#text = columns.int32('inode names', sync.isShared ? n * TEXT_WORDS : 0)
   }
 
   /** Lets this thread open stores of one more kind. */
@@ -109,14 +112,14 @@ export class StoreTable {
 
   #open(text: StoreText): GuardedStore {
     const { name, handle } = text
-    if (handle === undefined) return unreachable(name, `${name} can be reached only by the thread that opened it`)
+    if (handle === undefined) return this.#unreachable(name, `${name} can be reached only by the thread that opened it`)
     const opener = this.#openers.get(handle.kind)
     if (opener === undefined)
-      return unreachable(name, `no opener for stores of kind '${handle.kind}' was given to attach`)
+      return this.#unreachable(name, `no opener for stores of kind '${handle.kind}' was given to attach`)
     try {
-      return new GuardedStore(opener.open(handle))
+      return new GuardedStore(opener.open(handle), this.#sync)
     } catch (thrown) {
-      return unreachable(name, thrown)
+      return this.#unreachable(name, thrown)
     }
   }
 
@@ -132,24 +135,25 @@ export class StoreTable {
     }
     writeText(this.#text, inode * TEXT_WORDS, json)
   }
-}
 
-/** Stands for a store that this thread cannot reach: every call gives -ENXIO. It is not read-only, so that no sync succeeds. */
-function unreachable(name: string, why: unknown): GuardedStore {
-  const refuse = () => -ENXIO
-  const store = new GuardedStore({
-    name,
-    identity: undefined,
-    readOnly: false,
-    durable: false,
-    size: refuse,
-    read: refuse,
-    write: refuse,
-    flush: refuse,
-    truncate: refuse,
-    punch: refuse,
-    close: () => 0
-  })
-  store.lastThrown = why
-  return store
+  /** Stands for a store that this thread cannot reach: every call gives -ENXIO. It is not read-only, so that no sync succeeds. */
+  #unreachable(name: string, why: unknown): GuardedStore {
+    const refuse = () => -ENXIO
+    const inner = {
+      name,
+      identity: undefined,
+      readOnly: false,
+      durable: false,
+      size: refuse,
+      read: refuse,
+      write: refuse,
+      flush: refuse,
+      truncate: refuse,
+      punch: refuse,
+      close: () => 0
+    }
+    const store = new GuardedStore(inner, this.#sync)
+    store.lastThrown = why
+    return store
+  }
 }

@@ -119,15 +119,14 @@ export class Writeback {
    * meanwhile. → 0 or the first -errno.
    */
   sync(inode: number, first: number, last: number): number {
-    const store = this.inodes.store(inode)
-    if (store === undefined || store.readOnly) return 0
+    if (this.inodes.store(inode)?.readOnly !== false) return 0
     const error = this.inodes.acquire(inode)
     if (error !== 0) return -error
     let written = this.writeRange(inode, first, last, IN_WINDOWS)
     if (written === 0) written = this.extendStore(inode)
     this.cache.vmstat[STORE_FLUSHES]++
     this.#sync.openWindow(IO_NONE, inode, 0, 0)
-    const flushed = store.flush()
+    const flushed = this.inodes.store(inode)?.flush() ?? -EIO
     this.#sync.closeWindow()
     if (flushed < 0) this.#noteError(inode, flushed)
     this.inodes.release(inode)

@@ -86,14 +86,10 @@ export class MmTable {
     for (let mm = 1; mm <= this.maxMms; mm++) {
       const at = mm << MM_SHIFT
       if (this.w[at + MM_ALIVE] !== 0) continue
-      const generation = this.w[at + MM_GENERATION] + 1
-      const waiting = this.w[at + MM_WAITING_WRITERS]
-      const tableSeq = this.w[at + MM_TABLE_SEQ]
-      this.w.fill(0, at, at + (1 << MM_SHIFT))
+      // Other threads look at the generation and at the words that outlive an address space, also while this goes on.
+      this.w[at + MM_GENERATION]++
+      this.w.fill(0, at + MM_ROOT, at + MM_WAITING_WRITERS)
       this.w[at + MM_ALIVE] = 1
-      this.w[at + MM_GENERATION] = generation
-      this.w[at + MM_WAITING_WRITERS] = waiting
-      this.w[at + MM_TABLE_SEQ] = tableSeq
       this.w[at + MM_RLIMIT_MEMLOCK] = -1
       this.w[at + MM_RLIMIT_AS] = -1
       return mm

@@ -306,6 +306,8 @@ function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: num
     m.vmstat[COW_COPIES]++
   }
   installAnon(m, mm, vma, vpn, at, copy, old)
+  // The old page lives on, and others store to it: who found it in this entry must not load from it any more.
+  if (m.sync.isShared) m.sync.changed()
   m.notifiers.changePte(mm, vpn, copy)
   if (old !== 0) m.afterUnmap(old)
   return FAULT_OK

@@ -11,7 +11,8 @@ import { UNDER_LOCK } from '../cache/writeback.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { GuardedStore } from '../store/guard.ts'
 import type { Store } from '../store/store.ts'
-import { WAIT_ARRIVALS } from '../sync/lock-order.ts'
+import { WAIT_ARRIVALS, WAIT_INODE } from '../sync/lock-order.ts'
+import { T_FILE } from '../sync/threads.ts'
 import { uncharge } from './filemap.ts'
 import type { Machine } from './machine.ts'
 
@@ -27,14 +28,14 @@ export function openStore(m: Machine, store: Store, mode: number): number {
     const known = m.inodes.store(inode)
     if (known !== undefined && !known.isOf(store)) {
       // One store serves the inode; a writable one replaces a read-only one.
-      const other = new GuardedStore(store)
+      const other = new GuardedStore(store, m.sync)
       if (known.readOnly && !store.readOnly) {
         m.inodes.stores.set(inode, store.name, other)
         known.close()
       } else other.close()
     }
   } else {
-    const guarded = new GuardedStore(store)
+    const guarded = new GuardedStore(store, m.sync)
     const size = guarded.size()
     if (size < 0) return refuse(m, store, size)
     inode = m.inodes.alloc(INODE_STORE, store.name, guarded)
@@ -63,7 +64,7 @@ export function openLater(m: Machine, name: string, sizeBytes: number): number {
 
 /** Closes a store that cannot be opened, unless it is open already. */
 function refuse(m: Machine, store: Store, error: number): number {
-  if (m.inodes.store(findInode(m, store))?.isOf(store) !== true) new GuardedStore(store).close()
+  if (m.inodes.store(findInode(m, store))?.isOf(store) !== true) new GuardedStore(store, m.sync).close()
   return error
 }
 
@@ -102,15 +103,52 @@ export function enterFile(m: Machine, fd: number, file: number): number {
     m.leave()
     return -EBADF
   }
-  m.files.refs[file]++
+  holdFile(m, file)
   return file
+}
+
+/** Holds an open file for the call that this thread is in, until `leaveFile`. */
+export function holdFile(m: Machine, file: number): void {
+  const { sync } = m
+  getFile(m, file)
+  if (sync.isShared) sync.threads.w[sync.row + T_FILE] = file
 }
 
 /** Ends it. → `result`, or the error of the last close where the verb had none. */
 export function leaveFile(m: Machine, file: number, result: number): number {
+  const { sync } = m
+  if (sync.isShared) {
+    sync.threads.w[sync.row + T_FILE] = 0
+    sync.wakeAll(WAIT_INODE, m.files.inode[file])
+  }
   const closed = putFile(m, file)
   m.leave()
   return result < 0 ? result : closed < 0 ? closed : result
+}
+
+/**
+ * Waits until no other thread is in a call on a file: the end of such a call may be the last close of the file, and needs its store.
+ * → 0 or -errno.
+ */
+export function waitForFileCalls(m: Machine): number {
+  const { sync } = m
+  if (!sync.isShared || !sync.maySleep) return 0
+  if (!m.enter()) return -m.refused
+  const { threads } = sync
+  sync.beginWait()
+  for (let thread = 0; thread < threads.maxThreads; thread++) {
+    for (;;) {
+      const file = threads.w[threads.at(thread, T_FILE)]
+      if (file === 0) break
+      sync.isPatient(thread)
+      const error = sync.waitFor(WAIT_INODE, m.files.inode[file])
+      if (error === 0) continue
+      m.leave()
+      return -error
+    }
+  }
+  m.leave()
+  return 0
 }
 
 /** Closes a descriptor. → 0, -EBADF, or the error of writing what was dirty. */

@@ -9,7 +9,7 @@ import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { MS_INVALIDATE, MS_SYNC } from '../abi/mman.ts'
 import { IN_WINDOWS } from '../cache/writeback.ts'
 import { VM_LOCKED, VM_NONLINEAR, VM_SHARED } from '../vma/flags.ts'
-import { getFile, leaveFile } from './files.ts'
+import { holdFile, leaveFile } from './files.ts'
 import type { Machine } from './machine.ts'
 
 /**
@@ -43,9 +43,9 @@ export function doMsync(m: Machine, mm: number, generation: number, start: numbe
       const whole = (vmFlags & VM_NONLINEAR) !== 0
       const first = whole ? 0 : vmas.linearIndex(vma, at)
       const last = whole ? MAX_FILE_PAGES : vmas.linearIndex(vma, stop) - 1
-      getFile(m, file)
+      holdFile(m, file)
       m.unlockMmRead(mm)
-      m.reenter()
+      if (!m.reenter()) return -m.refused
       const error = leaveFile(m, file, m.writeback.syncFile(file, first, last))
       if (error < 0) return error
       if (!m.lockMmRead(mm, generation)) return -m.refused

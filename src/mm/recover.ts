@@ -7,7 +7,8 @@
  *   pages it wrote    they are dirty again
  *   an inode lock     free; pages that were to be cut away stay
  *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
- *   pins, a hazard    given back
+ *   an open file      given back: this may be its last close
+ *   pins, a hazard    given back; pages that it may have been storing to are dirty
  *   a guest           is in it no longer; translations of its own (mmu/tlb) go
  *   a pager's stores  every page asked of them fails with EOWNERDEAD
  *
@@ -35,6 +36,7 @@ import {
   IO_WRITEBACK,
   NR_RECORDED_PINS,
   S_STARVING,
+  T_FILE,
   T_GUEST,
   T_HAZARD,
   T_INODE,
@@ -51,6 +53,7 @@ import {
   T_STATE,
   THREAD_DEAD
 } from '../sync/threads.ts'
+import { putFile } from './files.ts'
 import type { Machine } from './machine.ts'
 
 /** Gives back what a thread that has ended held. → 0, or EOWNERDEAD when the machine is broken by its end. */
@@ -71,7 +74,8 @@ export function recoverThread(m: Machine, thread: number): number {
   giveBackInode(m, w[row + T_INODE])
   giveBackMmap(m, w[row + T_MMAP], w[row + T_MMAP_MODE])
   for (let i = 0; i < NR_RECORDED_PINS; i++) giveBackPin(m, w[row + T_PINS + i])
-  for (let i = 0; i < w[row + T_RUN_PAGES]; i++) giveBackPin(m, w[row + T_RUN_FIRST] + i)
+  giveBackRun(m, w[row + T_RUN_FIRST], w[row + T_RUN_PAGES])
+  giveBackFile(m, w[row + T_FILE])
   endPager(m, thread)
   m.notifiers.forgetThread(thread)
   threads.free(thread)
@@ -111,8 +115,21 @@ function giveBackMmap(m: Machine, mm: number, mode: number): void {
   m.sync.wakeAll(WAIT_MMAP, mm)
 }
 
-function giveBackPin(m: Machine, frame: number): void {
-  if (frame === 0) return
+function giveBackFile(m: Machine, file: number): void {
+  if (file === 0) return
+  m.sync.wakeAll(WAIT_INODE, m.files.inode[file])
+  putFile(m, file)
+}
+
+function giveBackRun(m: Machine, first: number, pages: number): void {
+  for (let i = 0; i < Math.abs(pages); i++) giveBackPin(m, pages < 0 ? -(first + i) : first + i)
+}
+
+/** A page that the thread may have stored to is dirty: writeback may have cleaned it meanwhile. */
+function giveBackPin(m: Machine, pin: number): void {
+  if (pin === 0) return
+  const frame = Math.abs(pin)
+  if (pin < 0) m.cache.setDirty(frame)
   m.frames.unpin(frame)
   m.putFrame(frame)
 }

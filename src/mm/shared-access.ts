@@ -41,7 +41,7 @@ function beginRun(m: Machine, mm: number, generation: number, vpn: number, maxPa
     return FAULT_OOM
   }
   sync.threads.w[sync.row + T_RUN_FIRST] = runFrame
-  sync.threads.w[sync.row + T_RUN_PAGES] = runFrame === 0 ? 0 : runPages
+  sync.threads.w[sync.row + T_RUN_PAGES] = runFrame === 0 ? 0 : access === ACCESS_WRITE ? -runPages : runPages
   sync.openWindow(IO_NONE, 0, 0, 0)
   return FAULT_OK
 }

@@ -46,6 +46,7 @@ function readPart(m: Machine, mm: number, vpn: number, off: number, n: number, f
   if (!m.enter()) return -m.refused
   const frame = getPage(m, m.files.inode[file], file, Math.floor(at / pageSize), RA_NORMAL, KEEP_HOLES)
   const pinned = frame <= 0 || m.frames.pin(frame)
+  if (frame > 0 && pinned && m.sync.isShared) m.sync.threads.notePin(m.sync.me, frame)
   m.leave()
   if (frame < 0) return frame
   if (!pinned) return -EFAULT
@@ -55,6 +56,7 @@ function readPart(m: Machine, mm: number, vpn: number, off: number, n: number, f
   else {
     done = copyToUser(m, mm, vpn, off, u8, frame * pageSize + (at % pageSize), n, bulk)
     const entered = m.reenter()
+    if (m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, frame)
     m.lru.markAccessed(frame)
     m.frames.unpin(frame)
     m.putFrame(frame)

@@ -110,12 +110,13 @@ function checkOwnList(c: Census, inode: number, which: typeof CLEAN | typeof DIR
 
 /** References to open files. → those that they hold to inodes. */
 function checkOpenFiles(c: Census): Int32Array {
-  const { files, fds, inodes } = c.machine
+  const { files, fds, inodes, sync } = c.machine
   const byFd = new Int32Array(files.capacity + 1)
   const inodeRefs = new Int32Array(inodes.capacity + 1)
   for (let fd = 0; fd < fds.length; fd++) if (fds[fd] !== 0) byFd[fds[fd]]++
   for (let file = 1; file <= files.capacity; file++) {
-    c.equal(files.refs[file], byFd[file] + c.fileVmas[file], `references to file ${file}`)
+    const inCalls = sync.threads.holdersOfFile(file)
+    c.equal(files.refs[file], byFd[file] + c.fileVmas[file] + inCalls, `references to file ${file}`)
     if (files.refs[file] > 0) inodeRefs[files.inode[file]]++
   }
   c.equal(inodeRefs[0], 0, 'open files without an inode')

@@ -3,8 +3,11 @@
  *
  * A store is other people's code, called in the middle of a fault or of reclaim, where an exception would leave half of
  * the work done. What was thrown is kept in `lastThrown`, for whoever looks for the cause.
+ *
+ * Other threads are told that this one is in a store, also where it holds the machine lock meanwhile: it may take long, and is not dead.
  */
 import { EIO } from '../abi/errno.ts'
+import type { Sync } from '../sync/sync.ts'
 import type { Store, StoreHandle } from './store.ts'
 
 export class GuardedStore implements Store {
@@ -16,9 +19,11 @@ export class GuardedStore implements Store {
   /** What the store threw last, undefined if it never did. */
   lastThrown: unknown = undefined
   readonly #inner: Store
+  readonly #sync: Sync
 
-  constructor(inner: Store) {
+  constructor(inner: Store, sync: Sync) {
     this.#inner = inner
+    this.#sync = sync
     this.name = inner.name
     this.identity = inner.identity
     this.readOnly = inner.readOnly
@@ -27,58 +32,79 @@ export class GuardedStore implements Store {
   }
 
   size(): number {
+    const outer = this.#sync.beginStoreCall()
     try {
       return upTo(this.#inner.size(), Number.MAX_SAFE_INTEGER)
     } catch (thrown) {
       return this.#note(thrown)
+    } finally {
+      this.#sync.endStoreCall(outer)
     }
   }
 
   read(position: number, buffer: Uint8Array, offset: number, length: number): number {
+    const outer = this.#sync.beginStoreCall()
     try {
       return upTo(this.#inner.read(position, buffer, offset, length), length)
     } catch (thrown) {
       return this.#note(thrown)
+    } finally {
+      this.#sync.endStoreCall(outer)
     }
   }
 
   write(position: number, buffer: Uint8Array, offset: number, length: number): number {
+    const outer = this.#sync.beginStoreCall()
     try {
       return upTo(this.#inner.write(position, buffer, offset, length), length)
     } catch (thrown) {
       return this.#note(thrown)
+    } finally {
+      this.#sync.endStoreCall(outer)
     }
   }
 
   flush(): number {
+    const outer = this.#sync.beginStoreCall()
     try {
       return upTo(this.#inner.flush(), 0)
     } catch (thrown) {
       return this.#note(thrown)
+    } finally {
+      this.#sync.endStoreCall(outer)
     }
   }
 
   truncate(sizeBytes: number): number {
+    const outer = this.#sync.beginStoreCall()
     try {
       return upTo(this.#inner.truncate(sizeBytes), 0)
     } catch (thrown) {
       return this.#note(thrown)
+    } finally {
+      this.#sync.endStoreCall(outer)
     }
   }
 
   punch(position: number, length: number): number {
+    const outer = this.#sync.beginStoreCall()
     try {
       return upTo(this.#inner.punch(position, length), 0)
     } catch (thrown) {
       return this.#note(thrown)
+    } finally {
+      this.#sync.endStoreCall(outer)
     }
   }
 
   close(): number {
+    const outer = this.#sync.beginStoreCall()
     try {
       return upTo(this.#inner.close(), 0)
     } catch (thrown) {
       return this.#note(thrown)
+    } finally {
+      this.#sync.endStoreCall(outer)
     }
   }
 

@@ -231,6 +231,19 @@ export class Sync {
     return -1
   }
 
+  /** Tells the others that this thread is in a store from here on, and may take long. → what to give `endStoreCall`. */
+  beginStoreCall(): number {
+    const outer = this.#t[this.row + T_IN_IO]
+    this.#t[this.row + T_IN_IO] = 1
+    return outer
+  }
+
+  /** It came back, which is a sign of life. */
+  endStoreCall(outer: number): void {
+    this.#t[this.row + T_IN_IO] = outer
+    this.#t[this.row + T_PROGRESS]++
+  }
+
   /** Gives the machine lock back for a call of a store on these pages, which this thread has locked or is writing. */
   openWindow(kind: number, inode: number, first: number, pages: number): void {
     if (!this.isShared) return

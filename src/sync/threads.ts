@@ -25,9 +25,9 @@ export const THREAD_DEAD = 2 as const
 
 /** THREAD_*. */
 export const T_STATE = 0 as const
-/** Grows each time the machine lock is taken: a sign of life. */
+/** Grows each time the machine lock is taken and a store comes back: a sign of life. */
 export const T_PROGRESS = 1 as const
-/** 1 while the thread waits for a store, with the machine lock given back. */
+/** 1 while the thread is in a store, or copies, with the machine lock given back as a rule. */
 export const T_IN_IO = 2 as const
 /** The address space whose mmap lock it holds, and how. */
 export const T_MMAP = 3 as const
@@ -51,12 +51,17 @@ export const T_PAGER = 14 as const
 export const T_STARVING = 15 as const
 /** Frame that a store through an accessor is going to, + 1; 0 between stores. */
 export const T_HAZARD = 16 as const
-/** Frames that it has pinned for a bulk copy: the first one and how many. */
+/** Frames that it has pinned for a bulk copy: the first one and how many, negative when it stores to them. */
 export const T_RUN_FIRST = 17 as const
 export const T_RUN_PAGES = 18 as const
-/** Frames that it has pinned for views, 0 for none; those that find no room here stay pinned if the thread dies. */
+/**
+ * Frames that it has pinned for views, negative for those that it may store to, 0 for none; those that find no room here stay pinned
+ * if the thread dies.
+ */
 export const T_PINS = 19 as const
-export const NR_RECORDED_PINS = 12 as const
+export const NR_RECORDED_PINS = 11 as const
+/** The open file that it holds for the call it is in. */
+export const T_FILE = 30 as const
 /** Id of the secondary MMU whose guest runs in this thread, 0 while none does: who clears translations waits (mmu/guests). */
 export const T_GUEST = 31 as const
 
@@ -122,20 +127,26 @@ export class ThreadTable {
     return -1
   }
 
-  /** Notes a pin of a thread, for whoever cleans up after it. */
-  notePin(thread: number, frame: number): void {
-    const first = this.at(thread, T_PINS)
-    for (let i = first; i < first + NR_RECORDED_PINS; i++) {
-      if (this.w[i] !== 0) continue
-      this.w[i] = frame
-      return
-    }
+  /** How many threads hold an open file for the call that they are in. */
+  holdersOfFile(file: number): number {
+    let n = 0
+    for (let t = 0; t < this.maxThreads; t++) if (this.w[this.at(t, T_FILE)] === file) n++
+    return n
   }
 
-  forgetPin(thread: number, frame: number): void {
+  /** Notes a pin of a thread, for whoever cleans up after it: the frame, negative if the thread may store to it. */
+  notePin(thread: number, pin: number): void {
+    this.#replacePin(thread, 0, pin)
+  }
+
+  forgetPin(thread: number, pin: number): void {
+    this.#replacePin(thread, pin, 0)
+  }
+
+  #replacePin(thread: number, from: number, to: number): void {
     const first = this.at(thread, T_PINS)
-    const at = this.w.subarray(first, first + NR_RECORDED_PINS).indexOf(frame)
-    if (at >= 0) this.w[first + at] = 0
+    const at = this.w.subarray(first, first + NR_RECORDED_PINS).indexOf(from)
+    if (at >= 0) this.w[first + at] = to
   }
 
   /** The thread is gone and holds nothing. */

@@ -37,7 +37,7 @@ export function sys_open(m: Machine, store: Store, flags: number): number {
   if (!m.open) return -ENODEV
   if (mode === 0 || typeof store?.read !== 'function') return -EINVAL
   if (!m.enter()) return -m.refused
-  const result = openStore(m, store, mode)
+  const result = m.open ? openStore(m, store, mode) : -ENODEV
   m.leave()
   return result
 }
@@ -71,14 +71,17 @@ export function sys_memory(m: Machine, name: string, kind: number, size: Quantit
   if (quota !== 0 && (!Number.isInteger(quota) || !(m.quotas[quota * 2] > 0))) return -EINVAL
   const inodeKind = kind === MEMORY_SHMEM ? INODE_SHMEM : kind === MEMORY_RAMFS ? INODE_RAMFS : INODE_NOREMAP
   if (!m.enter()) return -m.refused
-  const result = openMemory(m, inodeKind, name, bytes, quota)
+  const result = m.open ? openMemory(m, inodeKind, name, bytes, quota) : -ENODEV
   m.leave()
   return result
 }
 
 /** A group of memory files that may hold `maxPages` pages together. → group, or -errno. */
 export function sys_quota(m: Machine, maxPages: number): number {
-  return newQuota(m, maxPages)
+  if (!m.enter()) return -m.refused
+  const result = newQuota(m, maxPages)
+  m.leave()
+  return result
 }
 
 /** Closes a descriptor; mappings of the file stay. → 0, -EBADF, or the error of writing what was dirty. */
@@ -210,6 +213,5 @@ function transfer(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Q
   if (held < 0) return held
   m.leave()
   const result = move(m, mm.id, vpn, off, length, file, at)
-  m.reenter()
-  return leaveFile(m, file, result)
+  return m.reenter() ? leaveFile(m, file, result) : -m.refused
 }

@@ -72,6 +72,11 @@ export function sys_mmap(
   if (pages === 0) return lenPages === 0 && offOf(m, len) === 0 ? -EINVAL : -ENOMEM
   if ((f & (MAP_FIXED | MAP_FIXED_NOREPLACE)) !== 0 && offOf(m, addr) !== 0 && vpn <= TASK_PAGES - pages) return -EINVAL
   if (!m.lockMm(mm.id, mm.generation)) return -m.refused
+  // Another thread may have closed it while this one waited.
+  if (!anonymous && fileOf(m, fd) !== file) {
+    m.unlock(mm.id)
+    return -EBADF
+  }
   const at = doMmap(m, mm.id, vpn, pages, p, f, file, anonymous ? 0 : pgoff)
   const locked = at >= 0 && (m.vmas.flags[m.vmas.at(mm.id, at)] & VM_LOCKED) !== 0
   m.unlock(mm.id)

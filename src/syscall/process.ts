@@ -15,7 +15,7 @@ export const RLIMIT_AS = 9 as const
 export function sys_mm_create(m: Machine): Mm | number {
   if (!m.open) return -ENODEV
   if (!m.enter()) return -m.refused
-  const id = newMm(m)
+  const id = m.open ? newMm(m) : -ENODEV
   m.leave()
   return id < 0 ? id : new Mm(m, id)
 }
@@ -25,7 +25,7 @@ export function sys_fork(mm: Mm): Mm | number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const child = doFork(m, mm.id)
+  const child = m.open ? doFork(m, mm.id) : -ESRCH
   m.unlock(mm.id)
   return child < 0 ? child : new Mm(m, child)
 }

@@ -227,6 +227,21 @@ describe('a fault, while the store reads its page', () => {
     expect(await errorOf(a.do('bytes', a.file, 'read', 4, 0))).toMatchObject({ code: 'EBADF' })
   })
 
+  test('and the close of a file that is about to be mapped: EBADF, and nothing else is mapped', async () => {
+    const rig = await threads({ workers: 3 })
+    const [a, b, c] = rig.workers
+    const shared = rig.memory.shared(4 * PAGE)
+    const [here, there] = [await b.do<number>('adopt', shared.handle), await c.do<number>('adopt', shared.handle)]
+    rig.hold('read')
+    const load = a.load(4)
+    await rig.held('read')
+    const [map] = await rig.waiting(b, () => b.call(b.space, 'map', { thing: here }, { writable: true }))
+    await c.call(there, 'close')
+    rig.release('read')
+    expect(await load).toBe(5)
+    expect(await errorOf(map)).toMatchObject({ code: 'EBADF' })
+  })
+
   test('read ahead that fails: the page alone is tried again, and a death then gives back that one only', async () => {
     const rig = await threads({ workers: 2, readahead: 8 * PAGE })
     const [a, b] = rig.workers
@@ -396,6 +411,21 @@ describe('a sync, while the store writes or flushes', () => {
     expect(rig.storedWord(4)).toBe(100)
     expect(rig.storedWord(5)).toBe(200)
   })
+})
+
+test('the close of the memory waits for a sync that has begun, and what was stored meanwhile is written', async () => {
+  const rig = await threads({ workers: 2 })
+  const [a, b] = rig.workers
+  await a.store(4, 400)
+  rig.hold('flush')
+  const sync = a.call(a.file, 'sync')
+  await rig.held('flush')
+  await b.store(5, 500)
+  const opened = b.do('openWhenWaiting', 'flush', 0)
+  rig.memory.close()
+  expect(await opened).toBe(true)
+  await sync
+  expect([rig.storedWord(4), rig.storedWord(5)]).toEqual([400, 500])
 })
 
 describe('truncation and punching', () => {

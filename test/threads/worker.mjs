@@ -5,8 +5,11 @@
  * `call` reaches every call of the everyday API; the other operations are loops, which run until a word of `words` says stop.
  */
 import { parentPort, threadId, workerData } from 'node:worker_threads'
-import { gatedStores } from './gate.mjs'
+import { G_CLOSED, gateAt, gatedStores } from './gate.mjs'
 import { loops } from './loops.mjs'
+
+/** A word of the thread table's rows (src/sync/threads.ts): how often the thread slept for another one. */
+const T_WAITS = 12
 
 const { dist, handle, gates, buffers, words } = workerData
 const fremap = await import(dist)
@@ -25,6 +28,16 @@ const ops = {
     const value = things[n][method](...args.map(arg => (arg?.thing === undefined ? arg : things[arg.thing])))
     if (value !== null && typeof value === 'object' && !ArrayBuffer.isView(value)) return things.push(value) - 1
     return ArrayBuffer.isView(value) ? value.slice() : value
+  },
+  /** Opens a gate once the thread in a row of the thread table has gone to sleep for another one. */
+  openWhenWaiting(call, row) {
+    const { threads } = memory.machine.sync
+    const waits = threads.at(row, T_WAITS)
+    const before = threads.w[waits]
+    for (let i = 0; i < 5000 && threads.w[waits] === before; i++) Atomics.wait(gates, gateAt(call, G_CLOSED), 1, 1)
+    const hasWaited = threads.w[waits] !== before
+    Atomics.store(gates, gateAt(call, G_CLOSED), 0)
+    return hasWaited
   },
   /** Bytes that a call of thing `n` fills. */
   bytes(n, method, length, ...args) {
