@@ -6,7 +6,7 @@
  *  readFileLater   copies a range of a file, and waits for its pages
  *
  * A range is gone through in steps. Pages are asked for up to a window ahead of the step, in the order of the mapping, so that one read is on
- * its way while the pages of another are mapped; a window is a quarter of memory at most, so that what came is not pushed out by what
+ * its way while the pages of another are mapped; a window is half of memory at most, so that what came is not pushed out by what
  * comes. A step is over when its pages are mapped. What was taken away again meanwhile, by another thread or a full memory, is asked
  * for again.
  */
@@ -68,7 +68,7 @@ export function unparked<T>(m: Machine, act: () => T): T {
 export async function makeReady(mapping: Mapping, first: number, end: number, options: LongOptions): Promise<number> {
   const { machine, pageSize } = mapping
   const work = new LongWork((end - first) * pageSize, options)
-  const windowPages = Math.max(2, Math.min(MAX_WINDOW_BYTES / pageSize, machine.ram.nrFrames >>> 2))
+  const windowPages = Math.max(2, Math.min(MAX_WINDOW_BYTES / pageSize, machine.ram.nrFrames >>> 1))
   const stepPages = Math.min(STEP_PAGES, windowPages >>> 1)
   const since = machine.filler.requests.nrFailures
   let ready = 0
@@ -107,6 +107,7 @@ async function bringIn(
     // It may have moved.
     const base = mapping.address / pageSize
     const cursor = new PopulateCursor(base + at, base + stop, machine.vmas.clock, ERROR_ENDS)
+    cursor.marksUsed = true
     const isThere = mapping.space.isAlive && mapping.isMapped
     const failed = isThere ? firstFailed(mapping, cursor.vpn, cursor.end, since) : -1
     if (isThere && failed < 0) askFor(mapping, cursor.vpn, cursor.end)

@@ -5,8 +5,8 @@
  * access; one that is walked in file order is sequential, wherever its pages lie.
  *
  * The window doubles from 4 pages up to `maxWindowPages` while each fill begins where the last one ended (Linux: ondemand
- * readahead, without its asynchronous half). Readahead takes free frames and what reclaim can give, and never fails a
- * fault: only the page that was asked for can.
+ * readahead, without its asynchronous half; `readOn` is that half, for stores that answer later). Readahead takes free frames and
+ * what reclaim can give, and never fails a fault: only the page that was asked for can.
  *
  * A page that is being read is in the cache already, PG_LOCKED and not PG_UPTODATE: it is read once, however many want it.
  *
@@ -36,6 +36,10 @@ export const FILL_PARKED = -0x10000
 export const FILL_CROWDED = -0x10001
 
 const FIRST_WINDOW_PAGES = 4
+/** For stores that answer later, where each read costs a journey: windows begin, grow and end larger. */
+const LATER_FIRST_PAGES = 32
+const LATER_GROWTH = 4
+const LATER_FACTOR = 8
 /** Runs of frames shorter than this on average are read through the bounce buffer. */
 const MIN_RUN_PAGES = 4
 
@@ -46,6 +50,8 @@ export class Filler {
   readonly allocator: FrameAllocator
   readonly lru: Lru
   readonly maxWindowPages: number
+  /** The same for stores that answer later. */
+  readonly maxLaterPages: number
   readonly bounce: Uint8Array
   /** Pages that stores which answer later are asked for. */
   readonly requests: FetchQueue
@@ -75,7 +81,9 @@ export class Filler {
     this.#sync = sync
     this.requests = requests
     this.bounce = new Uint8Array(Math.max(1, maxWindowPages) * allocator.ram.pageSize)
-    this.#run = new Int32Array(Math.max(1, maxWindowPages))
+    const { nrFrames } = allocator.ram
+    this.maxLaterPages = Math.max(1, Math.min(maxWindowPages > 1 ? maxWindowPages * LATER_FACTOR : 1, nrFrames >>> 2))
+    this.#run = new Int32Array(Math.max(maxWindowPages, this.maxLaterPages))
   }
 
   /** Notes that a cached page was used, for the count of readahead that was worth it. */
@@ -175,7 +183,7 @@ export class Filler {
         continue
       }
       if (this.inodes.pager[inode] === PAGER_GONE) return index
-      const n = this.#beginLater(inode, index, Math.min(last - index + 1, Math.max(1, this.maxWindowPages)))
+      const n = this.#beginLater(inode, index, Math.min(last - index + 1, this.#run.length))
       if (n === 0) return index
       this.#markAhead()
       index += n
@@ -208,13 +216,16 @@ export class Filler {
   /** How many pages to read at `index`, itself included. */
   #window(inode: number, file: number, index: number, advice: number): number {
     const { raNext, raPages } = this.files
+    const isLater = this.inodes.pager[inode] !== 0
+    const max = isLater ? this.maxLaterPages : this.maxWindowPages
     let pages = 1
-    if (this.maxWindowPages > 1 && advice !== RA_RANDOM) {
+    if (max > 1 && advice !== RA_RANDOM) {
+      const first = isLater ? LATER_FIRST_PAGES : FIRST_WINDOW_PAGES
       const inOrder = raNext[file] === index && index !== 0
-      if (advice === RA_SEQUENTIAL) pages = this.maxWindowPages
-      else if (inOrder) pages = Math.max(FIRST_WINDOW_PAGES, raPages[file] * 2)
-      else if (index === 0) pages = FIRST_WINDOW_PAGES
-      if (pages > this.maxWindowPages) pages = this.maxWindowPages
+      if (advice === RA_SEQUENTIAL) pages = max
+      else if (inOrder) pages = Math.max(first, raPages[file] * (isLater ? LATER_GROWTH : 2))
+      else if (index === 0) pages = first
+      if (pages > max) pages = max
     }
     if (raPages[file] !== pages) raPages[file] = pages
     const left = this.#nrFilePages(inode) - index

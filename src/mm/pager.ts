@@ -11,6 +11,9 @@
  * joined and waits in order. The pager runs between the turns of its thread's event loop: a thread that never returns to it brings no
  * pages, and those who wait for it give up after a while (ETIMEDOUT). As long as it does return, it shows signs of life, however slow a store is.
  *
+ * A store that gives its bytes in pieces (`readPieces`) needs no buffer: they are copied to their frames as they come, and each page is
+ * delivered as soon as it is whole.
+ *
  * A read is given up by its signal when it takes longer than the store's `timeoutMs`, and when its file is closed. It is not waited for
  * then: its buffer is left to it.
  *
@@ -18,20 +21,24 @@
  */
 import { EIO, errnoFromName } from '../abi/errno.ts'
 import { Q_BELL } from '../cache/fetch-queue.ts'
-import { F_FLAGS, PG_READAHEAD } from '../frame/frame-table.ts'
 import { TRACE_READ } from '../frame/trace.ts'
-import { PGPGIN, READ_ERRORS, READAHEAD_PAGES, STORE_READS } from '../frame/vmstat.ts'
+import { READ_ERRORS, STORE_READS } from '../frame/vmstat.ts'
 import type { AsyncStore } from '../store/async-store.ts'
 import { WAIT_ARRIVALS } from '../sync/lock-order.ts'
 import { T_PROGRESS } from '../sync/threads.ts'
 import { BufferPool } from './buffer-pool.ts'
+import { Delivery } from './delivery.ts'
 import { type Batch, enqueue } from './fetch-batch.ts'
 import type { Machine } from './machine.ts'
 
 const MAX_READS = 6
-/** One read asks for so many bytes at most, and for no more than an eighth of memory. */
+/** One read asks for so many bytes at most, and for no more than a quarter of memory. */
 const MAX_READ_BYTES = 8 << 20
 const MAX_CAUSES = 64
+/** What a buffer holds is delivered in parts, with the lock given back in between. */
+const PUT_BYTES = 256 << 10
+/** How much comes before those who wait without blocking look again. */
+const TELL_BYTES = 1 << 20
 const BEAT_MS = 1000
 const TRY_AGAIN_MS = 1
 
@@ -50,6 +57,18 @@ export interface PagerHost {
 export interface Abortable {
   readonly signal: AbortSignal
   abort(reason: Error): void
+}
+
+type ReadPieces = NonNullable<AsyncStore['readPieces']>
+
+interface Failure {
+  readonly errno: number
+  readonly cause: unknown
+}
+
+interface GivenUp {
+  readonly signal: AbortSignal
+  readonly isUp: boolean
 }
 
 interface Call {
@@ -171,7 +190,7 @@ export class Pager {
     }
     const { requests } = machine.filler
     const { ram } = machine
-    const maxPages = Math.max(1, Math.min(MAX_READ_BYTES >>> ram.pageShift, ram.nrFrames >>> 3))
+    const maxPages = Math.max(1, Math.min(MAX_READ_BYTES >>> ram.pageShift, ram.nrFrames >>> 2))
     const isMine = (inode: number): boolean => this.#isMine(inode)
     while (requests.shift(isMine)) {
       const { inode, first, pages } = requests
@@ -219,43 +238,107 @@ export class Pager {
     const { ram, inodes } = machine
     const position = batch.first * ram.pageSize
     const length = Math.min(batch.pages * ram.pageSize, inodes.sizeBytes[known.inode] - position)
-    const buffer = this.#buffers.take(batch.pages * ram.pageSize)
-    let cause: unknown
-    let errno = 0
+    const delivery = new Delivery(machine, known.inode, batch.first, batch.pages, length)
     this.#beginRead()
-    const call = this.#call(known, position, buffer, length)
-    try {
-      const result = upTo(await call.result, length)
-      if (result < 0) errno = -result
-      else if (result < length) cause = new Error(`${known.store.name} ended after ${result} of ${length} bytes`)
-      else buffer.fill(0, length, batch.pages * ram.pageSize)
-    } catch (thrown) {
-      cause = thrown ?? new Error(`${known.store.name} does not say why`)
-    }
-    if (cause !== undefined) errno = errnoOf(cause)
+    const failure = await this.#fetch(known, delivery, position, length)
     this.#endRead()
-    while (!known.isDropped && !machine.enter()) {
-      if (machine.sync.broken !== 0) break
-      await new Promise<void>(resolve => this.#host.after(TRY_AGAIN_MS, resolve))
-    }
-    if (machine.inside) {
+    await this.#within(known, () => {
       machine.vmstat[STORE_READS]++
-      machine.trace.add(TRACE_READ, known.inode, batch.first, batch.pages, -errno)
-      if (this.#isServed(known)) this.#settle(known.inode, batch, buffer, errno, cause)
-      machine.leave()
-    }
-    if (call.isOver()) this.#buffers.giveBack(buffer)
-    else this.#buffers.leave(buffer)
+      machine.trace.add(TRACE_READ, known.inode, batch.first, batch.pages, failure === undefined ? 0 : -failure.errno)
+      if (failure === undefined) delivery.finish()
+      else this.#fail(known.inode, batch, delivery, failure)
+      this.#tell()
+    })
     this.#serve()
   }
 
+  /** Awaits a store, and delivers what it gives. → why not all of it came, if so. */
+  async #fetch(known: PagedStore, delivery: Delivery, position: number, length: number): Promise<Failure | undefined> {
+    const { store } = known
+    try {
+      const result =
+        store.readPieces === undefined
+          ? await this.#fetchWhole(known, delivery, position, length)
+          : await this.#fetchPieces(known, delivery, position, length)
+      if (result < 0) return { errno: -result, cause: undefined }
+      if (result === length && (delivery.isWhole || known.isDropped)) return undefined
+      const cause = new Error(`${store.name} ended after ${Math.min(result, delivery.doneBytes)} of ${length} bytes`)
+      return { errno: EIO, cause }
+    } catch (thrown) {
+      return { errno: errnoOf(thrown), cause: thrown ?? new Error(`${store.name} does not say why`) }
+    }
+  }
+
+  async #fetchWhole(known: PagedStore, delivery: Delivery, position: number, length: number): Promise<number> {
+    const { pageSize } = this.machine.ram
+    const buffer = this.#buffers.take(Math.ceil(length / pageSize) * pageSize)
+    const call = this.#call(known, ({ signal }) => known.store.read(position, buffer, 0, length, signal))
+    try {
+      const result = upTo(await call.result, length)
+      for (let at = 0; at < result; at += PUT_BYTES) {
+        const piece = buffer.subarray(at, Math.min(at + PUT_BYTES, result))
+        if (!(await this.#within(known, () => delivery.put(piece)))) break
+      }
+      return result
+    } finally {
+      if (call.isOver()) this.#buffers.giveBack(buffer)
+      else this.#buffers.leave(buffer)
+    }
+  }
+
+  async #fetchPieces(known: PagedStore, delivery: Delivery, position: number, length: number): Promise<number> {
+    const { machine } = this
+    /** Pieces that came while the lock was busy, on a thread that may not wait for it. */
+    const late: Uint8Array[] = []
+    let toldBytes = 0
+    const put = (): void => {
+      for (const piece of late.splice(0)) delivery.put(piece)
+      if (delivery.doneBytes - toldBytes < TELL_BYTES) return
+      toldBytes = delivery.doneBytes
+      this.#tell()
+    }
+    const call = this.#call(known, given => {
+      const take = (piece: Uint8Array): void => {
+        // Once it is given up, its pages may be those of another read.
+        if (given.isUp || known.isDropped) return
+        late.push(piece)
+        if (!machine.enter()) return
+        put()
+        machine.leave()
+      }
+      return (known.store.readPieces as ReadPieces)(position, length, take, given.signal)
+    })
+    const result = upTo(await call.result, length)
+    if (late.length > 0) await this.#within(known, put)
+    return result
+  }
+
+  /**
+   * Does something within a verb: at once, or in a later turn where the lock is busy and this thread may not wait for it. False when it
+   * was not done, because nobody wants the store's pages any more.
+   */
+  async #within(known: PagedStore, act: () => void): Promise<boolean> {
+    const { machine } = this
+    while (!known.isDropped && machine.sync.broken === 0) {
+      if (machine.enter()) {
+        act()
+        machine.leave()
+        return true
+      }
+      await new Promise<void>(resolve => this.#host.after(TRY_AGAIN_MS, resolve))
+    }
+    return false
+  }
+
   /** One read of a store. It ends with the store's answer, or when it is given up, whichever comes first. */
-  #call(known: PagedStore, position: number, buffer: Uint8Array, length: number): Call {
+  #call(known: PagedStore, ask: (given: GivenUp) => Promise<number>): Call {
     const { store, reads, timeoutMs } = known
     const { signal, abort } = this.#host.abortable()
+    const given = { signal, isUp: false }
     let giveUp: (reason: Error) => void = () => {}
     const givenUp = new Promise<never>((_, reject) => {
       giveUp = reason => {
+        given.isUp = true
         abort(reason)
         reject(reason)
       }
@@ -265,7 +348,7 @@ export class Pager {
     const cancel = timeoutMs === 0 ? () => {} : this.#host.after(timeoutMs, late)
     let isOver = false
     // A store that throws at once is taken as one that rejects.
-    const answer = new Promise<number>(resolve => resolve(store.read(position, buffer, 0, length, signal)))
+    const answer = new Promise<number>(resolve => resolve(ask(given)))
     const ended = answer.finally(() => {
       isOver = true
     })
@@ -291,30 +374,21 @@ export class Pager {
     this.#endBeat = undefined
   }
 
-  /** Delivers a batch, or gives it up. */
-  #settle(inode: number, batch: Batch, buffer: Uint8Array, errno: number, cause: unknown): void {
-    const { machine } = this
-    const { ram, cache, filler, frames, vmstat } = machine
-    if (errno === 0) vmstat[PGPGIN] += batch.pages
-    else {
-      vmstat[READ_ERRORS]++
-      const why = cause instanceof Error ? cause.message : String(cause ?? '')
-      const failure = filler.requests.fail(inode, batch.first, batch.pages, errno, why)
-      this.#causes.set(failure, cause)
-      this.#causes.delete(failure - MAX_CAUSES)
-    }
-    for (let i = 0; i < batch.pages; i++) {
-      const frame = cache.lookup(inode, batch.first + i)
-      if (frame === 0 || frames.isUptodate(frame)) continue
-      if (errno !== 0) {
-        filler.withdraw(frame)
-        continue
-      }
-      if ((frames.row(frame, F_FLAGS) & PG_READAHEAD) !== 0) vmstat[READAHEAD_PAGES]++
-      ram.u8.set(buffer.subarray(i * ram.pageSize, (i + 1) * ram.pageSize), frame * ram.pageSize)
-      filler.deliver(frame)
-    }
-    if (machine.sync.isShared) machine.sync.wakeAll(WAIT_ARRIVALS, 0)
+  /** Notes why a read failed, and gives up what did not come. Within a verb. */
+  #fail(inode: number, batch: Batch, delivery: Delivery, { errno, cause }: Failure): void {
+    const { filler, vmstat } = this.machine
+    vmstat[READ_ERRORS]++
+    const why = cause instanceof Error ? cause.message : String(cause ?? '')
+    const failure = filler.requests.fail(inode, batch.first, batch.pages, errno, why)
+    this.#causes.set(failure, cause)
+    this.#causes.delete(failure - MAX_CAUSES)
+    delivery.giveUp()
+  }
+
+  /** Wakes those who wait for any page. Who waits for one of its own is woken when that is unlocked. Within a verb. */
+  #tell(): void {
+    const { filler, sync } = this.machine
+    if (sync.isShared) sync.wakeAll(WAIT_ARRIVALS, 0)
     filler.requests.settled()
   }
 }

@@ -11,7 +11,7 @@
  */
 import { EAGAIN, EFAULT, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_BUS, FAULT_OK, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
-import { PTE_PRESENT, PTE_READ, PTE_READ_HIT, PTE_WRITE, pteFrame } from '../pgtable/pte.ts'
+import { PTE_PRESENT, PTE_READ, PTE_READ_HIT, PTE_WRITE, PTE_YOUNG, pteFrame } from '../pgtable/pte.ts'
 import { VM_LOCKED, VM_LOCKONFAULT, VM_SHARED, VM_WRITE } from '../vma/flags.ts'
 import { faultInside } from './fault.ts'
 import { fetchError } from './filemap.ts'
@@ -41,6 +41,8 @@ export class PopulateCursor {
   fault: number = FAULT_OK
   /** Pages made present, or found so. */
   populated = 0
+  /** Pages count as used, so that reclaim takes older ones before them: who asked waits for them. */
+  marksUsed = false
   /** The page that was waited for last, and how many failures were noted before: whether it is one of them. */
   waitInode = 0
   waitIndex = 0
@@ -124,6 +126,7 @@ function populateLocked(m: Machine, mm: number, cursor: PopulateCursor, maxPages
       cursor.fail(error, code, cursor.onError === ERROR_ENDS ? cursor.end : stop)
       return FAULT_OK
     }
+    if (cursor.marksUsed) markUsed(m, mm, cursor.vpn)
     cursor.vpn++
     cursor.populated++
   }
@@ -152,6 +155,12 @@ export function mmPopulate(
   const cursor = new PopulateCursor(start, end, ticket, onError)
   while (!cursor.done) populateStep(m, mm, cursor, POPULATE_STEP_PAGES)
   return cursor.error
+}
+
+function markUsed(m: Machine, mm: number, vpn: number): void {
+  const slot = m.tables.find(mm, vpn)
+  const pte = m.ram.i32[slot]
+  if ((pte & (PTE_PRESENT | PTE_YOUNG)) === PTE_PRESENT) m.ram.i32[slot] = pte | PTE_YOUNG
 }
 
 function faultIn(m: Machine, mm: number, vpn: number, access: number, vmFlags: number): number {

@@ -32,6 +32,17 @@ export interface AsyncStore {
   size(signal?: AbortSignal): Promise<number>
   /** Reads into `buffer[offset, offset + length)` from byte `position`. → bytes read, or -errno. */
   read(position: number, buffer: Uint8Array, offset: number, length: number, signal?: AbortSignal): Promise<number>
+  /**
+   * The same for who does not want them all in one buffer: hands the bytes over as they come, in order and each once. A piece is the
+   * taker's own from then on. Optional: a store that has its bytes in pieces anyhow saves a copy by it, and the first pages come
+   * sooner. → bytes handed over, or -errno; after an error, those that were are good.
+   */
+  readPieces?(
+    position: number,
+    length: number,
+    take: (piece: Uint8Array) => void,
+    signal?: AbortSignal
+  ): Promise<number>
   /** Writes `buffer[offset, offset + length)` at byte `position`. → `length`, or -errno. */
   write(position: number, buffer: Uint8Array, offset: number, length: number, signal?: AbortSignal): Promise<number>
   /** Makes what was written durable. → 0 or -errno. */

@@ -1,18 +1,18 @@
-/** Takes the body of an answer into the reader's buffer as it arrives: one copy, and nothing kept beside it. */
+/** Hands the body of an answer to the reader as it arrives: nothing is kept beside it. */
 import type { Watch } from './http-exchange.ts'
 
-/** A read under way: `length` bytes from byte `position` into `buffer[offset, offset + length)`; `done` of them are there. */
+/** A read under way: `length` bytes from byte `position`, of which `done` were taken. */
 export interface RangeRead {
   readonly position: number
-  readonly buffer: Uint8Array
-  readonly offset: number
   readonly length: number
+  /** Takes the next bytes, which begin `at` bytes into the read. */
+  readonly take: (piece: Uint8Array, at: number) => void
   done: number
 }
 
 /**
- * Copies `count` bytes of the body behind what `read` has. → whether the body ended there, before, or would have gone on;
- * what goes beyond is not taken. Rejects when the body breaks off, with what came until then in place and counted.
+ * Takes `count` bytes of the body behind what `read` has. → whether the body ended there, before, or would have gone on;
+ * what goes beyond is not taken. Rejects when the body breaks off, with what came until then taken and counted.
  */
 export async function receive(
   response: Response,
@@ -31,7 +31,7 @@ export async function receive(
       reader.cancel().catch(ignore)
       return 'long'
     }
-    read.buffer.set(value, read.offset + read.done)
+    read.take(value, read.done)
     read.done += value.length
   }
 }

@@ -133,7 +133,7 @@ async function open(
       return pin
     }
     // The byte is read, though nobody wants it: an unread body would cost the connection.
-    const byte: RangeRead = { position: 0, buffer: new Uint8Array(1), offset: 0, length: 1, done: 0 }
+    const byte: RangeRead = { position: 0, length: 1, take: () => {}, done: 0 }
     if (response.status !== 206) discard(response)
     else if ((await receive(response, byte, 1, watch)) === 'long') {
       return trouble('EIO', 'more than the one byte asked for came', { ...facts, status: 206 })
@@ -200,14 +200,34 @@ class HttpRangeFile implements HttpRangeStore {
     signal?: AbortSignal
   ): Promise<number> {
     if (this.#closed) return -EBADF
-    if (!isSize(position) || !isSize(offset) || !isSize(length) || length > buffer.length - offset) return -EINVAL
+    if (!isSize(offset) || length > buffer.length - offset) return -EINVAL
+    return this.#read(position, length, (piece, at) => buffer.set(piece, offset + at), signal)
+  }
+
+  /** The same; the pieces are those of the body. */
+  async readPieces(
+    position: number,
+    length: number,
+    take: (piece: Uint8Array) => void,
+    signal?: AbortSignal
+  ): Promise<number> {
+    return this.#closed ? -EBADF : this.#read(position, length, take, signal)
+  }
+
+  async #read(
+    position: number,
+    length: number,
+    take: RangeRead['take'],
+    signal: AbortSignal | undefined
+  ): Promise<number> {
+    if (!isSize(position) || !isSize(length)) return -EINVAL
     signal?.throwIfAborted()
     if (this.#stale !== undefined) throw this.#stale
     const wanted = Math.min(length, this.#pin.sizeBytes - position)
     if (wanted <= 0) return 0
     const call = new AbortController()
     const forget = signal && whenAborted(signal, () => call.abort(signal.reason))
-    const filled = this.#fill({ position, buffer, offset, length: wanted, done: 0 }, call)
+    const filled = this.#fill({ position, length: wanted, take, done: 0 }, call)
     this.#calls.set(call, filled)
     try {
       return await filled

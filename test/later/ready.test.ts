@@ -123,9 +123,8 @@ test('no room for a single page: ENOMEM, not a wait without end', async () => {
 test('a window is asked for in long runs, one on its way while another is mapped', async () => {
   const rig = await rigs({ pages: 1024, frames: 512 })
   await rig.map.ready()
-  // A quarter of the frames ahead, half of it at a time.
-  expect(rig.reads.every(([, pages]) => pages === 64)).toBe(true)
-  expect(rig.reads).toHaveLength(16)
+  // Half of the frames ahead, half of it at a time.
+  expect(rig.reads).toEqual(Array.from({ length: 8 }, (_, i) => [i * 128, 128]))
   rig.store.hold()
   const second = rig.map.ready({ offset: 0, length: 1024 * PAGE })
   await rig.store.whenPending(2)
