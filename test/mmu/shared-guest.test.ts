@@ -91,7 +91,7 @@ test('the same with nobody to notice it: the memory is declared broken, and nobo
   void dying.do('die', { kick: w.place.table.byteOffset / 4 }).catch(() => {})
   await w.ready(1)
   await other.do('remap', { at: 0, page: 3 }).catch(() => {})
-  await expect(other.call('sum', PAGE, PAGE)).rejects.toMatchObject({ code: 'SIGBUS' })
+  await expect(other.call('sum', PAGE, PAGE)).rejects.toMatchObject({ code: 'EOWNERDEAD' })
   expect(() => w.map.remap({ at: 0, page: 1 })).toThrow(/EOWNERDEAD/)
 })
 
