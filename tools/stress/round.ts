@@ -1,0 +1,312 @@
+/** One round of the stress: a memory, its threads let loose on it, and what must be true while they run and afterwards. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Worker } from 'node:worker_threads'
+import {
+  type AddressSpace,
+  type MappedFile,
+  type Mapping,
+  Memory,
+  type Store,
+  sharedStore,
+  sharedStoreBuffer
+} from '../../src/index.ts'
+import { nodeFile } from '../../src/stores/node-file.ts'
+import { T_STATE, THREAD_FREE, THREAD_SHIFT } from '../../src/sync/threads.ts'
+import { Prng } from '../fuzz/prng.ts'
+import {
+  type Backing,
+  NR_WORDS,
+  READY,
+  type Report,
+  type RoundConfig,
+  type RoundTask,
+  type Scenario,
+  STOP
+} from './env.ts'
+import type { HoleModel } from './holes.ts'
+import { LANE_BYTES, type LaneModel, laneAt } from './lanes.ts'
+
+const FRAME_BYTES = 44
+/** A thread that has not come back this long after it was told to stop hangs. */
+const HANG_MS = 60_000
+const MOST_WRONG = 10
+
+export interface RoundResult {
+  readonly config: RoundConfig
+  readonly wrong: readonly string[]
+  readonly reports: readonly Report[]
+  readonly checks: number
+  readonly counters: Readonly<Record<string, number>>
+  readonly waits: number
+  readonly retries: number
+}
+
+export function configOf(seed: number, round: number, scenario: Scenario, threads: number): RoundConfig {
+  const prng = new Prng(Math.imul(seed, 0x01000193) ^ Math.imul(round + 1, 0x9e3779b1))
+  const frames = prng.pick([16, 24, 40, 64, 64, 2000])
+  const backing: Backing = prng.pick(['file', 'buffer', 'buffer', 'memory'])
+  // Shared memory without swap has to fit.
+  const hasSwap = backing === 'memory' ? frames < 2000 || prng.oneIn(2) : prng.oneIn(2)
+  return {
+    round,
+    seed: prng.next(),
+    scenario,
+    backing,
+    threads,
+    frames,
+    pageSize: prng.pick([512, 4096]),
+    pages: prng.pick([24, 64, 200]),
+    swapSlots: hasSwap ? 2048 : 0,
+    readaheadPages: prng.pick([0, 4, 16]),
+    faultAroundPages: prng.pick([1, 4, 16]),
+    sliceMs: prng.between(300, 1500)
+  }
+}
+
+export async function runRound(config: RoundConfig, workers: readonly Worker[]): Promise<RoundResult> {
+  const folder = mkdtempSync(join(tmpdir(), 'fremap-stress-'))
+  try {
+    return await new Round(config, folder).run(workers)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+class Round {
+  readonly #config: RoundConfig
+  readonly #path: string
+  readonly #wrong: string[] = []
+  readonly #prng: Prng
+  readonly #words = new SharedArrayBuffer(NR_WORDS * 4)
+  readonly #buffers: Record<string, SharedArrayBuffer>
+  readonly #memory: Memory
+  readonly #freeAtStart: number
+  readonly #file: MappedFile
+  readonly #space: AddressSpace
+  readonly #whole: Mapping
+  readonly #own: Mapping
+  #checks = 0
+
+  constructor(config: RoundConfig, folder: string) {
+    const { pages, pageSize, frames, swapSlots, threads } = config
+    this.#config = config
+    this.#path = join(folder, 'data')
+    this.#prng = new Prng(config.seed)
+    this.#buffers = { data: sharedStoreBuffer(pages * pageSize), swap: sharedStoreBuffer(swapSlots * pageSize) }
+    this.#memory = new Memory({
+      size: frames * (pageSize + FRAME_BYTES),
+      pageSize,
+      threads: threads + 1,
+      readahead: config.readaheadPages * pageSize,
+      faultAroundPages: config.faultAroundPages,
+      debug: true,
+      ...(swapSlots === 0
+        ? {}
+        : { swap: { store: sharedStore(this.#buffers.swap, { name: 'swap' }), size: swapSlots * pageSize } })
+    })
+    this.#freeAtStart = this.#memory.stats().freeFrames
+    const size = pages * pageSize
+    this.#file = config.backing === 'memory' ? this.#memory.shared(size) : this.#memory.open(this.#store(size))
+    this.#space = this.#memory.space()
+    this.#whole = this.#space.map(this.#file, { writable: true })
+    this.#own = this.#space.map(null, { length: (swapSlots === 0 ? 2 : 16) * pageSize, writable: true })
+    if (config.scenario === 'storm') {
+      for (let page = 0; page < pages; page++) this.#whole.setUint32(page * pageSize, page + 1)
+    }
+  }
+
+  #store(size: number): Store {
+    const store =
+      this.#config.backing === 'file' ? nodeFile(this.#path, 'w+') : sharedStore(this.#buffers.data, { name: 'data' })
+    store.truncate(size)
+    return store
+  }
+
+  async run(workers: readonly Worker[]): Promise<RoundResult> {
+    const words = new Int32Array(this.#words)
+    const reports = workers.map((worker, me) => reportOf(worker, this.#task(me)))
+    while (Atomics.load(words, READY) < workers.length) await sleep(1)
+    for (const end = performance.now() + this.#config.sliceMs; performance.now() < end; ) {
+      this.#disturb()
+      await sleep(this.#prng.below(20))
+    }
+    Atomics.store(words, STOP, 1)
+    Atomics.notify(words, STOP)
+    const done = await Promise.race([Promise.all(reports), sleep(HANG_MS, undefined, { ref: false })])
+    if (done === undefined) return this.#result([], [`a thread hangs:\n${this.#threadTable()}`])
+    for (const report of done) this.#wrong.push(...report.wrong)
+    const { counters, threads } = this.#memory.stats()
+    this.#verify(done)
+    return { ...this.#result(done, this.#wrong), counters, ...sums(threads) }
+  }
+
+  #task(me: number): RoundTask {
+    return {
+      config: this.#config,
+      me,
+      memory: this.#memory.handle,
+      file: this.#file.handle,
+      space: this.#space.handle,
+      whole: this.#whole.handle,
+      own: this.#own.handle,
+      buffers: this.#buffers,
+      words: this.#words
+    }
+  }
+
+  #result(reports: readonly Report[], wrong: readonly string[]): RoundResult {
+    const none = { counters: {}, waits: 0, retries: 0 }
+    return { config: this.#config, wrong: wrong.slice(0, MOST_WRONG), reports, checks: this.#checks, ...none }
+  }
+
+  /** What the main thread does meanwhile. */
+  #disturb(): void {
+    try {
+      const what = this.#prng.below(6)
+      if (what === 0) this.#memory.shrink()
+      else if (what === 1) this.#space.smaps()
+      else if (what === 2) this.#space.maps()
+      else this.#check('while threads work')
+    } catch (error) {
+      this.#wrong.push(`main thread: ${(error as Error).stack}`)
+    }
+  }
+
+  #check(when: string): void {
+    this.#checks++
+    for (const line of this.#memory.check()) this.#wrong.push(`check ${when}: ${line}`)
+  }
+
+  /** All is quiet: the bytes are what the threads stored last, here and in the store, and everything comes back. */
+  #verify(reports: readonly Report[]): void {
+    this.#check('when all are done')
+    if (this.#wrong.length > 0) return
+    try {
+      this.#verifyBytes(reports, 'in memory', (page, at, bytes) => {
+        this.#whole.read(bytes, page * this.#config.pageSize + at)
+      })
+      this.#file.sync()
+      this.#verifyBytes(reports, 'by read', (page, at, bytes) => {
+        this.#file.read(bytes, page * this.#config.pageSize + at)
+      })
+      this.#space.close()
+      this.#file.close()
+      if (this.#config.backing !== 'memory') this.#verifyStore(reports)
+    } catch (error) {
+      this.#wrong.push(`at the end: ${(error as Error).stack}`)
+      return
+    }
+    this.#check('when all is closed')
+    const free = this.#memory.stats().freeFrames
+    if (free !== this.#freeAtStart) this.#wrong.push(`${this.#freeAtStart - free} frames did not come back`)
+    this.#memory.close()
+  }
+
+  #verifyStore(reports: readonly Report[]): void {
+    const { backing, pages, pageSize } = this.#config
+    const bytes = new Uint8Array(pages * pageSize)
+    if (backing === 'file') bytes.set(readFileSync(this.#path))
+    else sharedStore(this.#buffers.data).read(0, bytes, 0, bytes.length)
+    this.#verifyBytes(reports, 'in the store', (page, at, target) => {
+      const start = page * pageSize + at
+      target.set(bytes.subarray(start, start + target.length))
+    })
+  }
+
+  #verifyBytes(
+    reports: readonly Report[],
+    where: string,
+    read: (page: number, at: number, bytes: Uint8Array) => void
+  ): void {
+    const { scenario, pages, pageSize, threads } = this.#config
+    const bytes = new Uint8Array(LANE_BYTES)
+    const word = new DataView(bytes.buffer)
+    for (let page = 0; page < pages; page++) {
+      if (scenario === 'storm') {
+        read(page, 0, bytes)
+        this.#expect(word.getUint32(0, true) === page + 1, () => `the mark of page ${page} ${where}`)
+        continue
+      }
+      for (const { me, model } of reports) {
+        read(page, laneAt(me), bytes)
+        if (scenario === 'holes') {
+          const stored = (model as HoleModel).stored[page]
+          const seen = word.getUint32(0, true)
+          this.#expect(
+            seen === stored || seen === 0,
+            () => `page ${page} of thread ${me} ${where}: ${seen}, not ${stored}`
+          )
+          continue
+        }
+        const lane = (model as LaneModel).lanes.subarray(page * LANE_BYTES, (page + 1) * LANE_BYTES)
+        this.#expect(
+          lane.every((byte, i) => byte === bytes[i]),
+          () => `page ${page} of thread ${me} ${where}`
+        )
+      }
+      if (scenario === 'holes' || page === pages - 1) continue
+      const { borders } = reports[page % threads].model as LaneModel
+      const half = new Uint8Array(4)
+      read(page, pageSize - 4, half)
+      bytes.set(half)
+      read(page + 1, 0, half)
+      bytes.set(half, 4)
+      this.#expect(word.getFloat64(0, true) === borders[page], () => `the border after page ${page} ${where}`)
+    }
+    if (scenario === 'lanes') this.#verifyOwn(reports)
+  }
+
+  #verifyOwn(reports: readonly Report[]): void {
+    if (!this.#own.isMapped || !this.#space.isAlive) return
+    const bytes = new Uint8Array(LANE_BYTES)
+    for (const { me, model } of reports) {
+      const { own } = model as LaneModel
+      for (let page = 0; page * LANE_BYTES < own.length; page++) {
+        this.#own.read(bytes, page * this.#config.pageSize + laneAt(me))
+        const lane = own.subarray(page * LANE_BYTES, (page + 1) * LANE_BYTES)
+        this.#expect(
+          lane.every((byte, i) => byte === bytes[i]),
+          () => `private page ${page} of thread ${me}`
+        )
+      }
+    }
+  }
+
+  #expect(holds: boolean, what: () => string): void {
+    if (!holds) this.#wrong.push(what())
+  }
+
+  /** For a report of threads that hang: all rows in use, and the lock. */
+  #threadTable(): string {
+    const { sync } = this.#memory.machine
+    const rows: string[] = [`machine lock of thread ${sync.lockOwner}, broken ${sync.broken}`]
+    for (let t = 0; t < sync.threads.maxThreads; t++) {
+      const row = sync.threads.w.subarray(t << THREAD_SHIFT, (t + 1) << THREAD_SHIFT)
+      if (row[T_STATE] !== THREAD_FREE) rows.push(`${t}: ${row.join(' ')}`)
+    }
+    return rows.join('\n')
+  }
+}
+
+function sums(threads: readonly { waits: number; retries: number }[]): { waits: number; retries: number } {
+  let waits = 0
+  let retries = 0
+  for (const thread of threads) {
+    waits += thread.waits
+    retries += thread.retries
+  }
+  return { waits, retries }
+}
+
+function reportOf(worker: Worker, task: RoundTask): Promise<Report> {
+  return new Promise((resolve, reject) => {
+    worker.removeAllListeners()
+    worker.once('message', resolve)
+    worker.once('error', reject)
+    worker.once('exit', code => reject(new Error(`a worker ended with ${code}`)))
+    worker.postMessage(task)
+  })
+}
