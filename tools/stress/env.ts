@@ -13,8 +13,9 @@ import type {
 } from '../../src/index.ts'
 import { Prng } from '../fuzz/prng.ts'
 
-export type Scenario = 'lanes' | 'holes' | 'storm'
-export const SCENARIOS: readonly Scenario[] = ['lanes', 'holes', 'storm']
+/** `deaths` is lanes, of which one thread is ended in the middle. */
+export type Scenario = 'lanes' | 'holes' | 'storm' | 'deaths'
+export const SCENARIOS: readonly Scenario[] = ['lanes', 'holes', 'storm', 'deaths']
 
 /** Where the file's bytes are: a real file, a buffer that threads share, or nowhere (shared memory). */
 export type Backing = 'file' | 'buffer' | 'memory'
@@ -98,8 +99,13 @@ export class Env {
     this.report = { me: task.me, operations: 0, checked: 0, outOfMemory: 0, wrong: [] }
   }
 
+  /** The round is over, or the memory is broken by the death of a thread. */
   get isOver(): boolean {
-    return Atomics.load(this.words, STOP) !== 0
+    return Atomics.load(this.words, STOP) !== 0 || this.isBroken
+  }
+
+  get isBroken(): boolean {
+    return this.config.scenario === 'deaths' && this.machine.sync.broken !== 0
   }
 
   file(): MappedFile {
@@ -123,7 +129,7 @@ export class Env {
       return true
     } catch (error) {
       if (isOutOfMemory(error)) this.report.outOfMemory++
-      else this.wrong(`${what}: ${(error as Error).stack}`)
+      else if (!(this.isBroken && codeOf(error) === 'EOWNERDEAD')) this.wrong(`${what}: ${(error as Error).stack}`)
       return false
     }
   }

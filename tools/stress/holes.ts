@@ -8,7 +8,7 @@
  *   CUTS              odd while a cut is made
  *   PLACES + page     the odd value of CUTS for the last cut that took the page, once that cut has returned
  */
-import type { Mapping } from '../../src/index.ts'
+import type { MappedFile, Mapping } from '../../src/index.ts'
 import { CUTS, codeOf, type Env, PLACES } from './env.ts'
 import { laneAt } from './lanes.ts'
 
@@ -30,6 +30,7 @@ export function holes(env: Env): HoleModel {
 
 function touch(env: Env, map: Mapping, stored: Uint32Array): void {
   const { config, words, prng, report } = env
+  const file = env.file()
   /** CUTS when the last store to a page was done, and before it began. */
   const done = new Int32Array(config.pages)
   const begun = new Int32Array(config.pages)
@@ -40,7 +41,8 @@ function touch(env: Env, map: Mapping, stored: Uint32Array): void {
     const before = Atomics.load(words, CUTS)
     report.operations++
     try {
-      const seen = map.getUint32(offset)
+      const seen = prng.oneIn(8) ? readWord(file, offset) : map.getUint32(offset)
+      if (prng.oneIn(256)) map.advise('willneed')
       const mayBeCut = (begun[page] & 1) !== 0 || Atomics.load(words, CUTS) !== begun[page]
       report.checked++
       if (seen !== stored[page] && !(seen === 0 && mayBeCut)) {
@@ -63,6 +65,13 @@ function touch(env: Env, map: Mapping, stored: Uint32Array): void {
       }
     }
   }
+}
+
+/** By read(); past the end of the file there is nothing to read, as there is nothing to load. */
+function readWord(file: MappedFile, offset: number): number {
+  const bytes = new Uint8Array(4)
+  if (file.read(bytes, offset) < 4) throw Object.assign(new Error('past the end of the file'), { code: 'SIGBUS' })
+  return new DataView(bytes.buffer).getUint32(0, true)
 }
 
 function cut(env: Env): void {

@@ -39,7 +39,7 @@ const OPERATIONS: readonly Operation[] = [
   [120, l => l.store()],
   [20, l => l.loadOwn()],
   [20, l => l.storeOwn()],
-  [15, l => l.border()],
+  [40, l => l.border()],
   [15, l => l.bulkRead()],
   [15, l => l.bulkWrite()],
   [10, l => l.fileRead()],
@@ -68,7 +68,7 @@ export function lanes(env: Env): LaneModel {
       operation[1](l)
     }
   }
-  l.end()
+  if (!env.isBroken) l.end()
   return l.model
 }
 
@@ -183,14 +183,15 @@ class Lanes {
   /** A load of, and a store to, 8 bytes across two pages. */
   border(): void {
     const { prng, config, me } = this.#env
-    const page = prng.below(this.#pages - 1)
-    if (page % config.threads !== me) return
-    const offset = (page + 1) * this.#pageSize - 4
+    const [window, at] = this.#pick()
+    const page = window.shown[at]
+    if (page % config.threads !== me || at + 1 === this.#pages || window.shown[at + 1] !== page + 1) return
+    const offset = (at + 1) * this.#pageSize - 4
     this.#env.attempt('access across pages', () => {
-      const seen = this.#whole.map.getFloat64(offset)
-      this.#env.expect(seen, this.model.borders[page], () => `the border of pages ${page} and ${page + 1}`)
+      const seen = window.map.getFloat64(offset)
+      this.#env.expect(seen, this.model.borders[page], () => `the border of file pages ${page} and ${page + 1}`)
       const value = prng.next()
-      this.#whole.map.setFloat64(offset, value)
+      window.map.setFloat64(offset, value)
       this.model.borders[page] = value
     })
   }

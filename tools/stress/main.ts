@@ -57,10 +57,12 @@ class Tally {
   checks = 0
   faults = 0
   evictions = 0
+  broken = 0
 
   add(result: RoundResult): void {
     this.rounds++
     this.checks += result.checks
+    if (result.isBroken) this.broken++
     this.faults += result.counters.pgfault ?? 0
     this.evictions += result.counters.pgsteal ?? 0
     for (const { operations, checked, outOfMemory } of result.reports) {
@@ -71,16 +73,20 @@ class Tally {
   }
 
   row(name: string): string {
-    const { rounds, operations, checked, outOfMemory, checks, faults, evictions } = this
-    return [name, rounds, operations, checked, outOfMemory, faults, evictions, checks]
+    const { rounds, operations, checked, outOfMemory, checks, faults, evictions, broken } = this
+    return [name, rounds, operations, checked, outOfMemory, faults, evictions, checks, broken]
       .map((cell, i) => (i === 0 ? String(cell).padEnd(8) : String(cell).padStart(12)))
       .join('')
   }
 }
 
-const HEAD = ['scenario', 'rounds', 'operations', 'compared', 'no memory', 'faults', 'evictions', 'checks']
+const HEAD = ['scenario', 'rounds', 'operations', 'compared', 'no memory', 'faults', 'evictions', 'checks', 'broken']
   .map((cell, i) => (i === 0 ? cell.padEnd(8) : cell.padStart(12)))
   .join('')
+
+function newWorker(): Worker {
+  return new Worker(new URL('./worker.js', import.meta.url))
+}
 
 async function main(): Promise<number> {
   try {
@@ -90,8 +96,7 @@ async function main(): Promise<number> {
   }
   const options = command.opts<Arguments>()
   console.log(`seed ${options.seed}, ${options.threads} threads`)
-  const workers = Array.from({ length: options.threads }, () => new Worker(new URL('./worker.js', import.meta.url)))
-  for (const worker of workers) worker.setMaxListeners(0)
+  const workers = Array.from({ length: options.threads }, newWorker)
   const tallies = new Map<string, Tally>()
   const failed = await rounds(options, workers, tallies)
   clearProgress()
@@ -112,7 +117,7 @@ async function main(): Promise<number> {
 /** → the result of the round that failed, if one did. */
 async function rounds(
   options: Arguments,
-  workers: readonly Worker[],
+  workers: Worker[],
   tallies: Map<string, Tally>
 ): Promise<RoundResult | undefined> {
   const { seed, only, times, threads } = options
@@ -129,6 +134,8 @@ async function rounds(
       report(seed, result, threads)
       return result
     }
+    // In the place of those that were ended.
+    for (let i = 0; i < workers.length; i++) if (workers[i].threadId < 0) workers[i] = newWorker()
     progress(n + 1, start)
   }
   return undefined

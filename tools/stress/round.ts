@@ -9,9 +9,11 @@ import {
   type MappedFile,
   type Mapping,
   Memory,
+  Mm,
   type Store,
   sharedStore,
-  sharedStoreBuffer
+  sharedStoreBuffer,
+  sys_exit
 } from '../../src/index.ts'
 import { nodeFile } from '../../src/stores/node-file.ts'
 import { T_STATE, THREAD_FREE, THREAD_SHIFT } from '../../src/sync/threads.ts'
@@ -40,8 +42,8 @@ export interface RoundResult {
   readonly reports: readonly Report[]
   readonly checks: number
   readonly counters: Readonly<Record<string, number>>
-  readonly waits: number
-  readonly retries: number
+  /** The thread that was ended held the machine lock. */
+  readonly isBroken: boolean
 }
 
 export function configOf(seed: number, round: number, scenario: Scenario, threads: number): RoundConfig {
@@ -103,6 +105,7 @@ class Round {
       readahead: config.readaheadPages * pageSize,
       faultAroundPages: config.faultAroundPages,
       debug: true,
+      patienceMs: config.scenario === 'deaths' ? 2000 : 20_000,
       ...(swapSlots === 0
         ? {}
         : { swap: { store: sharedStore(this.#buffers.swap, { name: 'swap' }), size: swapSlots * pageSize } })
@@ -128,19 +131,39 @@ class Round {
   async run(workers: readonly Worker[]): Promise<RoundResult> {
     const words = new Int32Array(this.#words)
     const reports = workers.map((worker, me) => reportOf(worker, this.#task(me)))
+    if (this.#dies) for (const worker of workers) this.#memory.watch(worker)
     while (Atomics.load(words, READY) < workers.length) await sleep(1)
-    for (const end = performance.now() + this.#config.sliceMs; performance.now() < end; ) {
+    const { sliceMs } = this.#config
+    const start = performance.now()
+    let dying: Promise<unknown> | undefined
+    while (performance.now() - start < sliceMs) {
+      if (this.#dies && performance.now() - start > sliceMs / 2) dying ??= workers[this.#victim].terminate()
       this.#disturb()
       await sleep(this.#prng.below(20))
     }
+    await dying
     Atomics.store(words, STOP, 1)
     Atomics.notify(words, STOP)
     const done = await Promise.race([Promise.all(reports), sleep(HANG_MS, undefined, { ref: false })])
     if (done === undefined) return this.#result([], [`a thread hangs:\n${this.#threadTable()}`])
     for (const report of done) this.#wrong.push(...report.wrong)
-    const { counters, threads } = this.#memory.stats()
-    this.#verify(done)
-    return { ...this.#result(done, this.#wrong), counters, ...sums(threads) }
+    const { counters } = this.#memory.stats()
+    const isBroken = this.#isBroken
+    if (!isBroken) this.#verify(done)
+    return { ...this.#result(done, this.#wrong), counters, isBroken }
+  }
+
+  get #dies(): boolean {
+    return this.#config.scenario === 'deaths'
+  }
+
+  get #isBroken(): boolean {
+    return this.#dies && this.#memory.machine.sync.broken !== 0
+  }
+
+  /** The thread that is ended. */
+  get #victim(): number {
+    return this.#config.seed % this.#config.threads
   }
 
   #task(me: number): RoundTask {
@@ -158,7 +181,7 @@ class Round {
   }
 
   #result(reports: readonly Report[], wrong: readonly string[]): RoundResult {
-    const none = { counters: {}, waits: 0, retries: 0 }
+    const none = { counters: {}, isBroken: false }
     return { config: this.#config, wrong: wrong.slice(0, MOST_WRONG), reports, checks: this.#checks, ...none }
   }
 
@@ -171,13 +194,17 @@ class Round {
       else if (what === 2) this.#space.maps()
       else this.#check('while threads work')
     } catch (error) {
+      if (this.#isBroken) return
       this.#wrong.push(`main thread: ${(error as Error).stack}`)
     }
   }
 
   #check(when: string): void {
     this.#checks++
-    for (const line of this.#memory.check()) this.#wrong.push(`check ${when}: ${line}`)
+    const lines = this.#memory.check()
+    // The end of a thread with the lock is found out by those who wait for it, such as this one.
+    if (this.#isBroken) return
+    for (const line of lines) this.#wrong.push(`check ${when}: ${line}`)
   }
 
   /** All is quiet: the bytes are what the threads stored last, here and in the store, and everything comes back. */
@@ -194,6 +221,7 @@ class Round {
       })
       this.#space.close()
       this.#file.close()
+      if (this.#dies) this.#closeSpaces()
       if (this.#config.backing !== 'memory') this.#verifyStore(reports)
     } catch (error) {
       this.#wrong.push(`at the end: ${(error as Error).stack}`)
@@ -203,6 +231,12 @@ class Round {
     const free = this.#memory.stats().freeFrames
     if (free !== this.#freeAtStart) this.#wrong.push(`${this.#freeAtStart - free} frames did not come back`)
     this.#memory.close()
+  }
+
+  /** A thread that was ended leaves its address space. */
+  #closeSpaces(): void {
+    const { machine } = this.#memory
+    for (let mm = 1; mm <= machine.mms.maxMms; mm++) if (machine.mms.isAlive(mm)) sys_exit(new Mm(machine, mm))
   }
 
   #verifyStore(reports: readonly Report[]): void {
@@ -231,6 +265,7 @@ class Round {
         continue
       }
       for (const { me, model } of reports) {
+        if (model === undefined) continue
         read(page, laneAt(me), bytes)
         if (scenario === 'holes') {
           const stored = (model as HoleModel).stored[page]
@@ -247,8 +282,9 @@ class Round {
           () => `page ${page} of thread ${me} ${where}`
         )
       }
-      if (scenario === 'holes' || page === pages - 1) continue
-      const { borders } = reports[page % threads].model as LaneModel
+      const owner = reports[page % threads].model as LaneModel | undefined
+      if (scenario === 'holes' || page === pages - 1 || owner === undefined) continue
+      const { borders } = owner
       const half = new Uint8Array(4)
       read(page, pageSize - 4, half)
       bytes.set(half)
@@ -256,13 +292,14 @@ class Round {
       bytes.set(half, 4)
       this.#expect(word.getFloat64(0, true) === borders[page], () => `the border after page ${page} ${where}`)
     }
-    if (scenario === 'lanes') this.#verifyOwn(reports)
+    if (scenario === 'lanes' || scenario === 'deaths') this.#verifyOwn(reports)
   }
 
   #verifyOwn(reports: readonly Report[]): void {
     if (!this.#own.isMapped || !this.#space.isAlive) return
     const bytes = new Uint8Array(LANE_BYTES)
     for (const { me, model } of reports) {
+      if (model === undefined) continue
       const { own } = model as LaneModel
       for (let page = 0; page * LANE_BYTES < own.length; page++) {
         this.#own.read(bytes, page * this.#config.pageSize + laneAt(me))
@@ -291,22 +328,16 @@ class Round {
   }
 }
 
-function sums(threads: readonly { waits: number; retries: number }[]): { waits: number; retries: number } {
-  let waits = 0
-  let retries = 0
-  for (const thread of threads) {
-    waits += thread.waits
-    retries += thread.retries
-  }
-  return { waits, retries }
-}
-
 function reportOf(worker: Worker, task: RoundTask): Promise<Report> {
   return new Promise((resolve, reject) => {
     worker.removeAllListeners()
     worker.once('message', resolve)
     worker.once('error', reject)
-    worker.once('exit', code => reject(new Error(`a worker ended with ${code}`)))
+    worker.once('exit', code => {
+      if (task.config.scenario === 'deaths')
+        resolve({ me: task.me, operations: 0, checked: 0, outOfMemory: 0, wrong: [] })
+      else reject(new Error(`a worker ended with ${code}`))
+    })
     worker.postMessage(task)
   })
 }

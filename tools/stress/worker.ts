@@ -2,12 +2,12 @@
 import { parentPort, threadId } from 'node:worker_threads'
 import { Memory, sharedStores } from '../../src/index.ts'
 import { nodeFiles } from '../../src/stores/node-file.ts'
-import { Env, READY, type Report, type RoundTask } from './env.ts'
+import { codeOf, Env, READY, type Report, type RoundTask } from './env.ts'
 import { holes } from './holes.ts'
 import { lanes } from './lanes.ts'
 import { storm } from './storm.ts'
 
-const SCENARIOS = { lanes, holes, storm }
+const SCENARIOS = { lanes, holes, storm, deaths: lanes }
 
 function run(task: RoundTask): Report {
   const stores = [nodeFiles, sharedStores(task.buffers)]
@@ -17,7 +17,7 @@ function run(task: RoundTask): Report {
   try {
     env.report.model = SCENARIOS[task.config.scenario](env)
   } catch (error) {
-    env.wrong((error as Error).stack ?? String(error))
+    if (!(env.isBroken && codeOf(error) === 'EOWNERDEAD')) env.wrong((error as Error).stack ?? String(error))
   }
   memory.detach()
   return env.report
