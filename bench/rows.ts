@@ -3,6 +3,7 @@ import type { BenchRow } from './context.ts'
 import { coldRows } from './rows/cold.ts'
 import { evictionRows } from './rows/eviction.ts'
 import { httpRows } from './rows/http.ts'
+import { httpMappedRows } from './rows/http-mapped.ts'
 import { linuxRows } from './rows/linux.ts'
 import { memoryRows } from './rows/memory.ts'
 import { readRows } from './rows/reads.ts'
@@ -24,6 +25,7 @@ export const ROWS: readonly BenchRow[] = [
   ...memoryRows,
   ...threadRows,
   ...httpRows,
+  ...httpMappedRows,
   ...linuxRows
 ]
 

@@ -18,12 +18,12 @@ import { PAGE } from '../subject.ts'
 const MIB = 2 ** 20
 const READ = 8 * MIB
 
-function fileBytes(context: Context): number {
+export function fileBytes(context: Context): number {
   return context.size(64 * MIB, 16 * MIB)
 }
 
 /** Where the row's file is served, and the end of it. */
-async function serve(context: Context): Promise<{ url: string; end: () => void }> {
+export async function serve(context: Context): Promise<{ url: string; end: () => void }> {
   const program = fileURLToPath(new URL('../file-server.js', import.meta.url))
   const child: ChildProcess = fork(program, [context.file(fileBytes(context))], { execArgv: [] })
   const port = await new Promise<number>((resolve, reject) => {
@@ -34,7 +34,7 @@ async function serve(context: Context): Promise<{ url: string; end: () => void }
   return { url: `http://127.0.0.1:${port}/file`, end: () => child.disconnect() }
 }
 
-async function timedRun(context: Context, work: () => Promise<number>): Promise<Sample> {
+export async function timedRun(context: Context, work: () => Promise<number>): Promise<Sample> {
   const start = performance.now()
   const checksum = await work()
   const end = performance.now()
@@ -82,7 +82,7 @@ async function rangeReads(context: Context): Promise<Side> {
   return { run, cleanup: end }
 }
 
-async function plainFetch(context: Context): Promise<Side> {
+export async function plainFetch(context: Context): Promise<Side> {
   const { url, end } = await serve(context)
   const run = (): Promise<Sample> =>
     timedRun(context, async () => {

@@ -391,8 +391,10 @@ export class Mapping extends Accessors {
     const kind = access === ACCESS_WRITE ? 'write' : 'read'
     const { parkedFault, lastError, lastFailure } = machine
     if (machine.sync.broken !== 0) throw systemError(-machine.sync.broken, kind, address + offset)
+    // The lock is busy: looking up the file page would have to wait for it.
+    const isBusy = fault === FAULT_BUS && lastError === EAGAIN && parkedFault === 0
     const page = Math.floor(offset / this.pageSize)
-    const filePage = this.isMapped && this.space.isAlive ? this.filePage(page) : -1
+    const filePage = !isBusy && this.isMapped && this.space.isAlive ? this.filePage(page) : -1
     const shown = filePage < 0 ? undefined : filePage
     if (fault === FAULT_BUS && lastError === EAGAIN) {
       throw parkedError(parkedFault, address + offset, kind, this.file?.name, shown, bytesDone)

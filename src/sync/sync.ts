@@ -359,6 +359,9 @@ export class Sync {
         if (Atomics.compareExchange(this.words, S_LOCK, 0, this.#owner) === 0) return 0
       }
     } while (Date.now() < deadline && this.words[S_BROKEN] === 0)
+    // One and the same hold of the lock, however often it was tried to get it meanwhile.
+    const owner = (Atomics.load(this.words, S_LOCK) & OWNER_MASK) - 1
+    if (owner >= 0 && !this.#lockVigil.isHopeful(owner, this.patienceMs)) this.declareBroken(EOWNERDEAD)
     return this.words[S_BROKEN] || EAGAIN
   }
 
