@@ -31,6 +31,9 @@ export const FILE_WRITE = 2 as const
 export const CLEAN = 0 as const
 export const DIRTY = 1 as const
 
+/** No thread has this number: the row of one that has ended is given to another. */
+export const NO_PAGER = 0x7fffffff as const
+
 export class InodeTable {
   readonly capacity: number
   readonly kind: Int32Array
@@ -52,7 +55,10 @@ export class InodeTable {
   /** Pages that are on their way from the store; and 1 while pages are about to be cut away, so that no more are sent for. */
   readonly nrFilling: Int32Array
   readonly cutting: Int32Array
-  /** For a store that answers later: the number of the thread that has it + 1. 0 for one that answers at once. */
+  /**
+   * For a store that answers later: the number of the thread that has it + 1, NO_PAGER when that has ended. 0 for one that answers at
+   * once.
+   */
   readonly pager: Int32Array
   readonly stores: StoreTable
   readonly #sync: Sync

@@ -368,8 +368,8 @@ export class Machine implements MachineParts {
     }
     const pager = this.inodes.pager[inode] - 1
     if (pager >= 0) {
-      if (pager === sync.me || !this.sleepsForPagers) return EAGAIN
       if (!sync.isAttached(pager)) return EOWNERDEAD
+      if (pager === sync.me || !this.sleepsForPagers) return EAGAIN
       if (!sync.isHopeful(pager)) return ETIMEDOUT
     } else sync.isPatient(sync.holderOfPage(inode, frames.row(waitFrame, F_INDEX)))
     return sync.waitFor(WAIT_PAGE, waitFrame)

@@ -16,7 +16,7 @@
  */
 import { EOWNERDEAD } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
-import { CLEAN } from '../cache/inodes.ts'
+import { CLEAN, NO_PAGER } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_WRITEBACK } from '../frame/frame-table.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../frame/mm-table.ts'
 import {
@@ -35,7 +35,6 @@ import {
   NR_RECORDED_PINS,
   S_STARVING,
   T_FILE,
-  T_HAZARD,
   T_INODE,
   T_IO_FIRST,
   T_IO_INODE,
@@ -46,23 +45,24 @@ import {
   T_PINS,
   T_RUN_FIRST,
   T_RUN_PAGES,
-  T_STARVING,
-  T_STATE,
-  THREAD_DEAD
+  T_STARVING
 } from '../sync/threads.ts'
 import { putFile } from './files.ts'
 import type { Machine } from './machine.ts'
 
-/** Gives back what a thread that has ended held. → 0, or EOWNERDEAD when the machine is broken by its end. */
-export function recoverThread(m: Machine, thread: number): number {
+/**
+ * Gives back what a thread that has ended held, unless another thread does it or has done it: `platformId` tells it from the one that has
+ * its row next. → 0, or EOWNERDEAD when the machine is broken by its end.
+ */
+export function recoverThread(m: Machine, thread: number, platformId: number): number {
   const { sync } = m
   const { threads } = sync
+  // From here on nobody waits for a store of it.
+  if (!threads.declareDead(thread, platformId)) return 0
   if (sync.lockOwner === thread) sync.declareBroken(EOWNERDEAD)
-  Atomics.store(threads.w, threads.at(thread, T_HAZARD), 0)
   if (!m.reenter()) return sync.broken
   const { w } = threads
   const row = threads.at(thread, 0)
-  w[row + T_STATE] = THREAD_DEAD
   if (w[row + T_STARVING] !== 0) Atomics.sub(sync.words, S_STARVING, 1)
   giveBackPages(m, w[row + T_IO_KIND], w[row + T_IO_INODE], w[row + T_IO_FIRST], w[row + T_IO_PAGES])
   giveBackInode(m, w[row + T_INODE])
@@ -129,6 +129,7 @@ function giveBackPin(m: Machine, pin: number): void {
 function endPager(m: Machine, thread: number): void {
   for (let inode = 1; inode <= m.inodes.capacity; inode++) {
     if (m.inodes.kind[inode] === 0 || m.inodes.pager[inode] !== thread + 1) continue
+    m.inodes.pager[inode] = NO_PAGER
     m.filler.requests.fail(inode, 0, MAX_FILE_PAGES, EOWNERDEAD, 'the thread that has the store has ended')
     if (m.inodes.nrFilling[inode] === 0) continue
     for (const frame of m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)) {
