@@ -185,7 +185,17 @@ export class Mapping extends Accessors {
     const { pageSize } = this
     const page = Math.floor(offset / pageSize)
     const off = offset - page * pageSize
-    const done = copyFromUser(this.machine, this.mmId, this.startVpn + page, off, target, 0, target.length, bulk)
+    const done = copyFromUser(
+      this.machine,
+      this.mmId,
+      this.space.mm.generation,
+      this.startVpn + page,
+      off,
+      target,
+      0,
+      target.length,
+      bulk
+    )
     if (done < target.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
   }
 
@@ -196,7 +206,17 @@ export class Mapping extends Accessors {
     const { pageSize } = this
     const page = Math.floor(offset / pageSize)
     const off = offset - page * pageSize
-    const done = copyToUser(this.machine, this.mmId, this.startVpn + page, off, source, 0, source.length, bulk)
+    const done = copyToUser(
+      this.machine,
+      this.mmId,
+      this.space.mm.generation,
+      this.startVpn + page,
+      off,
+      source,
+      0,
+      source.length,
+      bulk
+    )
     if (done < source.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
   }
 
@@ -207,7 +227,16 @@ export class Mapping extends Accessors {
     const { pageSize } = this
     const page = Math.floor(offset / pageSize)
     const off = offset - page * pageSize
-    const done = fillUser(this.machine, this.mmId, this.startVpn + page, off, value, length, bulk)
+    const done = fillUser(
+      this.machine,
+      this.mmId,
+      this.space.mm.generation,
+      this.startVpn + page,
+      off,
+      value,
+      length,
+      bulk
+    )
     if (done < length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
   }
 

@@ -16,6 +16,7 @@ import { checkMachine } from '../observe/check.ts'
 import { formatTraceRow, traceRows } from '../observe/trace.ts'
 import type { AsyncStore } from '../store/async-store.ts'
 import type { Store, StoreOpener } from '../store/store.ts'
+import { T_PLATFORM_ID } from '../sync/threads.ts'
 import { Mm } from '../syscall/args.ts'
 import { MEMORY_SHMEM, O_RDONLY, O_RDWR, sys_close, sys_fsize, sys_memory, sys_open } from '../syscall/file.ts'
 import { sys_mm_create } from '../syscall/process.ts'
@@ -160,7 +161,7 @@ export class Memory {
   ended(thread: number): void {
     const { threads } = this.machine.sync
     for (let t = threads.find(thread); t >= 0; t = threads.find(thread))
-      if (recoverThread(this.machine, t) !== 0) return
+      if (recoverThread(this.machine, t, thread) !== 0) return
   }
 
   /** Ends this thread's use of the memory; it goes on for the others. Mappings of this thread must not be used any more. */
@@ -170,7 +171,8 @@ export class Memory {
     void this.machine.pager?.end()
     this.machine.inodes.stores.closeAll()
     if (this.#isAttached) this.#swap?.close()
-    recoverThread(this.machine, this.machine.sync.me)
+    const { me, threads } = this.machine.sync
+    recoverThread(this.machine, me, threads.w[threads.at(me, T_PLATFORM_ID)])
   }
 
   /**

@@ -7,7 +7,8 @@
  *
  * Frames are borrowed: good until the next call that can fault or reclaim. Bulk copies go on over pages that lie next to
  * each other in RAM, so that a window over a file read in order is copied in large pieces. They stop at the first page
- * that faults and say how far they came; `m.lastFault` has the code.
+ * that faults and say how far they came; `m.lastFault` has the code. `generation` is that of the address space, which
+ * other threads may end in the middle of a copy; 0 for whatever has its row.
  *
  * Hot: one shape, no allocation but the views that a bulk copy needs.
  */
@@ -45,6 +46,7 @@ export interface BulkResult {
 export function copyFromUser(
   m: Machine,
   mm: number,
+  generation: number,
   vpn: number,
   off: number,
   target: Uint8Array,
@@ -52,7 +54,7 @@ export function copyFromUser(
   length: number,
   result: BulkResult
 ): number {
-  if (m.sync.isShared) return copyFromUserShared(m, mm, 0, vpn, off, target, offset, length, result)
+  if (m.sync.isShared) return copyFromUserShared(m, mm, generation, vpn, off, target, offset, length, result)
   const { pageSize, u8 } = m.ram
   result.fault = FAULT_OK
   let page = vpn
@@ -80,6 +82,7 @@ export function copyFromUser(
 export function copyToUser(
   m: Machine,
   mm: number,
+  generation: number,
   vpn: number,
   off: number,
   source: Uint8Array,
@@ -87,7 +90,7 @@ export function copyToUser(
   length: number,
   result: BulkResult
 ): number {
-  if (m.sync.isShared) return copyToUserShared(m, mm, 0, vpn, off, source, offset, length, result)
+  if (m.sync.isShared) return copyToUserShared(m, mm, generation, vpn, off, source, offset, length, result)
   const { pageSize, u8 } = m.ram
   result.fault = FAULT_OK
   let page = vpn
@@ -113,13 +116,14 @@ export function copyToUser(
 export function fillUser(
   m: Machine,
   mm: number,
+  generation: number,
   vpn: number,
   off: number,
   value: number,
   length: number,
   result: BulkResult
 ): number {
-  if (m.sync.isShared) return fillUserShared(m, mm, 0, vpn, off, value, length, result)
+  if (m.sync.isShared) return fillUserShared(m, mm, generation, vpn, off, value, length, result)
   const { pageSize, u8 } = m.ram
   result.fault = FAULT_OK
   let page = vpn

@@ -399,6 +399,7 @@ export class Machine implements MachineParts {
   #sleepForPager(pager: number, kind: number, id: number): number {
     const { sync } = this
     const { w } = sync.threads
+    if (pager >= sync.threads.maxThreads) return EOWNERDEAD
     if (!this.sleepsForPagers) return EAGAIN
     let t = pager
     for (let n = 0; t >= 0 && n < sync.threads.maxThreads; n++) {

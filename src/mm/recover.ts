@@ -38,7 +38,6 @@ import {
   S_STARVING,
   T_FILE,
   T_GUEST,
-  T_HAZARD,
   T_INODE,
   T_IO_FIRST,
   T_IO_INODE,
@@ -49,26 +48,27 @@ import {
   T_PINS,
   T_RUN_FIRST,
   T_RUN_PAGES,
-  T_STARVING,
-  T_STATE,
-  THREAD_DEAD
+  T_STARVING
 } from '../sync/threads.ts'
 import { putFile } from './files.ts'
 import type { Machine } from './machine.ts'
 
-/** Gives back what a thread that has ended held. → 0, or EOWNERDEAD when the machine is broken by its end. */
-export function recoverThread(m: Machine, thread: number): number {
+/**
+ * Gives back what a thread that has ended held, unless another thread does it or has done it: `platformId` tells it from the one that has
+ * its row next. → 0, or EOWNERDEAD when the machine is broken by its end.
+ */
+export function recoverThread(m: Machine, thread: number, platformId: number): number {
   const { sync } = m
   const { threads } = sync
+  // From here on nobody waits for a store of it.
+  if (!threads.declareDead(thread, platformId)) return 0
   if (sync.lockOwner === thread) sync.declareBroken(EOWNERDEAD)
-  Atomics.store(threads.w, threads.at(thread, T_HAZARD), 0)
   // Whoever has the machine lock may be waiting for the guest that ran in it.
   Atomics.store(threads.w, threads.at(thread, T_GUEST), 0)
   Atomics.notify(threads.w, threads.at(thread, T_GUEST))
   if (!m.reenter()) return sync.broken
   const { w } = threads
   const row = threads.at(thread, 0)
-  w[row + T_STATE] = THREAD_DEAD
   if (w[row + T_STARVING] !== 0) Atomics.sub(sync.words, S_STARVING, 1)
   giveBackPages(m, w[row + T_IO_KIND], w[row + T_IO_INODE], w[row + T_IO_FIRST], w[row + T_IO_PAGES])
   giveBackInode(m, w[row + T_INODE])

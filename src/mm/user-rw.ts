@@ -18,6 +18,7 @@ const bulk: BulkResult = { fault: FAULT_OK }
 export function readToUser(
   m: Machine,
   mm: number,
+  generation: number,
   vpn: number,
   off: number,
   length: number,
@@ -32,7 +33,7 @@ export function readToUser(
     const n = Math.min(length - done, pageSize - (at % pageSize), m.inodes.sizeBytes[inode] - at)
     if (n <= 0) return done
     const to = off + done
-    const got = readPart(m, mm, vpn + Math.floor(to / pageSize), to % pageSize, n, file, at)
+    const got = readPart(m, mm, generation, vpn + Math.floor(to / pageSize), to % pageSize, n, file, at)
     if (got < 0) return done > 0 ? done : got
     done += got
     if (got < n) return done > 0 ? done : -EFAULT
@@ -41,7 +42,16 @@ export function readToUser(
 }
 
 /** Part of one file page. → bytes stored, or -errno of the file. */
-function readPart(m: Machine, mm: number, vpn: number, off: number, n: number, file: number, at: number): number {
+function readPart(
+  m: Machine,
+  mm: number,
+  generation: number,
+  vpn: number,
+  off: number,
+  n: number,
+  file: number,
+  at: number
+): number {
   const { pageSize, u8 } = m.ram
   if (!m.enter()) return -m.refused
   const frame = getPage(m, m.files.inode[file], file, Math.floor(at / pageSize), RA_NORMAL, KEEP_HOLES)
@@ -50,11 +60,11 @@ function readPart(m: Machine, mm: number, vpn: number, off: number, n: number, f
   m.leave()
   if (frame < 0) return frame
   if (!pinned) return -EFAULT
-  if (m.policy === POLICY_LINUX) touchEnds(m, mm, vpn, off, n)
+  if (m.policy === POLICY_LINUX) touchEnds(m, mm, generation, vpn, off, n)
   let done: number
-  if (frame === 0) done = fillUser(m, mm, vpn, off, 0, n, bulk)
+  if (frame === 0) done = fillUser(m, mm, generation, vpn, off, 0, n, bulk)
   else {
-    done = copyToUser(m, mm, vpn, off, u8, frame * pageSize + (at % pageSize), n, bulk)
+    done = copyToUser(m, mm, generation, vpn, off, u8, frame * pageSize + (at % pageSize), n, bulk)
     const entered = m.reenter()
     if (m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, frame)
     m.lru.markAccessed(frame)
@@ -69,11 +79,11 @@ function readPart(m: Machine, mm: number, vpn: number, off: number, n: number, f
  * Linux makes sure that the destination can be stored to by storing 0 to its first byte, and to the last one if that is
  * in another page. It shows when the destination is the very page that is read (measured on 3.19).
  */
-function touchEnds(m: Machine, mm: number, vpn: number, off: number, n: number): void {
+function touchEnds(m: Machine, mm: number, generation: number, vpn: number, off: number, n: number): void {
   const { pageSize } = m.ram
   const last = off + n - 1
-  if (fillUser(m, mm, vpn, off, 0, 1, bulk) === 1 && last >= pageSize) {
-    fillUser(m, mm, vpn + 1, last - pageSize, 0, 1, bulk)
+  if (fillUser(m, mm, generation, vpn, off, 0, 1, bulk) === 1 && last >= pageSize) {
+    fillUser(m, mm, generation, vpn + 1, last - pageSize, 0, 1, bulk)
   }
 }
 
@@ -81,6 +91,7 @@ function touchEnds(m: Machine, mm: number, vpn: number, off: number, n: number):
 export function writeFromUser(
   m: Machine,
   mm: number,
+  generation: number,
   vpn: number,
   off: number,
   length: number,
@@ -94,7 +105,17 @@ export function writeFromUser(
     const at = position + done
     const n = Math.min(length - done, pageSize - (at % pageSize))
     const from = off + done
-    const loaded = copyFromUser(m, mm, vpn + Math.floor(from / pageSize), from % pageSize, bounce, 0, n, bulk)
+    const loaded = copyFromUser(
+      m,
+      mm,
+      generation,
+      vpn + Math.floor(from / pageSize),
+      from % pageSize,
+      bounce,
+      0,
+      n,
+      bulk
+    )
     const put = loaded < n ? -EFAULT : writePart(m, file, at, bounce, n)
     if (put < 0) return done > 0 ? done : put
     done += put

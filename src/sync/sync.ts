@@ -185,6 +185,7 @@ export class Sync {
   }
 
   isAttached(thread: number): boolean {
+    if (thread >= this.threads.maxThreads) return false
     return Atomics.load(this.#t, (thread << THREAD_SHIFT) + T_STATE) === THREAD_ATTACHED
   }
 

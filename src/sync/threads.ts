@@ -112,10 +112,17 @@ export class ThreadTable {
       if (Atomics.compareExchange(this.w, this.at(t, T_STATE), THREAD_FREE, THREAD_ATTACHED) !== THREAD_FREE) continue
       const at = this.at(t, 0)
       this.w.fill(0, at + 1, at + (1 << THREAD_SHIFT))
-      this.w[at + T_PLATFORM_ID] = platformId
+      Atomics.store(this.w, at + T_PLATFORM_ID, platformId)
       return t
     }
     return -1
+  }
+
+  /** The attached thread with this platform's number has ended. False when another thread has said so, or it has another row. */
+  declareDead(thread: number, platformId: number): boolean {
+    const at = this.at(thread, 0)
+    if (this.w[at + T_PLATFORM_ID] !== platformId) return false
+    return Atomics.compareExchange(this.w, at + T_STATE, THREAD_ATTACHED, THREAD_DEAD) === THREAD_ATTACHED
   }
 
   /** The attached thread with a platform's number, or -1. */

@@ -168,7 +168,7 @@ export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): 
   if (m === undefined) return -ESRCH
   const vpn = pageOf(m, addr)
   if (vpn === BAD || vpn > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
-  const n = copyFromUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
+  const n = copyFromUser(m, mm.id, mm.generation, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
   return n === 0 && buffer.length > 0 ? -EFAULT : n
 }
 
@@ -178,7 +178,7 @@ export function sys_copy_to_user(mm: Mm, addr: Quantity, buffer: Uint8Array): nu
   if (m === undefined) return -ESRCH
   const vpn = pageOf(m, addr)
   if (vpn === BAD || vpn > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
-  const n = copyToUser(m, mm.id, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
+  const n = copyToUser(m, mm.id, mm.generation, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
   return n === 0 && buffer.length > 0 ? -EFAULT : n
 }
 
@@ -212,6 +212,6 @@ function transfer(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Q
   const held = enterFile(m, fd, file)
   if (held < 0) return held
   m.leave()
-  const result = move(m, mm.id, vpn, off, length, file, at)
+  const result = move(m, mm.id, mm.generation, vpn, off, length, file, at)
   return m.reenter() ? leaveFile(m, file, result) : -m.refused
 }

@@ -180,6 +180,32 @@ describe('terminate() of a thread', () => {
     expect(rig.memory.check()).toEqual([])
   })
 
+  test('that brings the pages of a store which answers later: they cannot be had, also when its seat is taken', async () => {
+    const rig = await threads({ workers: 2 })
+    const [a, b] = rig.workers
+    const handle = await a.do('openSilent', 8)
+    const file = await b.do<number>('adopt', handle)
+    const map = await b.call<number>(b.space, 'map', { thing: file })
+    const [asked] = await rig.waiting(b, () => b.call(map, 'getUint32', 0))
+    await a.terminate()
+    expect(await errorOf(asked)).toMatchObject({ code: 'SIGBUS', errno: -EOWNERDEAD })
+    const next = await rig.start()
+    expect(next.row).toBe(a.row)
+    expect(await errorOf(b.call(map, 'getUint32', PAGE))).toMatchObject({ code: 'SIGBUS', errno: -EOWNERDEAD })
+    await expectUnharmed(rig, next)
+  })
+
+  test('that two threads watch: what it held is given back once', async () => {
+    const rig = await threads({ workers: 2 })
+    const [a, b] = rig.workers
+    // Twice by the same thread is as good: the second one finds the row free, or another thread in it.
+    rig.memory.watch(a.worker)
+    await a.call(a.map, 'borrow', 3)
+    await a.terminate()
+    await rig.start()
+    await expectUnharmed(rig, b)
+  })
+
   test('that waits for the mmap lock, a page, an inode lock: it stands in nobody’s way', async () => {
     const rig = await threads({ workers: 4 })
     const [a, b, c, d] = rig.workers

@@ -39,6 +39,20 @@ const ops = {
     Atomics.store(gates, gateAt(call, G_CLOSED), 0)
     return hasWaited
   },
+  /** Opens a store that answers later, and never does. → its handle. */
+  async openSilent(pages) {
+    const never = () => new Promise(() => {})
+    const gone = async () => 0
+    const store = {
+      name: 'silent',
+      identity: undefined,
+      readOnly: true,
+      durable: false,
+      size: async () => pages * 4096
+    }
+    const calls = { read: never, write: never, flush: gone, truncate: gone, punch: gone, close: gone }
+    return (await memory.openAsync({ ...store, ...calls })).handle
+  },
   /** Bytes that a call of thing `n` fills. */
   bytes(n, method, length, ...args) {
     const target = new Uint8Array(length)
@@ -60,9 +74,10 @@ const ops = {
   }
 }
 
-parentPort.on('message', ({ id, op, args }) => {
+parentPort.on('message', async ({ id, op, args }) => {
   try {
-    parentPort.postMessage({ id, value: ops[op](...args) })
+    const result = ops[op](...args)
+    parentPort.postMessage({ id, value: result instanceof Promise ? await result : result })
   } catch (error) {
     const { name, code, errno, syscall, message, stack } = error
     parentPort.postMessage({ id, error: { name, code, errno, syscall, message, stack } })
