@@ -116,7 +116,7 @@ export class Pager {
   constructor(machine: Machine, host: PagerHost) {
     this.machine = machine
     this.#host = host
-    this.#buffers = new BufferPool(machine.filler.requests, machine.sync.me)
+    this.#buffers = new BufferPool(machine.filler.requests, machine.sync.me, machine.ram.u8.length / 2)
     machine.filler.requests.setOnPush(() => this.#schedule())
   }
 

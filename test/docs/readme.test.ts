@@ -10,7 +10,7 @@ useBuiltCli()
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const text = readFileSync(join(ROOT, 'README.md'), 'utf8')
-const programs = ['README.md', 'docs/shadow.md'].flatMap(document => {
+const programs = ['README.md', 'docs/shadow.md', 'docs/later.md'].flatMap(document => {
   const found = [...readFileSync(join(ROOT, document), 'utf8').matchAll(/^```js\n([\s\S]*?)^```$/gm)]
   return found.map(([, program], i) => [i + 1, document, program] as const)
 })

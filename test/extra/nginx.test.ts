@@ -3,7 +3,9 @@ import fs from 'node:fs'
 import path from 'node:path'
 import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { Memory } from '../../src/api/memory.ts'
 import { type HttpRangeOptions, type HttpRangeStore, httpRange } from '../../src/stores/http-range.ts'
+import { startThread, useThreads } from '../later/support.ts'
 import { expectBytes, laterStoreConformance, pattern, readLater } from '../stores/conformance.ts'
 import { NGINX, type Nginx, startNginx } from '../support/nginx.ts'
 
@@ -14,6 +16,7 @@ if (NGINX === undefined) console.warn(`test/extra/nginx.test.ts skipped: ${INSTA
 describe.skipIf(NGINX === undefined)(NGINX === undefined ? `nginx (${INSTALL})` : 'nginx', () => {
   let nginx: Nginx
   let files = 0
+  const threads = useThreads()
   const stores: HttpRangeStore[] = []
 
   beforeAll(async () => {
@@ -157,6 +160,33 @@ describe.skipIf(NGINX === undefined)(NGINX === undefined ? `nginx (${INSTALL})` 
     replace(name, new Uint8Array(contents.length + 1).fill(9))
     await nginx.start()
     await refused
+  })
+
+  test('mapped: a worker sums it through a memory eight times smaller; replaced, it is stale for both threads', async () => {
+    const contents = pattern(8 * MIB + 5)
+    const name = put(contents)
+    fs.utimesSync(path.join(nginx.root, name), new Date(2024, 1, 1), new Date(2024, 1, 1))
+    const memory = new Memory({ size: MIB, threads: 2 })
+    const map = memory.space().map(await memory.openAsync(await httpRange(`${nginx.origin}/${name}`)))
+    const thread = await startThread(memory, threads)
+    await thread.do('adopt', 'map', map.handle)
+    let sum = 0
+    const words = new Int32Array(contents.buffer, 0, contents.length >>> 2)
+    for (const word of words) sum = (Math.imul(sum, 31) + word) | 0
+    const before = nginx.log().length
+    expect(await thread.do<number>('checksum', contents.length)).toBe(sum)
+    // A quarter of memory at a time, once windows have grown, and each byte once.
+    const asked = nginx.log().slice(before)
+    expect(asked.length).toBeLessThan(45)
+    expect(asked.reduce((bytes, line) => bytes + Number(line.split(' ')[2]), 0)).toBe(contents.length)
+
+    replace(name, new Uint8Array(contents.length).fill(9))
+    const stale = { code: 'SIGBUS', errno: -116 }
+    await expect(thread.do('bytes', 'map', 0, 10)).rejects.toMatchObject(stale)
+    await expect(map.ready({ offset: 0, length: 10 })).rejects.toMatchObject({ ...stale, cause: { status: 412 } })
+    expect(memory.check()).toEqual([])
+    await thread.worker.terminate()
+    await memory.closeAsync()
   })
 
   test('gone for good: the error of the connection, after all tries', async () => {
