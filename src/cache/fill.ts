@@ -191,21 +191,31 @@ export class Filler {
     return index
   }
 
-  /** Makes a page that a store brought later, or that could not be had, known to those who wait for it. */
+  /** Makes a page that was read known to those who wait for it. */
   deliver(frame: number): void {
+    this.arrive(frame)
+    this.wake(frame)
+  }
+
+  /** The same without waking them. */
+  arrive(frame: number): void {
     const { w } = this.cache.frames
     const at = (frame << FRAME_SHIFT) + F_FLAGS
     w[at] = (w[at] | PG_UPTODATE) & ~PG_LOCKED
     this.#arrived(w[(frame << FRAME_SHIFT) + F_MAPPING])
     this.lru.add(frame)
+  }
+
+  wake(frame: number): void {
     if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, frame)
   }
 
+  /** A page that could not be had leaves the cache; those who wait for it look again. */
   withdraw(frame: number): void {
     this.#arrived(this.cache.frames.row(frame, F_MAPPING))
     this.cache.remove(frame)
     this.allocator.free(frame)
-    if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, frame)
+    this.wake(frame)
   }
 
   #arrived(inode: number): void {

@@ -2,8 +2,12 @@
  * What one read of a store that answers later brings, byte after byte, to the pages that are locked for it.
  *
  *  put      takes the next bytes: they go where they belong at once, and a page that is whole is unlocked
- *  finish   zeroes what lies behind the end of the file
- *  giveUp   takes pages that did not come out of the cache
+ *  wake     wakes those who wait for pages that came since the last time
+ *  finish   zeroes what lies behind the end of the file, and wakes
+ *  giveUp   takes pages that did not come out of the cache, and wakes
+ *
+ * Waking is the caller's decision: a thread that goes through a file faster than it comes would be woken, and put to sleep again, with
+ * each piece.
  *
  * Pages that are not in the cache any more, or came another way, are passed over.
  *
@@ -20,6 +24,8 @@ export class Delivery {
   readonly #pages: number
   readonly #lengthBytes: number
   #doneBytes = 0
+  /** Frames of pages that came and that nobody was woken for. */
+  readonly #quiet: number[] = []
 
   /** Pages [first, first + pages), of which the file has `lengthBytes`. */
   constructor(machine: Machine, inode: number, first: number, pages: number, lengthBytes: number) {
@@ -58,13 +64,20 @@ export class Delivery {
     }
   }
 
+  wake(): void {
+    for (const frame of this.#quiet) this.#machine.filler.wake(frame)
+    this.#quiet.length = 0
+  }
+
   finish(): void {
     const { ram } = this.#machine
     const offset = this.#lengthBytes % ram.pageSize
     const frame = offset === 0 ? 0 : this.#lockedFrame(this.#pages - 1)
-    if (frame === 0) return
-    ram.zeroPart(frame, offset, ram.pageSize)
-    this.#deliver(frame)
+    if (frame !== 0) {
+      ram.zeroPart(frame, offset, ram.pageSize)
+      this.#deliver(frame)
+    }
+    this.wake()
   }
 
   giveUp(): void {
@@ -72,6 +85,7 @@ export class Delivery {
       const frame = this.#lockedFrame(index)
       if (frame !== 0) this.#machine.filler.withdraw(frame)
     }
+    this.wake()
   }
 
   /** The frame that waits for a page of the read, or 0. */
@@ -92,6 +106,7 @@ export class Delivery {
     const { frames, filler, vmstat } = this.#machine
     vmstat[PGPGIN]++
     if ((frames.row(frame, F_FLAGS) & PG_READAHEAD) !== 0) vmstat[READAHEAD_PAGES]++
-    filler.deliver(frame)
+    filler.arrive(frame)
+    this.#quiet.push(frame)
   }
 }

@@ -39,6 +39,8 @@ const MAX_CAUSES = 64
 const PUT_BYTES = 256 << 10
 /** How much comes before those who wait without blocking look again. */
 const TELL_BYTES = 1 << 20
+/** Pieces that come faster wake who waits for them together. */
+const WAKE_MS = 1
 const BEAT_MS = 1000
 const TRY_AGAIN_MS = 1
 
@@ -291,11 +293,23 @@ export class Pager {
     /** Pieces that came while the lock was busy, on a thread that may not wait for it. */
     const late: Uint8Array[] = []
     let toldBytes = 0
+    let wokenMs = 0
+    let isWaking = false
     const put = (): void => {
       for (const piece of late.splice(0)) delivery.put(piece)
+      if (Date.now() !== wokenMs) wake()
+      else if (!isWaking) {
+        isWaking = true
+        this.#host.after(WAKE_MS, () => void this.#within(known, wake))
+      }
       if (delivery.doneBytes - toldBytes < TELL_BYTES) return
       toldBytes = delivery.doneBytes
       this.#tell()
+    }
+    const wake = (): void => {
+      isWaking = false
+      wokenMs = Date.now()
+      delivery.wake()
     }
     const call = this.#call(known, given => {
       const take = (piece: Uint8Array): void => {
