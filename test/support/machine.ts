@@ -48,7 +48,9 @@ export class Rig {
     const { swapSlots = 0, ...rest } = options
     this.swapStore = swapSlots === 0 ? undefined : faultyStore(memoryStore())
     const swap = this.swapStore === undefined ? {} : { swap: { store: this.swapStore, nrSlots: swapSlots } }
-    const defaults = { nrFrames: 64, maxVmas: 512, maxSpaces: 8, maxInodes: 32, maxFiles: 32, poison: true }
+    // test/threads/same runs the tests of one thread on machines for two.
+    const threads = Number(process.env.RIG_THREADS ?? 1)
+    const defaults = { nrFrames: 64, maxVmas: 512, maxSpaces: 8, maxInodes: 32, maxFiles: 32, poison: true, threads }
     this.m = createKernel({ ...defaults, ...swap, ...rest }).machine
     this.#freeAtStart = this.m.allocator.nrFree
     this.mm = this.space()
