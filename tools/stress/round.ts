@@ -48,7 +48,7 @@ export interface RoundResult {
 
 export function configOf(seed: number, round: number, scenario: Scenario, threads: number): RoundConfig {
   const prng = new Prng(Math.imul(seed, 0x01000193) ^ Math.imul(round + 1, 0x9e3779b1))
-  const frames = prng.pick([16, 24, 40, 64, 64, 2000])
+  const frames = prng.pick([8, 12, 16, 24, 40, 64, 2000])
   const backing: Backing = prng.pick(['file', 'buffer', 'buffer', 'memory'])
   // Shared memory without swap has to fit.
   const hasSwap = backing === 'memory' ? frames < 2000 || prng.oneIn(2) : prng.oneIn(2)
