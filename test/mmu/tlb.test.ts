@@ -147,7 +147,8 @@ test(`two threads with a TLB each, a third that takes pages away; one of them en
   Atomics.store(w.control, STOP, 1)
   const { counts, ...told } = (await counting) as { counts: Int32Array } & Record<string, number>
   await disturbed
-  expect(Math.min(...Object.values(told)), JSON.stringify(told)).toBeGreaterThan(0)
+  // Whether anybody had to wait for this thread is a matter of the moment.
+  expect(Math.min(told.nrMisses, told.nrDropped), JSON.stringify(told)).toBeGreaterThan(0)
   const found = Int32Array.from({ length: lane }, (_, page) => w.map.getInt32(page * PAGE + 4))
   expect(found).toEqual(counts)
 }, 120_000)
