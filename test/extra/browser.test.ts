@@ -131,7 +131,7 @@ describe.skipIf(CHROMIUM === undefined)(CHROMIUM === undefined ? `browser (${INS
     expect(await run('endedWorkers')).toMatchObject({
       wrong: [],
       threads: 1,
-      broken: { code: 'SIGBUS' },
+      broken: { code: 'EOWNERDEAD' },
       rejected: 'EOWNERDEAD'
     })
   })
