@@ -17,9 +17,9 @@ import { Filler } from './cache/fill.ts'
 import { FileTable, InodeTable } from './cache/inodes.ts'
 import { PageCache } from './cache/page-cache.ts'
 import { Writeback } from './cache/writeback.ts'
-import { FrameAllocator } from './frame/allocator.ts'
+import { ALLOCATOR_WORDS, FrameAllocator } from './frame/allocator.ts'
 import { F_FLAGS, FrameTable, PG_RESERVED } from './frame/frame-table.ts'
-import { Lru } from './frame/lru.ts'
+import { LRU_WORDS, Lru } from './frame/lru.ts'
 import { MmTable } from './frame/mm-table.ts'
 import { Ram } from './frame/ram.ts'
 import { Trace } from './frame/trace.ts'
@@ -247,8 +247,11 @@ function build(
   const vmstat = counters.mine
   const trace = new Trace(arena, plan.traceEntries)
   const frames = new FrameTable(arena, ram.nrFrames)
-  const allocator = new FrameAllocator(arena, ram, frames, plan.poison ? 'poison' : 'plain', sync)
-  const lru = new Lru(arena, frames)
+  // Allocator, and the lists that pages come to, on one cache line: a thread that brings a page in changes both.
+  const hot = arena.int32('allocator', ALLOCATOR_WORDS + LRU_WORDS)
+  const poison = plan.poison ? 'poison' : 'plain'
+  const allocator = new FrameAllocator(arena, ram, frames, hot.subarray(0, ALLOCATOR_WORDS), poison, sync)
+  const lru = new Lru(frames, hot.subarray(ALLOCATOR_WORDS))
   const mms = new MmTable(arena, plan.maxSpaces)
   const tables = new PageTables(arena, ram, frames, allocator, mms)
   const notifiers = new Notifiers(arena, mms, sync.isShared, mmuKinds(ram, sync))

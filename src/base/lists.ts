@@ -6,11 +6,12 @@
  * on, breaks both lists (observe/check finds it).
  */
 
-/** Words that a list's ends take; three are used. */
+/** Words that a list's ends take; the last one is free for whoever has the list, to keep what changes with it. */
 const LIST_SHIFT = 2
 const HEAD = 0
 const TAIL = 1
 const COUNT = 2
+const SPARE = 3
 
 export class Lists {
   /** Head, tail and count of each list: together, because a change of the list touches all three. */
@@ -31,6 +32,11 @@ export class Lists {
 
   static words(nrLists: number): number {
     return nrLists << LIST_SHIFT
+  }
+
+  /** Index in `ends` of the word of a list that is not used here. */
+  static spare(list: number): number {
+    return (list << LIST_SHIFT) + SPARE
   }
 
   /** The first element of a list, or 0; the last one; and how many there are. */

@@ -219,7 +219,7 @@ export class Filler {
   }
 
   #arrived(inode: number): void {
-    this.inodes.nrFilling[inode]--
+    this.inodes.addFilling(inode, -1)
     if (this.inodes.pager[inode] !== 0) this.requests.noteUnderWay(-1)
   }
 
@@ -270,7 +270,7 @@ export class Filler {
       w[(frame << FRAME_SHIFT) + F_FLAGS] = i === 0 ? PG_LOCKED : PG_LOCKED | PG_READAHEAD
       cache.add(frame, inode, index + i)
     }
-    this.inodes.nrFilling[inode] += got
+    this.inodes.addFilling(inode, got)
     this.#firstIndex = index
     this.#nrLocked = got
     return got

@@ -8,6 +8,7 @@
  * Sizes are bytes, as doubles. The store objects themselves are per thread and kept outside the columns (store-table).
  */
 import { EAGAIN } from '../abi/errno.ts'
+import { Lists } from '../base/lists.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 import type { GuardedStore } from '../store/guard.ts'
 import { WAIT_INODE } from '../sync/lock-order.ts'
@@ -38,8 +39,12 @@ export class InodeTable {
   readonly capacity: number
   readonly kind: Int32Array
   readonly refs: Int32Array
-  /** Pages in the cache. */
-  readonly nrPages: Int32Array
+  /**
+   * Ends of the lists of an inode's pages in the cache, list `inode * 2 + CLEAN` and `inode * 2 + DIRTY` (page-cache.ts), and in the
+   * word that the first leaves free how many are on their way from the store. Together, because each page that comes changes all of
+   * them, and threads bring pages of one file at the same time.
+   */
+  readonly pageLists: Int32Array
   /** Accounting group of shared memory, 0 for none. */
   readonly quota: Int32Array
   /** Pages held: in the cache or in swap (shared memory only). */
@@ -52,8 +57,7 @@ export class InodeTable {
   readonly storeBytes: Float64Array
   /** The inode lock: 0 free, else the number of the thread that has it + 1. Changed under the machine lock. */
   readonly lock: Int32Array
-  /** Pages that are on their way from the store; and 1 while pages are about to be cut away, so that no more are sent for. */
-  readonly nrFilling: Int32Array
+  /** 1 while pages are about to be cut away, so that no more are sent for. */
   readonly cutting: Int32Array
   /** For a store that answers later: the number of the thread that has it + 1, or PAGER_GONE. 0 for one that answers at once. */
   readonly pager: Int32Array
@@ -65,7 +69,7 @@ export class InodeTable {
     this.capacity = capacity
     this.kind = columns.int32('inodes', n)
     this.refs = columns.int32('inodes', n)
-    this.nrPages = columns.int32('inodes', n)
+    this.pageLists = columns.int32('inodes', Lists.words(2 * n))
     this.quota = columns.int32('inodes', n)
     this.nrHeld = columns.int32('inodes', n)
     this.wbErrSeq = columns.int32('inodes', n)
@@ -74,7 +78,6 @@ export class InodeTable {
     this.storeBytes = columns.float64('inodes', n)
     this.lock = columns.int32('inodes', n)
     this.pager = columns.int32('inodes', n)
-    this.nrFilling = columns.int32('inodes', n)
     this.cutting = columns.int32('inodes', n)
     this.#sync = sync
     this.stores = new StoreTable(columns, capacity, sync)
@@ -86,7 +89,6 @@ export class InodeTable {
       if (this.kind[i] !== 0) continue
       this.kind[i] = kind
       this.refs[i] = 1
-      this.nrPages[i] = 0
       this.quota[i] = 0
       this.nrHeld[i] = 0
       this.wbErrSeq[i] = 0
@@ -95,7 +97,7 @@ export class InodeTable {
       this.storeBytes[i] = 0
       this.lock[i] = 0
       this.pager[i] = 0
-      this.nrFilling[i] = 0
+      this.addFilling(i, -this.nrFilling(i))
       this.cutting[i] = 0
       this.stores.set(i, name, store)
       return i
@@ -140,6 +142,15 @@ export class InodeTable {
   /** This thread's store for the inode; undefined for memory that has none. */
   store(inode: number): GuardedStore | undefined {
     return this.stores.get(inode)
+  }
+
+  /** Pages that are on their way from the store. */
+  nrFilling(inode: number): number {
+    return this.pageLists[Lists.spare(inode * 2 + CLEAN)]
+  }
+
+  addFilling(inode: number, pages: number): void {
+    this.pageLists[Lists.spare(inode * 2 + CLEAN)] += pages
   }
 
   isShmem(inode: number): boolean {

@@ -42,8 +42,7 @@ export class PageCache {
     this.vmstat = vmstat
     this.#buckets = columns.int32('page cache', nrBuckets)
     this.#mask = nrBuckets - 1
-    const nrLists = (inodes.capacity + 1) * 2
-    this.own = new Lists(frames.own, OWN_SHIFT, OWN_NEXT, OWN_PREV, columns.int32('inodes', Lists.words(nrLists)))
+    this.own = new Lists(frames.own, OWN_SHIFT, OWN_NEXT, OWN_PREV, inodes.pageLists)
   }
 
   /** First frame of each hash chain (F_CACHE_NEXT links it), for checks: read only. */
@@ -75,7 +74,6 @@ export class PageCache {
     this.#buckets[bucket] = frame
     if (inode === 0) return
     this.own.addHead(inode * 2 + CLEAN, frame)
-    this.inodes.nrPages[inode]++
     this.vmstat[NR_FILE_PAGES]++
   }
 
@@ -103,7 +101,6 @@ export class PageCache {
     this.own.remove(inode * 2 + (dirty ? DIRTY : CLEAN), frame)
     if (dirty) this.vmstat[NR_DIRTY]--
     w[row + F_FLAGS] &= ~PG_DIRTY
-    this.inodes.nrPages[inode]--
     this.vmstat[NR_FILE_PAGES]--
   }
 
@@ -140,6 +137,11 @@ export class PageCache {
     return clean !== 0 ? clean : this.own.first(inode * 2 + DIRTY)
   }
 
+  /** Pages of an inode that are in the cache. */
+  nrPages(inode: number): number {
+    return this.own.count(inode * 2 + CLEAN) + this.own.count(inode * 2 + DIRTY)
+  }
+
   nrDirty(inode: number): number {
     return this.own.count(inode * 2 + DIRTY)
   }
@@ -150,7 +152,7 @@ export class PageCache {
    */
   collect(inode: number, first: number, last: number, which: typeof CLEAN | typeof DIRTY): Int32Array {
     const dirtyOnly = which === DIRTY
-    const nr = dirtyOnly ? this.nrDirty(inode) : this.inodes.nrPages[inode]
+    const nr = dirtyOnly ? this.nrDirty(inode) : this.nrPages(inode)
     if (nr === 0) return new Int32Array(0)
     if (last - first + 1 <= nr) return this.#collectByLookup(inode, first, last, dirtyOnly)
     const found = new Float64Array(nr)

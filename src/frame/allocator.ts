@@ -2,7 +2,10 @@
  * The frame allocator: a bitmap of free frames, the lowest handed out first.
  *
  * First-fit uses frames that the process has paid for again before it touches new ones, and gives the pages of a file run
- * ascending, mostly neighbouring frames, so that a run is filled by few reads of the store.
+ * ascending, mostly neighbouring frames, so that a run is filled by few reads of the store. Where there are several threads, each
+ * goes through blocks of its own: neighbouring frames share cache lines, which would go back and forth between the processors
+ * (Linux: lists of free pages for each processor). A block belongs to nobody: whoever finds no other frame takes one of it.
+ *
  * An allocation fails only when nothing can be reclaimed: `setReclaim` gives the hook, called with the number of
  * frames wanted; it frees what it can. The hook never allocates.
  *
@@ -27,12 +30,18 @@ import type { Ram } from './ram.ts'
 export const POISON = 0xa5 as const
 
 const A_FREE = 0
-/** No frame below this one is free. */
+/** No frame below this one is free; with several threads, none but those in blocks that they have begun. */
 const A_CURSOR = 1
 /** Frames from here on were never handed out and are still zero. */
 const A_VIRGIN = 2
 /** Least free frames so far. */
 const A_LEAST = 3
+export const ALLOCATOR_WORDS = 4 as const
+
+/** Frames of the blocks that threads take from: their bits in the map fill a cache line. */
+const BLOCK_FRAMES = 512
+/** No block is larger than this part of all frames, so that every thread finds some. */
+const LEAST_BLOCKS = 64
 
 export type ReclaimHook = (wanted: number) => number
 /** Called before each allocation when a test injects failures: true makes it fail. */
@@ -45,11 +54,23 @@ export class FrameAllocator {
   readonly #free: Bitmap
   readonly #state: Int32Array
   readonly #poison: Uint8Array | undefined
+  readonly #blockFrames: number
+  /** Where this thread goes on in its block, and the end of the block. */
+  #next = 0
+  #end = 0
   #reclaim: ReclaimHook | undefined
   #makeRun: ((n: number) => boolean) | undefined
   #fail: FailHook | undefined
 
-  constructor(columns: ColumnSource, ram: Ram, frames: FrameTable, poison: 'poison' | 'plain', sync: Sync) {
+  /** `state` has ALLOCATOR_WORDS words. */
+  constructor(
+    columns: ColumnSource,
+    ram: Ram,
+    frames: FrameTable,
+    state: Int32Array,
+    poison: 'poison' | 'plain',
+    sync: Sync
+  ) {
     const n = ram.nrFrames
     this.ram = ram
     this.frames = frames
@@ -59,7 +80,8 @@ export class FrameAllocator {
       columns.int32('free bitmap', Bitmap.nrSummaryWords(n)),
       n
     )
-    this.#state = columns.int32('allocator', 4)
+    this.#state = state
+    this.#blockFrames = Math.min(BLOCK_FRAMES, Math.max(1, 2 ** Math.floor(Math.log2(n / LEAST_BLOCKS))))
     this.#poison = poison === 'poison' ? new Uint8Array(ram.pageSize).fill(POISON) : undefined
   }
 
@@ -117,7 +139,7 @@ export class FrameAllocator {
 
   /** A free frame that is not in [from, to), or 0. Does not reclaim. */
   allocOutside(from: number, to: number): number {
-    let frame = this.#free.next(this.#state[A_CURSOR])
+    let frame = this.#free.next(this.#lowest)
     if (frame >= from && frame < to) frame = this.#free.next(to)
     return frame < 0 ? 0 : this.#hand(frame)
   }
@@ -133,7 +155,7 @@ export class FrameAllocator {
   }
 
   #findRun(n: number): number {
-    let first = this.#free.next(this.#state[A_CURSOR])
+    let first = this.#free.next(this.#lowest)
     let length = 0
     while (first >= 0 && length < n) {
       if (this.#free.has(first + length)) length++
@@ -180,9 +202,28 @@ export class FrameAllocator {
     if (frame < this.#state[A_CURSOR]) this.#state[A_CURSOR] = frame
   }
 
+  /** No frame below this one is free. */
+  get #lowest(): number {
+    return this.#sync.isShared ? 1 : this.#state[A_CURSOR]
+  }
+
   #take(): number {
+    if (this.#sync.isShared) return this.#takeOfBlock()
     const frame = this.#free.next(this.#state[A_CURSOR])
     this.#state[A_CURSOR] = frame + 1
+    return this.#hand(frame)
+  }
+
+  #takeOfBlock(): number {
+    let frame = this.#free.next(this.#next)
+    if (frame < 0 || frame >= this.#end) {
+      frame = this.#free.next(this.#state[A_CURSOR])
+      // What is left lies in blocks that others have begun.
+      if (frame < 0) frame = this.#free.next(1)
+      this.#end = frame - (frame % this.#blockFrames) + this.#blockFrames
+      this.#state[A_CURSOR] = this.#end
+    }
+    this.#next = frame + 1
     return this.#hand(frame)
   }
 

@@ -8,7 +8,6 @@
  */
 import { Lists } from '../base/lists.ts'
 import {
-  type ColumnSource,
   F_FLAGS,
   F_LRU_NEXT,
   F_LRU_PREV,
@@ -27,14 +26,16 @@ export const LRU_INACTIVE_FILE = 2 as const
 export const LRU_ACTIVE_FILE = 3 as const
 export const LRU_UNEVICTABLE = 4 as const
 export const NR_LRU = 5 as const
+export const LRU_WORDS: number = Lists.words(NR_LRU)
 
 export class Lru {
   readonly lists: Lists
   readonly #w: Int32Array
 
-  constructor(columns: ColumnSource, frames: FrameTable) {
+  /** `ends` has LRU_WORDS words. */
+  constructor(frames: FrameTable, ends: Int32Array) {
     this.#w = frames.w
-    this.lists = new Lists(frames.w, FRAME_SHIFT, F_LRU_NEXT, F_LRU_PREV, columns.int32('lru', Lists.words(NR_LRU)))
+    this.lists = new Lists(frames.w, FRAME_SHIFT, F_LRU_NEXT, F_LRU_PREV, ends)
   }
 
   count(list: number): number {

@@ -190,7 +190,7 @@ function putInode(m: Machine, inode: number): number {
     result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES, UNDER_LOCK)
     if (result === 0) result = m.writeback.extendStore(inode)
   }
-  const pages = m.inodes.nrPages[inode]
+  const pages = m.cache.nrPages(inode)
   for (let frame = m.cache.anyPage(inode); frame !== 0; frame = m.cache.anyPage(inode)) {
     if (!m.frames.isUptodate(frame)) {
       m.filler.withdraw(frame)

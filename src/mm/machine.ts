@@ -389,7 +389,7 @@ export class Machine implements MachineParts {
     if (!sync.isShared || !sync.maySleep) return EAGAIN
     for (let inode = 1; inode <= inodes.capacity; inode++) {
       const pager = inodes.pager[inode] - 1
-      if (inodes.kind[inode] === 0 || inodes.nrFilling[inode] === 0 || pager < 0 || pager === sync.me) continue
+      if (inodes.kind[inode] === 0 || inodes.nrFilling(inode) === 0 || pager < 0 || pager === sync.me) continue
       return this.#sleepForPager(pager, WAIT_ARRIVALS, 0)
     }
     return this.filler.requests.nrUnderWay === 0 ? 0 : EAGAIN

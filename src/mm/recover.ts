@@ -144,7 +144,7 @@ function endPager(m: Machine, thread: number): void {
     m.inodes.pager[inode] = PAGER_GONE
     requests.fail(inode, 0, MAX_FILE_PAGES, EOWNERDEAD, 'the thread that had the store has ended')
     requests.drop(inode)
-    if (m.inodes.nrFilling[inode] !== 0) {
+    if (m.inodes.nrFilling(inode) !== 0) {
       for (const frame of m.cache.collect(inode, 0, MAX_FILE_PAGES, CLEAN)) {
         if (!m.frames.isUptodate(frame)) m.filler.withdraw(frame)
       }

@@ -130,7 +130,7 @@ function endCut(m: Machine, inode: number): void {
 /** Waits until none of the pages [first, last] is on its way from the store. → 0 or an errno. */
 function waitForFills(m: Machine, inode: number, first: number, last: number): number {
   m.sync.beginWait()
-  while (m.inodes.nrFilling[inode] !== 0) {
+  while (m.inodes.nrFilling(inode) !== 0) {
     const busy = m.cache.collect(inode, first, last, CLEAN).find(frame => !m.frames.isUptodate(frame))
     if (busy === undefined) return 0
     m.waitInode = inode

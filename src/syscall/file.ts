@@ -157,7 +157,7 @@ export function sys_fpages(m: Machine, fd: number): number {
   const file = fileOf(m, fd)
   if (file === 0) return -EBADF
   const inode = m.files.inode[file]
-  return m.inodes.kind[inode] === INODE_STORE ? m.inodes.nrPages[inode] : m.inodes.nrHeld[inode]
+  return m.inodes.kind[inode] === INODE_STORE ? m.cache.nrPages(inode) : m.inodes.nrHeld[inode]
 }
 
 const bulk: BulkResult = { fault: FAULT_OK }

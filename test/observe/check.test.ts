@@ -77,6 +77,10 @@ function slotAt({ r, m }: Scene, at: number): number {
   return m.tables.find(r.mm.id, at / r.pageSize)
 }
 
+function inodeOf({ r, m, shown }: Scene): number {
+  return m.vmas.inode[m.vmas.at(r.mm.id, shown / r.pageSize)]
+}
+
 function tableAt(s: Scene): number {
   return slotAt(s, s.shown) >>> s.m.tables.leafShift
 }
@@ -133,8 +137,9 @@ const BENT: Record<string, (s: Scene) => [Column, number, number]> = {
   'a vma’s neighbour': s => [s.m.vmas.prev, s.m.vmas.at(s.r.mm.id, s.own / s.r.pageSize), 1],
   'a tree’s augmentation': s => [s.m.vmas.imap.maxLast, s.m.vmas.at(s.r.mm.id, s.shown / s.r.pageSize), 3],
   'references to a file': s => [s.m.files.refs, s.m.vmas.file[s.m.vmas.at(s.r.mm.id, s.shown / s.r.pageSize)], 1],
-  'references to an inode': s => [s.m.inodes.refs, s.m.vmas.inode[s.m.vmas.at(s.r.mm.id, s.shown / s.r.pageSize)], 1],
-  'pages of an inode': s => [s.m.inodes.nrPages, s.m.vmas.inode[s.m.vmas.at(s.r.mm.id, s.shown / s.r.pageSize)], 1],
+  'references to an inode': s => [s.m.inodes.refs, inodeOf(s), 1],
+  'pages of an inode': s => [s.m.inodes.pageLists, (inodeOf(s) << 3) + 2, 1],
+  'pages on their way': s => [s.m.inodes.pageLists, (inodeOf(s) << 3) + 3, 1],
   'pages held': s => [s.m.inodes.nrHeld, s.m.swap.ownerInode.find(inode => inode !== 0) ?? 0, 1],
   'a slot’s count': s => [s.m.swap.count, s.r.pte(s.swapped) >>> 8, 1],
   'a slot’s owner': s => [s.m.swap.ownerIndex, s.m.swap.ownerInode.findIndex(inode => inode !== 0), 1],

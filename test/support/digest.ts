@@ -28,7 +28,6 @@ export function digest(m: Machine): string {
     vmas.anon,
     inodes.kind,
     inodes.refs,
-    inodes.nrPages,
     inodes.nrHeld,
     inodes.sizeBytes,
     files.refs,
