@@ -7,6 +7,7 @@
  */
 import { EDEADLK, EIO, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
 import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
+import { giveUpReserve } from '../mm/early-read.ts'
 import { openAgain, openLater, waitForFileCalls } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { Pager } from '../mm/pager.ts'
@@ -248,6 +249,7 @@ export class Memory {
   shrink(): number {
     const { machine } = this
     if (!machine.enter()) throw systemError(-machine.refused, 'shrink')
+    giveUpReserve(machine)
     const freed = machine.reclaim.shrinkAll()
     machine.leave()
     return freed

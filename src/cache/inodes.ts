@@ -55,6 +55,8 @@ export class InodeTable {
   readonly sizeBytes: Float64Array
   /** Bytes that the store has at least: less than `sizeBytes` while pages written past its end are not written back. */
   readonly storeBytes: Float64Array
+  /** Grows after each call that changed what the store holds (not to be confused with its generation, which tells stores apart). */
+  readonly storeSeq: Int32Array
   /** The inode lock: 0 free, else the number of the thread that has it + 1. Changed under the machine lock. */
   readonly lock: Int32Array
   /** 1 while pages are about to be cut away, so that no more are sent for. */
@@ -76,6 +78,7 @@ export class InodeTable {
     this.wbErrno = columns.int32('inodes', n)
     this.sizeBytes = columns.float64('inodes', n)
     this.storeBytes = columns.float64('inodes', n)
+    this.storeSeq = columns.int32('inodes', n)
     this.lock = columns.int32('inodes', n)
     this.pager = columns.int32('inodes', n)
     this.cutting = columns.int32('inodes', n)

@@ -27,6 +27,9 @@ import {
 import { NR_DIRTY, NR_FILE_PAGES } from '../frame/vmstat.ts'
 import { CLEAN, DIRTY, type InodeTable } from './inodes.ts'
 
+/** Frames of a chain that are looked at without the lock. */
+const PEEK_STEPS = 16
+
 export class PageCache {
   readonly frames: FrameTable
   readonly inodes: InodeTable
@@ -60,6 +63,18 @@ export class PageCache {
       frame = w[row + F_CACHE_NEXT]
     }
     return frame
+  }
+
+  /** `lookup` without the lock: whether the page seems to be here. Chains may change meanwhile, so the walk is bounded. */
+  mayHave(inode: number, index: number): boolean {
+    const { w } = this.frames
+    let frame = this.#buckets[this.#bucket(inode, index)]
+    for (let step = 0; frame !== 0 && step < PEEK_STEPS; step++) {
+      const row = frame << FRAME_SHIFT
+      if (w[row + F_INDEX] === index && w[row + F_MAPPING] === inode) return true
+      frame = w[row + F_CACHE_NEXT]
+    }
+    return false
   }
 
   /** Enters a frame. The page is not in the cache yet; an anonymous frame keeps its flags. */

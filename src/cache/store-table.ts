@@ -54,6 +54,11 @@ export class StoreTable {
     return this.#stores[inode]
   }
 
+  /** The inode's store if this thread has it open already. Opens and closes nothing, and so needs no lock. */
+  known(inode: number): GuardedStore | undefined {
+    return this.#seen[inode] === this.#generation[inode] ? this.#stores[inode] : undefined
+  }
+
   name(inode: number): string {
     if (this.#isShared && this.#seen[inode] !== this.#generation[inode]) this.#learn(inode)
     return this.#names[inode] ?? ''

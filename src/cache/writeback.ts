@@ -220,8 +220,9 @@ export class Writeback {
       this.#sync.openWindow(IO_WRITEBACK, inode, firstIndex, to - from)
     }
     const done = store.write(position, buffer, offset, length)
+    if (how === IN_WINDOWS) this.#sync.closeWindow()
+    this.inodes.storeSeq[inode]++
     if (how === IN_WINDOWS) {
-      this.#sync.closeWindow()
       for (let i = from; i < to; i++) {
         w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
         if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, dirty[i])

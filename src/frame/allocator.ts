@@ -30,7 +30,7 @@ import type { Ram } from './ram.ts'
 export const POISON = 0xa5 as const
 
 const A_FREE = 0
-/** No frame below this one is free; with several threads, none but those in blocks that they have begun. */
+/** No frame below this one is free; with blocks, none but those in blocks that were begun. */
 const A_CURSOR = 1
 /** Frames from here on were never handed out and are still zero. */
 const A_VIRGIN = 2
@@ -38,10 +38,10 @@ const A_VIRGIN = 2
 const A_LEAST = 3
 export const ALLOCATOR_WORDS = 4 as const
 
-/** Frames of the blocks that threads take from: their bits in the map fill a cache line. */
+/** Most frames of the blocks that threads take from: their bits in the map fill a cache line. */
 const BLOCK_FRAMES = 512
-/** No block is larger than this part of all frames, so that every thread finds some. */
-const LEAST_BLOCKS = 64
+/** There are at least so many blocks, so that every thread finds some; where they would have less than 32 frames, there are none. */
+const MIN_BLOCKS = 32
 
 export type ReclaimHook = (wanted: number) => number
 /** Called before each allocation when a test injects failures: true makes it fail. */
@@ -54,6 +54,7 @@ export class FrameAllocator {
   readonly #free: Bitmap
   readonly #state: Int32Array
   readonly #poison: Uint8Array | undefined
+  /** 0 when the lowest free frame is always the one that is taken. */
   readonly #blockFrames: number
   /** Where this thread goes on in its block, and the end of the block. */
   #next = 0
@@ -81,7 +82,7 @@ export class FrameAllocator {
       n
     )
     this.#state = state
-    this.#blockFrames = Math.min(BLOCK_FRAMES, Math.max(1, 2 ** Math.floor(Math.log2(n / LEAST_BLOCKS))))
+    this.#blockFrames = sync.isShared ? blockFrames(n) : 0
     this.#poison = poison === 'poison' ? new Uint8Array(ram.pageSize).fill(POISON) : undefined
   }
 
@@ -204,11 +205,11 @@ export class FrameAllocator {
 
   /** No frame below this one is free. */
   get #lowest(): number {
-    return this.#sync.isShared ? 1 : this.#state[A_CURSOR]
+    return this.#blockFrames > 0 ? 1 : this.#state[A_CURSOR]
   }
 
   #take(): number {
-    if (this.#sync.isShared) return this.#takeOfBlock()
+    if (this.#blockFrames > 0) return this.#takeOfBlock()
     const frame = this.#free.next(this.#state[A_CURSOR])
     this.#state[A_CURSOR] = frame + 1
     return this.#hand(frame)
@@ -235,4 +236,9 @@ export class FrameAllocator {
     if (frame >= state[A_VIRGIN]) state[A_VIRGIN] = frame + 1
     return frame
   }
+}
+
+function blockFrames(nrFrames: number): number {
+  const frames = 2 ** Math.floor(Math.log2(nrFrames / MIN_BLOCKS))
+  return frames < 32 ? 0 : Math.min(BLOCK_FRAMES, frames)
 }

@@ -76,6 +76,7 @@ import {
   VM_SOFTDIRTY,
   VM_WRITE
 } from '../vma/flags.ts'
+import { readEarly, rememberRead } from './early-read.ts'
 import { faultAround, faultAroundFirst } from './fault-around.ts'
 import { bringPage, FILL_HOLES, fetchError } from './filemap.ts'
 import { type Machine, POLICY_LINUX, WAIT_FOR_ROOM } from './machine.ts'
@@ -104,11 +105,14 @@ export function handleMmFault(m: Machine, mm: number, vpn: number, access: numbe
 export function lockEntry(m: Machine, mm: number, generation: number, vpn: number, access: number): number {
   const since = m.filler.requests.nrFailures
   m.lastFailure = -1
+  if (m.sync.isShared) readEarly(m, mm, vpn)
   for (let round = 0; ; round++) {
     if (!m.lockMmRead(mm, generation)) return m.refused === ESRCH ? FAULT_MAPERR : busError(m, m.refused)
     // Another thread may have made it allow the access by now.
     if (m.sync.isShared && entryAllows(m, mm, vpn, access)) return FAULT_OK
     const code = faultInside(m, mm, vpn, access)
+    // Nobody wanted what was read early: whatever the next guess would go by, it is wrong.
+    if (m.early.index >= 0) m.early.forget()
     if (code === FAULT_OK) return FAULT_OK
     if (code !== FAULT_WAIT) {
       m.unlockMmRead(mm)
@@ -429,6 +433,7 @@ function fileFault(
   else m.filler.noteHit(page)
   // The file is not being read in order, so its neighbours are not there as a rule, and looking for them costs.
   const alone = read && m.files.raPages[m.vmas.file[vma]] === 1
+  if (alone && !isPaged) rememberRead(m, mm, vma)
 
   const needsNode = copies || pgoff !== m.vmas.linearIndex(vma, vpn)
   // With all of this there nothing is allocated, and so nothing reclaimed: the entry is still the one we began with.

@@ -13,6 +13,7 @@ import { FILL_CROWDED, FILL_PARKED, RA_RANDOM } from '../cache/fill.ts'
 import { INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_SWAPBACKED, PG_UNEVICTABLE, PG_UPTODATE } from '../frame/frame-table.ts'
 import { NR_SHMEM, PSWPIN } from '../frame/vmstat.ts'
+import { takeEarly } from './early-read.ts'
 import type { Machine } from './machine.ts'
 
 /** Fills holes of shared memory with a new zero page, counted against its quota. */
@@ -79,6 +80,8 @@ export function bringPage(
   const kind = m.inodes.kind[inode]
   if (m.inodes.isCutByOthers(inode)) return FILL_PARKED
   if (kind === INODE_STORE) {
+    const early = takeEarly(m, inode, file, index, advice)
+    if (early !== 0) return early
     const frame = m.filler.fill(inode, file, index, advice)
     return frame === 0 ? -ENOMEM : frame
   }

@@ -48,6 +48,7 @@ import {
 import type { Sync } from '../sync/sync.ts'
 import { S_OPEN, T_MMAP, T_MMAP_MODE, T_PAGER } from '../sync/threads.ts'
 import type { VmaTable } from '../vma/vma-table.ts'
+import { EarlyRead } from './early-read.ts'
 import type { Pager } from './pager.ts'
 
 /** True nonlinear mappings of every file, with exact dirty accounting. */
@@ -130,6 +131,8 @@ export class Machine implements MachineParts {
   nrParked = 0
   /** Brings pages of stores that answer later and that this thread has; made with the first one. */
   pager: Pager | undefined
+  /** The page that this thread has read before it took the locks, and how it foretells the next one. */
+  readonly early: EarlyRead = new EarlyRead()
   /** The frame that the last FAULT_WAIT is to wait for, 0 for the inode's lock, WAIT_FOR_ROOM; and the file page that it is about. */
   waitFrame = 0
   waitInode = 0

@@ -8,6 +8,7 @@
  *   an inode lock     free; pages that were to be cut away stay
  *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
  *   an open file      given back: this may be its last close
+ *   a frame in reserve  free
  *   pins, a hazard    given back; pages that it may have been storing to are dirty
  *   a guest           is in it no longer; translations of its own (mmu/tlb) go
  *   a pager's stores  every page asked of them fails with EOWNERDEAD
@@ -46,6 +47,7 @@ import {
   T_MMAP,
   T_MMAP_MODE,
   T_PINS,
+  T_RESERVE,
   T_RUN_FIRST,
   T_RUN_PAGES,
   T_STARVING
@@ -74,6 +76,7 @@ export function recoverThread(m: Machine, thread: number, platformId: number): n
   giveBackInode(m, w[row + T_INODE])
   giveBackMmap(m, w[row + T_MMAP], w[row + T_MMAP_MODE])
   for (let i = 0; i < NR_RECORDED_PINS; i++) giveBackPin(m, w[row + T_PINS + i])
+  giveBackPin(m, w[row + T_RESERVE])
   giveBackRun(m, w[row + T_RUN_FIRST], w[row + T_RUN_PAGES])
   giveBackFile(m, w[row + T_FILE])
   endPager(m, thread)

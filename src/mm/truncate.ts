@@ -123,6 +123,7 @@ function beginCut(m: Machine, inode: number): number {
 }
 
 function endCut(m: Machine, inode: number): void {
+  m.inodes.storeSeq[inode]++
   m.inodes.cutting[inode] = 0
   m.inodes.release(inode)
 }

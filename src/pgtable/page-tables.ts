@@ -99,6 +99,16 @@ export class PageTables {
     return this.#walk(mm, vpn)
   }
 
+  /**
+   * The slot if the leaf cache has its table, else 0. Without the lock: the table may be another one already, so that what the slot holds
+   * is a guess.
+   */
+  peek(mm: number, vpn: number): number {
+    const leaf = vpn >>> this.leafShift
+    const t = (mm << TLB_SHIFT) + (leaf & TLB_MASK)
+    return this.tlbTag[t] === leaf + 1 ? this.tlbBase[t] + (vpn & this.leafMask) : 0
+  }
+
   /** The pte of a page, 0 where there is no table. */
   get(mm: number, vpn: number): number {
     return this.#i32[this.find(mm, vpn)]

@@ -111,12 +111,29 @@ export function nodeFileFromDescriptor(fd: number, name: string): NodeFile {
 const NODE_FILE = 'node-file'
 
 /**
- * Opens, in another thread of the process, files that one thread opened with `nodeFile`: by the descriptor, which belongs to the process.
+ * Opens, in another thread of the process, files that one thread opened with `nodeFile`: by its descriptor, which belongs to the process.
  * For `Memory.attach(handle, { stores: [nodeFiles] })`. The thread that opened the file closes it, and must live as long as it is used.
  */
 export const nodeFiles: StoreOpener = {
   kind: NODE_FILE,
-  open: handle => nodeFileFromDescriptor(Number(handle.fd), String(handle.name))
+  open: handle =>
+    reopened(Number(handle.fd), String(handle.name)) ?? nodeFileFromDescriptor(Number(handle.fd), String(handle.name))
+}
+
+/**
+ * On Linux, a descriptor of this thread's own for the file behind `fd`: each call counts the users of what its descriptor stands for,
+ * and threads that share that one pass the count to and fro between their processors (100 ns of a read of a page, on a Xeon). Undefined
+ * where it cannot be had.
+ */
+function reopened(fd: number, name: string): NodeFile | undefined {
+  if (process.platform !== 'linux') return undefined
+  try {
+    const access = accessOf(fd)
+    const own = fs.openSync(`/proc/self/fd/${fd}`, access === 'r' ? fs.constants.O_RDONLY : fs.constants.O_RDWR)
+    return new NodeFileStore(own, name, identityOf(fs.fstatSync(own, { bigint: true })), access, 'owned')
+  } catch {
+    return undefined
+  }
 }
 
 type Access = 'r' | 'r+'

@@ -59,7 +59,9 @@ export const T_RUN_PAGES = 18 as const
  * if the thread dies.
  */
 export const T_PINS = 19 as const
-export const NR_RECORDED_PINS = 11 as const
+export const NR_RECORDED_PINS = 10 as const
+/** A frame that it keeps for the next page that it reads, pinned; 0 for none. */
+export const T_RESERVE = 29 as const
 /** The open file that it holds for the call it is in. */
 export const T_FILE = 30 as const
 /** Id of the secondary MMU whose guest runs in this thread, 0 while none does: who clears translations waits (mmu/guests). */

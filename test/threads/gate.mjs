@@ -2,10 +2,12 @@
  * A store whose calls can be held: each waits at its gate until that is opened. The gates are words of shared memory, so that one
  * thread holds and releases the calls of all others. Plain JavaScript, for workers.
  *
+ * Reads pass two gates: one before they are made, and one ('answer') when the store has given its bytes.
+ *
  * For each kind of call: how many are held there now, how many there were, whether they are held, those at which file byte
  * (-1: wherever), an errno that they fail with instead, and how many may pass all the same.
  */
-export const CALLS = ['read', 'write', 'flush', 'truncate', 'punch']
+export const CALLS = ['read', 'answer', 'write', 'flush', 'truncate', 'punch']
 const WORDS = 8
 export const G_CLOSED = 0
 export const G_HELD = 1
@@ -49,6 +51,7 @@ function pass(gates, call, position, length) {
 }
 
 export function gatedStore(inner, gates) {
+  const answer = (done, position, length) => pass(gates, 'answer', position, length) || done
   return {
     name: inner.name,
     identity: inner.identity,
@@ -57,7 +60,7 @@ export function gatedStore(inner, gates) {
     handle: { kind: 'gated', name: inner.name, readOnly: inner.readOnly },
     size: () => inner.size(),
     read: (position, buffer, offset, length) =>
-      pass(gates, 'read', position, length) || inner.read(position, buffer, offset, length),
+      pass(gates, 'read', position, length) || answer(inner.read(position, buffer, offset, length), position, length),
     write: (position, buffer, offset, length) =>
       pass(gates, 'write', position, length) || inner.write(position, buffer, offset, length),
     flush: () => pass(gates, 'flush', 0, 0) || inner.flush(),

@@ -26,7 +26,7 @@ export const PAGE = 4096
 const FRAME_BYTES = PAGE + 44
 const LIMIT_MS = 20_000
 
-export type Call = 'read' | 'write' | 'flush' | 'truncate' | 'punch'
+export type Call = 'read' | 'answer' | 'write' | 'flush' | 'truncate' | 'punch'
 
 export interface ThreadOptions {
   readonly workers?: number
@@ -269,7 +269,7 @@ export class ThreadRig {
 
   /** Ends all workers and the memory, and expects everything to have come back. */
   async finish(): Promise<void> {
-    for (const call of ['read', 'write', 'flush', 'truncate', 'punch'] as const) {
+    for (const call of ['read', 'answer', 'write', 'flush', 'truncate', 'punch'] as const) {
       this.fail(call, 0)
       this.release(call)
     }

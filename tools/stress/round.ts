@@ -228,6 +228,8 @@ class Round {
       return
     }
     this.#check('when all is closed')
+    // This thread's own frame in reserve.
+    this.#memory.shrink()
     const free = this.#memory.stats().freeFrames
     if (free !== this.#freeAtStart) this.#wrong.push(`${this.#freeAtStart - free} frames did not come back`)
     this.#memory.close()
