@@ -3,8 +3,19 @@
  *
  * Commands lie in shared words. The loops are functions of this module that take what they read by parameter, as the harness asks.
  */
+import { openSync, readSync } from 'node:fs'
 import { threadId, workerData } from 'node:worker_threads'
-import { COMMAND, type CrewData, DONE, READ_PAGES, READ_WORDS, REMAP_PAGES, ROUND, SPAN } from './crew.ts'
+import {
+  COMMAND,
+  type CrewData,
+  DONE,
+  READ_FILE_PAGES,
+  READ_PAGES,
+  READ_WORDS,
+  REMAP_PAGES,
+  ROUND,
+  SPAN
+} from './crew.ts'
 import { fold } from './random.ts'
 import { loadSubject, type Mapping } from './subject.ts'
 
@@ -21,6 +32,17 @@ function readWords(map: Mapping, offsets: Int32Array, from: number, to: number, 
 function readPages(map: Mapping, pages: Int32Array, from: number, to: number, start: number): number {
   let sum = start | 0
   for (let k = from; k < to; k++) sum = fold(sum, map.getUint32(pages[k] * 4096))
+  return sum
+}
+
+/** What `readPages` costs without a memory: each page by a read of its own, to its place in a pool. */
+function readFilePages(fd: number, pool: Uint8Array, pages: Int32Array, from: number, to: number): number {
+  const words = new Uint32Array(pool.buffer)
+  let sum = 0
+  for (let k = from; k < to; k++) {
+    readSync(fd, pool, pages[k] * 4096, 4096, pages[k] * 4096)
+    sum = fold(sum, words[pages[k] * 1024])
+  }
   return sum
 }
 
@@ -42,6 +64,8 @@ function remapPages(map: Mapping, pages: Int32Array, from: number, to: number): 
 const subject = await loadSubject(data.build)
 const memory = subject.Memory.attach(data.memory, { stores: [subject.nodeFiles], thread: threadId })
 const map = memory.adopt(data.mapping)
+const plainFd = data.plain === undefined ? -1 : openSync(data.plain.path, 'r')
+const plainPool = new Uint8Array(data.plain?.pool ?? new SharedArrayBuffer(0))
 let round = 0
 Atomics.add(control, DONE, 1)
 Atomics.notify(control, DONE)
@@ -64,6 +88,7 @@ function run(command: number, from: number, to: number): void {
   let result = 0
   if (command === READ_WORDS) result = readWords(map, indexes, from, to, 0)
   else if (command === READ_PAGES) result = readPages(map, indexes, from, to, 0)
+  else if (command === READ_FILE_PAGES) result = readFilePages(plainFd, plainPool, indexes, from, to)
   else if (command === REMAP_PAGES) result = remapPages(map, indexes, from, to)
   const end = performance.timeOrigin + performance.now()
   results[slot * 4] = result

@@ -10,6 +10,7 @@ import type { MappingHandle, MemoryHandle } from '../src/index.ts'
 export const READ_WORDS = 1
 export const READ_PAGES = 2
 export const REMAP_PAGES = 3
+export const READ_FILE_PAGES = 4
 const LEAVE = -1
 
 /** Words that the crew shares: the round, what to do, how many are done, and from where to where for each. */
@@ -25,6 +26,8 @@ export interface CrewData {
   readonly memory: MemoryHandle
   readonly mapping: MappingHandle
   readonly indexes: Int32Array
+  /** For READ_FILE_PAGES: the file, and where its pages go. */
+  readonly plain?: { readonly path: string; readonly pool: SharedArrayBuffer }
   readonly control: Int32Array
   readonly results: Float64Array
   readonly slot: number

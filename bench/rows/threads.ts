@@ -1,6 +1,6 @@
 /** Several threads on one memory: how far they get together, and what sharing costs a thread that is alone. */
 import type { BenchRow, Context } from '../context.ts'
-import { Crew, type CrewRun, READ_PAGES, READ_WORDS, REMAP_PAGES } from '../crew.ts'
+import { Crew, type CrewRun, READ_FILE_PAGES, READ_PAGES, READ_WORDS, REMAP_PAGES } from '../crew.ts'
 import { inBlocks, type Sample, type Side, Skip, timed } from '../harness.ts'
 import { fold, permutation, SEED, stamp, uniform } from '../random.ts'
 import { type Mapping, type Memory, PAGE, type Subject } from '../subject.ts'
@@ -80,14 +80,29 @@ function end(memory: Memory, crew: Crew): void {
 
 const faultBytes = (context: Context): number => context.size(128 * MIB, 16 * MIB)
 
+/** Either half of the file in an order of its own: the threads' pages lie apart, as in `threads/resident`. */
+function halvesApart(pages: number): Int32Array {
+  const half = pages / 2
+  const order = new Int32Array(pages)
+  order.set(permutation(half))
+  order.set(
+    permutation(half, SEED + 1).map(page => page + half),
+    half
+  )
+  return order
+}
+
 const inOrder = (pages: number): Int32Array => Int32Array.from({ length: pages }, (_, page) => page)
 
-/** First touches of a file in the OS cache; before each round everything is evicted. */
+type How = typeof READ_PAGES | typeof READ_FILE_PAGES
+
+/** First touches of a file in the OS cache, before each round everything is evicted; or as many reads of it without a mapping. */
 async function faults(
   context: Context,
   subject: Subject,
   threads: 1 | 2,
-  order: (pages: number) => Int32Array
+  order: (pages: number) => Int32Array,
+  how: How = READ_PAGES
 ): Promise<Side> {
   needThreads(subject)
   const bytes = faultBytes(context)
@@ -99,7 +114,8 @@ async function faults(
     build: context.buildDirectory,
     memory: memory.handle,
     mapping: map.handle,
-    indexes: order(pages)
+    indexes: order(pages),
+    ...(how === READ_FILE_PAGES ? { plain: { path: context.file(bytes), pool: new SharedArrayBuffer(bytes) } } : {})
   })
   const spans = halves(pages, threads)
   // One thread folds one half after the other as two do, so that the checksums are the same.
@@ -109,7 +125,7 @@ async function faults(
     let elapsedNs = 0
     const results: number[] = []
     for (const part of runs) {
-      const found = crew.run(READ_PAGES, part)
+      const found = crew.run(how, part)
       elapsedNs += found.elapsedNs
       results.push(...found.results)
     }
@@ -214,13 +230,33 @@ export const threadRows: readonly BenchRow[] = [
   },
   {
     name: 'threads/faults',
-    what: 'first touch of every page of a 128 MiB file in random order, two threads on halves of the order',
+    what: 'first touch of every page of a 128 MiB file, two threads on halves of the file, each in random order',
+    against: 'one thread that touches them all',
+    unit: 'ns/page',
+    sense: 'cost',
+    reach: { ratio: 1.6, better: 'higher' },
+    ours: (context, subject) => faults(context, subject, 2, halvesApart),
+    theirs: (context, subject) => faults(context, subject as Subject, 1, halvesApart)
+  },
+  {
+    name: 'threads/faults-mixed',
+    what: 'the same where the pages of both threads lie mixed: halves of one random order',
     against: 'one thread that touches them all',
     unit: 'ns/page',
     sense: 'cost',
     reach: { ratio: 1.6, better: 'higher' },
     ours: (context, subject) => faults(context, subject, 2, permutation),
     theirs: (context, subject) => faults(context, subject as Subject, 1, permutation)
+  },
+  {
+    name: 'threads/plain-reads',
+    what: 'the pages of threads/faults without a memory: two threads read each into a pool by readSync; what the system itself gives',
+    against: 'one thread that reads them all',
+    unit: 'ns/page',
+    sense: 'cost',
+    reach: undefined,
+    ours: (context, subject) => faults(context, subject, 2, halvesApart, READ_FILE_PAGES),
+    theirs: (context, subject) => faults(context, subject as Subject, 1, halvesApart, READ_FILE_PAGES)
   },
   {
     name: 'threads/faults-in-order',
