@@ -40,6 +40,11 @@ import { DEFAULT_PATIENCE_MS, Sync } from './sync/sync.ts'
 import { MAX_THREADS, NR_SYNC_WORDS, ThreadTable } from './sync/threads.ts'
 import { VmaTable } from './vma/vma-table.ts'
 
+/** From so many frames on, threads keep their pages apart on the lists: in a smaller memory the exact order is worth more. */
+const MIN_FRAMES_APART = 1024
+/** Pages of a thread that go next to each other on an LRU list. */
+const LRU_BATCH = 15
+
 export interface MachineOptions {
   /** Page frames of RAM, the zero page included: 8 to 4,194,303. */
   readonly nrFrames: number
@@ -251,14 +256,16 @@ function build(
   const hot = arena.int32('allocator', ALLOCATOR_WORDS + LRU_WORDS)
   const poison = plan.poison ? 'poison' : 'plain'
   const allocator = new FrameAllocator(arena, ram, frames, hot.subarray(0, ALLOCATOR_WORDS), poison, sync)
-  const lru = new Lru(frames, hot.subarray(ALLOCATOR_WORDS))
+  const keepsApart = plan.threads > 1 && ram.nrFrames >= MIN_FRAMES_APART
+  const lru = new Lru(arena, frames, hot.subarray(ALLOCATOR_WORDS), sync, keepsApart ? LRU_BATCH : 0)
   const mms = new MmTable(arena, plan.maxSpaces)
   const tables = new PageTables(arena, ram, frames, allocator, mms)
   const notifiers = new Notifiers(arena, mms, sync.isShared, mmuKinds(ram, sync))
   const vmas = new VmaTable(arena, mms, plan.maxVmas, plan.maxInodes)
   const inodes = new InodeTable(arena, plan.maxInodes, sync)
   const files = new FileTable(arena, plan.maxFiles, sync)
-  const cache = new PageCache(arena, frames, inodes, vmstat, bucketsFor(ram.nrFrames, 0.68))
+  const order = keepsApart ? 'near' : 'first'
+  const cache = new PageCache(arena, frames, inodes, vmstat, bucketsFor(ram.nrFrames, 0.68), sync, order)
   const filler = new Filler(cache, files, allocator, lru, plan.readaheadPages, trace, sync, new FetchQueue(arena))
   const writeback = new Writeback(cache, files, ram, filler.bounce, trace, sync)
   const swap = new SwapArea(

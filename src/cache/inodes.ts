@@ -41,7 +41,7 @@ export class InodeTable {
   readonly refs: Int32Array
   /**
    * Ends of the lists of an inode's pages in the cache, list `inode * 2 + CLEAN` and `inode * 2 + DIRTY` (page-cache.ts), and in the
-   * word that the first leaves free how many are on their way from the store. Together, because each page that comes changes all of
+   * word that the first leaves free how many are on their way from the store. Together, because each page that comes may change all of
    * them, and threads bring pages of one file at the same time.
    */
   readonly pageLists: Int32Array

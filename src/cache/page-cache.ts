@@ -25,6 +25,7 @@ import {
   PG_DIRTY
 } from '../frame/frame-table.ts'
 import { NR_DIRTY, NR_FILE_PAGES } from '../frame/vmstat.ts'
+import type { Sync } from '../sync/sync.ts'
 import { CLEAN, DIRTY, type InodeTable } from './inodes.ts'
 
 /** Frames of a chain that are looked at without the lock. */
@@ -36,16 +37,30 @@ export class PageCache {
   readonly vmstat: Float64Array
   /** List `inode * 2 + CLEAN` and `inode * 2 + DIRTY`. */
   readonly own: Lists
+  readonly #keepsApart: boolean
+  /** The page that this thread entered last. */
+  #near = 0
   readonly #buckets: Int32Array
   readonly #mask: number
 
-  constructor(columns: ColumnSource, frames: FrameTable, inodes: InodeTable, vmstat: Float64Array, nrBuckets: number) {
+  /** `near`: whether a thread's pages go next to each other on an inode's list, where the order of clean pages says nothing. */
+  constructor(
+    columns: ColumnSource,
+    frames: FrameTable,
+    inodes: InodeTable,
+    vmstat: Float64Array,
+    nrBuckets: number,
+    sync: Sync,
+    near: 'near' | 'first'
+  ) {
     this.frames = frames
     this.inodes = inodes
     this.vmstat = vmstat
     this.#buckets = columns.int32('page cache', nrBuckets)
     this.#mask = nrBuckets - 1
-    this.own = new Lists(frames.own, OWN_SHIFT, OWN_NEXT, OWN_PREV, inodes.pageLists)
+    this.#keepsApart = near === 'near'
+    const counts = columns.int32('inodes', Lists.countWords(2 * (inodes.capacity + 1), sync.threads.maxThreads))
+    this.own = new Lists(frames.own, OWN_SHIFT, OWN_NEXT, OWN_PREV, inodes.pageLists, counts, sync.me)
   }
 
   /** First frame of each hash chain (F_CACHE_NEXT links it), for checks: read only. */
@@ -88,8 +103,17 @@ export class PageCache {
     w[row + F_FLAGS] |= PG_CACHED
     this.#buckets[bucket] = frame
     if (inode === 0) return
-    this.own.addHead(inode * 2 + CLEAN, frame)
+    if (this.#keepsApart && this.#isClean(this.#near, inode)) this.own.addAfter(inode * 2 + CLEAN, this.#near, frame)
+    else this.own.addHead(inode * 2 + CLEAN, frame)
+    this.#near = frame
     this.vmstat[NR_FILE_PAGES]++
+  }
+
+  /** Whether a frame is on the list of the inode's clean pages. */
+  #isClean(frame: number, inode: number): boolean {
+    const { w } = this.frames
+    const row = frame << FRAME_SHIFT
+    return (w[row + F_FLAGS] & (PG_CACHED | PG_DIRTY)) === PG_CACHED && w[row + F_MAPPING] === inode
   }
 
   /** Takes a page out, whatever its dirty state; the frame keeps its other flags. */

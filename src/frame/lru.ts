@@ -4,10 +4,16 @@
  *   new --add--> inactive --referenced twice--> active --aged--> inactive --taken--> free
  *                     locked or of a kind that stays --> unevictable
  *
+ * In a large memory of several threads, a thread puts a batch of pages next to each other before it looks at the head of the list again:
+ * the head, and the page that is there, are what the threads would pass to and fro (Linux adds pages in batches, too). The order
+ * is exact but for the batch.
+ *
  * A frame is on a list exactly when PG_LRU is set; PG_ACTIVE, PG_SWAPBACKED and PG_UNEVICTABLE say which one.
  */
 import { Lists } from '../base/lists.ts'
+import type { Sync } from '../sync/sync.ts'
 import {
+  type ColumnSource,
   F_FLAGS,
   F_LRU_NEXT,
   F_LRU_PREV,
@@ -31,11 +37,17 @@ export const LRU_WORDS: number = Lists.words(NR_LRU)
 export class Lru {
   readonly lists: Lists
   readonly #w: Int32Array
+  readonly #batch: number
+  /** The page that this thread's batch is behind, and how many more may go there. */
+  #near = 0
+  #left = 0
 
-  /** `ends` has LRU_WORDS words. */
-  constructor(frames: FrameTable, ends: Int32Array) {
+  /** `ends` has LRU_WORDS words. `batch`: how many pages a thread puts behind one that it has put at the head; 0 for exact order. */
+  constructor(columns: ColumnSource, frames: FrameTable, ends: Int32Array, sync: Sync, batch: number) {
+    const counts = columns.int32('lru', Lists.countWords(NR_LRU, sync.threads.maxThreads))
     this.#w = frames.w
-    this.lists = new Lists(frames.w, FRAME_SHIFT, F_LRU_NEXT, F_LRU_PREV, ends)
+    this.#batch = batch
+    this.lists = new Lists(frames.w, FRAME_SHIFT, F_LRU_NEXT, F_LRU_PREV, ends, counts, sync.me)
   }
 
   count(list: number): number {
@@ -51,7 +63,15 @@ export class Lru {
   /** Puts a frame at the young end of the list that its flags say. */
   add(frame: number): void {
     this.#change(frame, 0, PG_LRU)
-    this.lists.addHead(this.listOf(frame), frame)
+    const list = this.listOf(frame)
+    if (this.#left > 0 && this.#isListed(this.#near) && this.listOf(this.#near) === list) {
+      this.#left--
+      this.lists.addAfter(list, this.#near, frame)
+      return
+    }
+    this.lists.addHead(list, frame)
+    this.#near = frame
+    this.#left = this.#batch
   }
 
   /** Puts a frame at the old end: the next to be taken. */

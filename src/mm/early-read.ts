@@ -3,7 +3,7 @@
  * be foretold which page that is.
  *
  * A fault that reads takes the machine lock twice otherwise, before the store is called and after it, and each time the processors
- * pass the cache lines of the page cache, the lists and the address space to and fro. So a thread keeps one frame in reserve,
+ * pass the cache lines of the page cache, the lists and the address space to and fro. So a thread keeps a few frames in reserve,
  * and remembers the mapping that its last read was for. The next fault there reads into the reserve first, takes the locks once, and enters
  * the frame in the page cache if all that it took for granted is so. If not, the fault goes on as if nothing had been read.
  * (Linux has the same aim with its faults under the lock of one vma: look first, take locks late, check again.)
@@ -26,12 +26,12 @@ import { F_FLAGS, FRAME_SHIFT, PG_UPTODATE } from '../frame/frame-table.ts'
 import { TRACE_READ } from '../frame/trace.ts'
 import { PGPGIN, STORE_READS } from '../frame/vmstat.ts'
 import { pteFile, pteToPgoff } from '../pgtable/pte.ts'
-import { T_RESERVE } from '../sync/threads.ts'
+import { NR_RESERVE, T_NR_RESERVED, T_RESERVE } from '../sync/threads.ts'
 import { VM_RAND_READ, VM_SEQ_READ } from '../vma/flags.ts'
 import type { Machine } from './machine.ts'
 
-/** In smaller memories a frame for each thread would be missed. */
-const MIN_FRAMES_PER_THREAD = 256
+/** A thread keeps one frame for so many that would be its share: in a small memory none, since it would be missed. */
+const FRAMES_PER_RESERVED = 256
 const NOTHING = -1
 
 /** What one thread remembers: the mapping that its last read was for, and the page that it has read. */
@@ -59,8 +59,9 @@ export function readEarly(m: Machine, mm: number, vpn: number): void {
   const { early, sync, inodes, ram } = m
   early.index = NOTHING
   if (early.mm !== mm || vpn < early.startVpn || vpn >= early.endVpn || m.inside || sync.broken !== 0) return
-  const reserve = sync.threads.w[sync.row + T_RESERVE]
-  if (reserve === 0) return
+  const { w } = sync.threads
+  const nrReserved = w[sync.row + T_NR_RESERVED]
+  if (nrReserved === 0) return
   const index = guessPage(m, mm, vpn)
   if (index < 0) return
   const { inode } = early
@@ -70,6 +71,7 @@ export function readEarly(m: Machine, mm: number, vpn: number): void {
   if (m.cache.mayHave(inode, index)) return
   early.generation = inodes.stores.generation(inode)
   early.storeSeq = Atomics.load(inodes.storeSeq, inode)
+  const reserve = w[sync.row + T_RESERVE + nrReserved - 1]
   m.inside = true
   const done = store.read(index * ram.pageSize, ram.u8, reserve * ram.pageSize, ram.pageSize)
   m.inside = false
@@ -103,22 +105,23 @@ export function takeEarly(m: Machine, inode: number, file: number, index: number
   if (early.storeSeq !== inodes.storeSeq[inode] || early.generation !== inodes.stores.generation(inode)) return 0
   if (!isReadAlone(m, file, index, advice)) return 0
   const { w } = sync.threads
-  const frame = w[sync.row + T_RESERVE]
-  w[sync.row + T_RESERVE] = 0
+  const left = --w[sync.row + T_NR_RESERVED]
+  const frame = w[sync.row + T_RESERVE + left]
+  w[sync.row + T_RESERVE + left] = 0
   m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] = PG_UPTODATE
   m.cache.add(frame, inode, index)
   m.lru.add(frame)
   files.raNext[file] = index + 1
   files.raPages[file] = 1
   m.trace.add(TRACE_READ, inode, index, 1, 0)
-  reserveFrame(m)
+  if (left === 0) reserveFrames(m)
   return frame
 }
 
 /** A fault of the vma has read one page alone: the next one may do so early. */
 export function rememberRead(m: Machine, mm: number, vma: number): void {
   const { early, sync, vmas, ram } = m
-  if (!sync.isShared || ram.nrFrames < MIN_FRAMES_PER_THREAD * sync.threads.maxThreads) return
+  if (!sync.isShared || ram.nrFrames < FRAMES_PER_RESERVED * sync.threads.maxThreads) return
   const flags = vmas.flags[vma]
   if (m.inodes.kind[vmas.inode[vma]] !== INODE_STORE || (flags & VM_SEQ_READ) !== 0) return
   early.mm = mm
@@ -128,23 +131,32 @@ export function rememberRead(m: Machine, mm: number, vma: number): void {
   early.inode = vmas.inode[vma]
   early.file = vmas.file[vma]
   early.advice = (flags & VM_RAND_READ) !== 0 ? RA_RANDOM : RA_NORMAL
-  if (sync.threads.w[sync.row + T_RESERVE] === 0) reserveFrame(m)
+  if (sync.threads.w[sync.row + T_NR_RESERVED] === 0) reserveFrames(m)
 }
 
 /** Gives this thread's reserve back, until its next read. With the machine lock. */
 export function giveUpReserve(m: Machine): void {
   const { w } = m.sync.threads
-  const at = m.sync.row + T_RESERVE
-  if (w[at] === 0) return
-  m.frames.unpin(w[at])
-  m.putFrame(w[at])
-  w[at] = 0
+  const { row } = m.sync
+  for (let i = w[row + T_NR_RESERVED] - 1; i >= 0; i--) {
+    const frame = w[row + T_RESERVE + i]
+    w[row + T_RESERVE + i] = 0
+    m.frames.unpin(frame)
+    m.putFrame(frame)
+  }
+  w[row + T_NR_RESERVED] = 0
 }
 
-/** Keeps a free frame for this thread, if there is one: pinned, so that it is nobody else's. */
-function reserveFrame(m: Machine): void {
-  const frame = m.allocator.allocNoReclaim()
-  if (frame === 0) return
-  m.frames.pin(frame)
-  m.sync.threads.w[m.sync.row + T_RESERVE] = frame
+/** Keeps free frames for this thread, as far as there are some: pinned, so that they are nobody else's. */
+function reserveFrames(m: Machine): void {
+  const { sync, ram } = m
+  const { w, maxThreads } = sync.threads
+  const wanted = Math.min(NR_RESERVE, Math.floor(ram.nrFrames / (FRAMES_PER_RESERVED * maxThreads)))
+  for (let n = w[sync.row + T_NR_RESERVED]; n < wanted; n++) {
+    const frame = m.allocator.allocNoReclaim()
+    if (frame === 0) return
+    m.frames.pin(frame)
+    w[sync.row + T_RESERVE + n] = frame
+    w[sync.row + T_NR_RESERVED] = n + 1
+  }
 }

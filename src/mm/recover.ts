@@ -8,7 +8,7 @@
  *   an inode lock     free; pages that were to be cut away stay
  *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
  *   an open file      given back: this may be its last close
- *   a frame in reserve  free
+ *   frames in reserve  free
  *   pins, a hazard    given back; pages that it may have been storing to are dirty
  *   a guest           is in it no longer; translations of its own (mmu/tlb) go
  *   a pager's stores  every page asked of them fails with EOWNERDEAD
@@ -36,6 +36,7 @@ import {
   IO_NONE,
   IO_WRITEBACK,
   NR_RECORDED_PINS,
+  NR_RESERVE,
   S_STARVING,
   T_FILE,
   T_GUEST,
@@ -76,7 +77,7 @@ export function recoverThread(m: Machine, thread: number, platformId: number): n
   giveBackInode(m, w[row + T_INODE])
   giveBackMmap(m, w[row + T_MMAP], w[row + T_MMAP_MODE])
   for (let i = 0; i < NR_RECORDED_PINS; i++) giveBackPin(m, w[row + T_PINS + i])
-  giveBackPin(m, w[row + T_RESERVE])
+  for (let i = 0; i < NR_RESERVE; i++) giveBackPin(m, w[row + T_RESERVE + i])
   giveBackRun(m, w[row + T_RUN_FIRST], w[row + T_RUN_PAGES])
   giveBackFile(m, w[row + T_FILE])
   endPager(m, thread)

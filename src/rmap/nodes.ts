@@ -63,7 +63,9 @@ export class RmapNodes {
       FRAME_SHIFT,
       F_LRU_NEXT,
       F_LRU_PREV,
-      columns.int32('reverse map', Lists.words(1))
+      columns.int32('reverse map', Lists.words(1)),
+      columns.int32('reverse map', Lists.countWords(1, 1)),
+      0
     )
     this.#state = columns.int32('reverse map', 4)
   }

@@ -9,7 +9,7 @@
  *                       |  +-- its slot is taken again
  *                       +-- its end was noticed: dead --what it held is given back--> free
  *
- * Two cache lines a row. The second one begins with the hazard word, which its thread writes at every store through an
+ * Four cache lines a row. The second one begins with the hazard word, which its thread writes at every store through an
  * accessor; nothing else may lie beside it that others read often.
  */
 import type { Arena } from '../base/arena.ts'
@@ -17,7 +17,7 @@ import type { Arena } from '../base/arena.ts'
 /** Most threads of one machine: a thread's number + 1 fits into the low byte of the machine lock's word. */
 export const MAX_THREADS = 64 as const
 
-export const THREAD_SHIFT = 5 as const
+export const THREAD_SHIFT = 6 as const
 
 export const THREAD_FREE = 0 as const
 export const THREAD_ATTACHED = 1 as const
@@ -59,13 +59,15 @@ export const T_RUN_PAGES = 18 as const
  * if the thread dies.
  */
 export const T_PINS = 19 as const
-export const NR_RECORDED_PINS = 10 as const
-/** A frame that it keeps for the next page that it reads, pinned; 0 for none. */
-export const T_RESERVE = 29 as const
+export const NR_RECORDED_PINS = 11 as const
 /** The open file that it holds for the call it is in. */
 export const T_FILE = 30 as const
 /** Id of the secondary MMU whose guest runs in this thread, 0 while none does: who clears translations waits (mmu/guests). */
 export const T_GUEST = 31 as const
+/** Frames that it keeps for the next pages that it reads, pinned: the first `T_NR_RESERVED` of these words, the others are 0. */
+export const T_RESERVE = 32 as const
+export const NR_RESERVE = 8 as const
+export const T_NR_RESERVED = 40 as const
 
 export const IO_NONE = 0 as const
 export const IO_FILL = 1 as const

@@ -1,4 +1,5 @@
 /** The checker finds what is wrong: one column at a time is bent in a machine with a bit of everything, and bent back. */
+
 import { describe, expect, test } from 'vitest'
 import * as abi from '../../src/abi/mman.ts'
 import {
@@ -16,6 +17,7 @@ import {
   PG_DIRTY,
   PG_TABLE
 } from '../../src/frame/frame-table.ts'
+import { LRU_INACTIVE_FILE } from '../../src/frame/lru.ts'
 import {
   MM_ANONPAGES,
   MM_FILEPAGES,
@@ -129,7 +131,7 @@ const BENT: Record<string, (s: Scene) => [Column, number, number]> = {
   ],
   'an LRU link': frameWord(F_LRU_PREV, ({ m }) => m.lru.lists.first(2) || m.lru.lists.first(0), 1),
   'a link of a file’s pages': s => [s.m.frames.own, (frameAt(s, s.shown) << OWN_SHIFT) + OWN_PREV, 1],
-  'an LRU count': s => [s.m.lru.lists.ends, (2 << 2) + 2, 1],
+  'an LRU count': s => [s.m.lru.lists.counts, LRU_INACTIVE_FILE, 1],
   'the zero page': s => [s.m.ram.u8, 5, 1],
   'the leaf cache': s => [s.m.tables.tlbBase, s.m.tables.tlbTag.findIndex(tag => tag !== 0), 1 << (TLB_SHIFT - 4)],
   'a vma’s end': s => [s.m.vmas.end, s.m.vmas.at(s.r.mm.id, s.own / s.r.pageSize), 1],
@@ -138,7 +140,7 @@ const BENT: Record<string, (s: Scene) => [Column, number, number]> = {
   'a tree’s augmentation': s => [s.m.vmas.imap.maxLast, s.m.vmas.at(s.r.mm.id, s.shown / s.r.pageSize), 3],
   'references to a file': s => [s.m.files.refs, s.m.vmas.file[s.m.vmas.at(s.r.mm.id, s.shown / s.r.pageSize)], 1],
   'references to an inode': s => [s.m.inodes.refs, inodeOf(s), 1],
-  'pages of an inode': s => [s.m.inodes.pageLists, (inodeOf(s) << 3) + 2, 1],
+  'pages of an inode': s => [s.m.cache.own.counts, inodeOf(s) * 2, 1],
   'pages on their way': s => [s.m.inodes.pageLists, (inodeOf(s) << 3) + 3, 1],
   'pages held': s => [s.m.inodes.nrHeld, s.m.swap.ownerInode.find(inode => inode !== 0) ?? 0, 1],
   'a slot’s count': s => [s.m.swap.count, s.r.pte(s.swapped) >>> 8, 1],

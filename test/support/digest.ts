@@ -36,7 +36,9 @@ export function digest(m: Machine): string {
     swap.count,
     swap.ownerInode,
     lru.lists.ends,
+    lru.lists.counts,
     cache.own.ends,
+    cache.own.counts,
     m.fds,
     m.quotas
   ]
