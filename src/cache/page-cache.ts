@@ -97,13 +97,15 @@ export class PageCache {
     const bucket = this.#bucket(inode, index)
     const { w } = this.frames
     const row = frame << FRAME_SHIFT
+    // Before the frame is one of them itself.
+    const isNear = this.#keepsApart && this.#isClean(this.#near, inode)
     w[row + F_MAPPING] = inode
     w[row + F_INDEX] = index
     w[row + F_CACHE_NEXT] = this.#buckets[bucket]
     w[row + F_FLAGS] |= PG_CACHED
     this.#buckets[bucket] = frame
     if (inode === 0) return
-    if (this.#keepsApart && this.#isClean(this.#near, inode)) this.own.addAfter(inode * 2 + CLEAN, this.#near, frame)
+    if (isNear) this.own.addAfter(inode * 2 + CLEAN, this.#near, frame)
     else this.own.addHead(inode * 2 + CLEAN, frame)
     this.#near = frame
     this.vmstat[NR_FILE_PAGES]++

@@ -62,9 +62,11 @@ export class Lru {
 
   /** Puts a frame at the young end of the list that its flags say. */
   add(frame: number): void {
-    this.#change(frame, 0, PG_LRU)
     const list = this.listOf(frame)
-    if (this.#left > 0 && this.#isListed(this.#near) && this.listOf(this.#near) === list) {
+    // Before the frame is listed itself: it may be the one that the last batch began with.
+    const isNear = this.#left > 0 && this.#isListed(this.#near) && this.listOf(this.#near) === list
+    this.#change(frame, 0, PG_LRU)
+    if (isNear) {
       this.#left--
       this.lists.addAfter(list, this.#near, frame)
       return
