@@ -91,6 +91,11 @@ export class Crew {
     Atomics.notify(control, ROUND)
   }
 
+  /** Whether all have done what `begin` told them. */
+  get isDone(): boolean {
+    return Atomics.load(this.#control, DONE) >= this.#workers.length
+  }
+
   end(spans: readonly (readonly [from: number, to: number])[]): CrewRun {
     const control = this.#control
     for (let done = 0; done < this.#workers.length; done = Atomics.load(control, DONE)) {
