@@ -24,6 +24,11 @@ interface Arguments {
   replay?: string
 }
 
+/** A case as it is saved: checking looks at pages, and so may change what is found. */
+interface Saved extends FuzzCase {
+  readonly checkEvery?: number
+}
+
 const STORES: readonly StoreKind[] = ['shmem', 'memory', 'node']
 const MAX_SHRINK_RUNS = 3000
 
@@ -53,7 +58,7 @@ const command = new Command('fuzz')
   .option('--replay <file>', 'run the operations of a failure that was saved')
   .exitOverride()
 
-function main(): number {
+async function main(): Promise<number> {
   try {
     command.parse()
   } catch (error) {
@@ -63,15 +68,15 @@ function main(): number {
   return options.replay === undefined ? fuzz(options) : replayFile(options.replay)
 }
 
-function replayFile(file: string): number {
-  const test = JSON.parse(readFileSync(file, 'utf8')) as FuzzCase
-  const { failure } = replay(test, 1)
+async function replayFile(file: string): Promise<number> {
+  const test = JSON.parse(readFileSync(file, 'utf8')) as Saved
+  const { failure } = await replay(test, test.checkEvery ?? 1)
   if (failure !== undefined) console.log(failure)
   console.log(failure === undefined ? '1 passed, 0 failed' : '0 passed, 1 failed')
   return failure === undefined ? 0 : 1
 }
 
-function fuzz(options: Arguments): number {
+async function fuzz(options: Arguments): Promise<number> {
   const { seed, ops, minutes, checkEvery, length } = options
   const choices = { stores: options.store === 'all' ? STORES : [options.store], nrFrames: options.frames }
   console.log(`seed ${seed}`)
@@ -81,12 +86,12 @@ function fuzz(options: Arguments): number {
   let passed = 0
   let outOfMemory = 0
   for (let run = 0; (minutes !== undefined || done < ops) && performance.now() < deadline; run++) {
-    const result = runRandom(runSeed(seed, run), length, checkEvery, choices)
+    const result = await runRandom(runSeed(seed, run), length, checkEvery, choices)
     done += result.test.ops.length
     outOfMemory += result.nrOutOfMemory
     if (result.failure !== undefined) {
       clearProgress()
-      report(seed, run, result.failure, result.test)
+      await report(seed, run, result.failure, { ...result.test, checkEvery })
       console.log(`${passed} passed, 1 failed`)
       return 1
     }
@@ -107,12 +112,15 @@ function runSeed(seed: number, run: number): number {
   return (Math.imul(seed, 0x01000193) ^ Math.imul(run + 1, 0x9e3779b1)) | 0
 }
 
-function report(seed: number, run: number, failure: string, test: FuzzCase): void {
+async function report(seed: number, run: number, failure: string, test: Saved): Promise<void> {
   console.log(`run ${run} of seed ${seed} failed: ${failure}`)
-  const small = shrink(test, MAX_SHRINK_RUNS)
+  const checkEvery = test.checkEvery ?? 1
+  const small: Saved = { ...(await shrink(test, MAX_SHRINK_RUNS, checkEvery)), checkEvery }
   const file = `fuzz-failure-${seed}-${run}.json`
   writeFileSync(file, `${JSON.stringify(small, null, 1)}\n`)
-  console.log(`shrunk from ${test.ops.length} to ${small.ops.length} operations: ${replay(small, 1).failure}`)
+  console.log(
+    `shrunk from ${test.ops.length} to ${small.ops.length} operations: ${(await replay(small, checkEvery)).failure}`
+  )
   for (const op of small.ops) console.log(`  ${JSON.stringify(op)}`)
   console.log(`replay it with --replay ${file}`)
 }
@@ -131,4 +139,4 @@ function clearProgress(): void {
   if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
 }
 
-process.exitCode = main()
+process.exitCode = await main()
