@@ -9,7 +9,8 @@
  * 2 for a bad command line.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
+import { clearProgress, parsed, positive, progress, whole } from '../command-line.ts'
 import type { FuzzCase, StoreKind } from './ops.ts'
 import { replay, runRandom, shrink } from './run.ts'
 
@@ -32,20 +33,6 @@ interface Saved extends FuzzCase {
 const STORES: readonly StoreKind[] = ['shmem', 'memory', 'node']
 const MAX_SHRINK_RUNS = 3000
 
-function whole(min: number): (text: string) => number {
-  return text => {
-    const n = Number(text)
-    if (!Number.isSafeInteger(n) || n < min) throw new InvalidArgumentError(`must be a whole number from ${min}`)
-    return n
-  }
-}
-
-function positive(text: string): number {
-  const n = Number(text)
-  if (!(n > 0)) throw new InvalidArgumentError('must be a number above 0')
-  return n
-}
-
 const command = new Command('fuzz')
   .description('Runs random operations on random machines and compares the outcome with a model of bytes.')
   .option('--seed <n>', 'where chance begins', whole(0), Date.now() % 1_000_000)
@@ -56,14 +43,10 @@ const command = new Command('fuzz')
   .option('--check-every <k>', 'check the whole machine after every k operations, 0 for the end only', whole(0), 1)
   .option('--length <n>', 'operations in a run', whole(1), 300)
   .option('--replay <file>', 'run the operations of a failure that was saved')
-  .exitOverride()
 
 async function main(): Promise<number> {
-  try {
-    command.parse()
-  } catch (error) {
-    return (error as { exitCode?: number }).exitCode === 0 ? 0 : 2
-  }
+  const refused = parsed(command)
+  if (refused !== undefined) return refused
   const options = command.opts<Arguments>()
   return options.replay === undefined ? fuzz(options) : replayFile(options.replay)
 }
@@ -96,16 +79,20 @@ async function fuzz(options: Arguments): Promise<number> {
       return 1
     }
     passed++
-    progress(passed, done, start)
+    progress(() => `${passed} runs, ${done} operations, ${rate(done, start)} a second`)
   }
   clearProgress()
   const seconds = (performance.now() - start) / 1000
   console.log(
-    `${done} operations in ${seconds.toFixed(1)} s (${Math.round(done / seconds)} a second), ` +
+    `${done} operations in ${seconds.toFixed(1)} s (${rate(done, start)} a second), ` +
       `${outOfMemory} of them out of memory as they should be`
   )
   console.log(`${passed} passed, 0 failed`)
   return 0
+}
+
+function rate(done: number, start: number): number {
+  return Math.round((done * 1000) / (performance.now() - start))
 }
 
 function runSeed(seed: number, run: number): number {
@@ -123,20 +110,6 @@ async function report(seed: number, run: number, failure: string, test: Saved): 
   )
   for (const op of small.ops) console.log(`  ${JSON.stringify(op)}`)
   console.log(`replay it with --replay ${file}`)
-}
-
-let lastProgress = 0
-
-function progress(passed: number, done: number, start: number): void {
-  const now = performance.now()
-  if (!process.stderr.isTTY || now - lastProgress < 200) return
-  lastProgress = now
-  const rate = Math.round((done * 1000) / (now - start))
-  process.stderr.write(`\r${passed} runs, ${done} operations, ${rate} a second `)
-}
-
-function clearProgress(): void {
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
 }
 
 process.exitCode = await main()
