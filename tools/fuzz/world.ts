@@ -13,6 +13,7 @@ import path from 'node:path'
 import { pagerHost } from '../../src/api/pager-host.ts'
 import { MM_START_BRK } from '../../src/frame/mm-table.ts'
 import { attachKernel, createKernel } from '../../src/kernel.ts'
+import { giveUpReserve } from '../../src/mm/early-read.ts'
 import { openLater } from '../../src/mm/files.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import { Pager } from '../../src/mm/pager.ts'
@@ -324,6 +325,7 @@ export class World {
     }
     const wrong = checkMachine(m)
     if (wrong.length > 0) throw new Mismatch(`the machine is inconsistent at the end:\n  ${wrong.join('\n  ')}`)
+    for (const machine of this.machines) machine.quietly(() => giveUpReserve(machine))
     const leaked = this.#freeAtStart - m.allocator.nrFree
     if (leaked !== 0 || m.swap.nrUsed !== 0) throw new Mismatch(`${leaked} frames and ${m.swap.nrUsed} slots leaked`)
   }
