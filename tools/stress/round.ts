@@ -234,6 +234,8 @@ class Round {
   #verify(reports: readonly Report[]): void {
     this.#check('when all are done')
     if (this.#wrong.length > 0) return
+    // What the ended thread had in a space of its own may be all there is of a small memory.
+    if (this.#dies) this.#closeSpacesOfOthers()
     try {
       this.#verifyBytes(reports, 'in memory', (page, at, bytes) => {
         this.#whole.read(bytes, page * this.#config.pageSize + at)
@@ -244,7 +246,6 @@ class Round {
       })
       this.#space.close()
       this.#file.close()
-      if (this.#dies) this.#closeSpaces()
       if (this.#config.backing !== 'memory') this.#verifyStore(reports)
     } catch (error) {
       this.#wrong.push(`at the end: ${(error as Error).stack}`)
@@ -259,9 +260,11 @@ class Round {
   }
 
   /** A thread that was ended leaves its address space. */
-  #closeSpaces(): void {
+  #closeSpacesOfOthers(): void {
     const { machine } = this.#memory
-    for (let mm = 1; mm <= machine.mms.maxMms; mm++) if (machine.mms.isAlive(mm)) sys_exit(new Mm(machine, mm))
+    for (let mm = 1; mm <= machine.mms.maxMms; mm++) {
+      if (machine.mms.isAlive(mm) && mm !== this.#space.mm.id) sys_exit(new Mm(machine, mm))
+    }
   }
 
   #verifyStore(reports: readonly Report[]): void {
