@@ -249,14 +249,3 @@ describe('swap', () => {
     expect([r.load(at), r.load(shared)]).toEqual([5, 1])
   })
 })
-
-test('in a large memory of several threads, the page that a batch is behind may go to another list', () => {
-  const r = rig({ nrFrames: 1024, threads: 2 })
-  const fd = r.memory(4)
-  const byte = Uint8Array.of(7)
-  expect(f.sys_pwrite(r.m, fd, byte, 0)).toBe(1)
-  // The second use makes it active: it is the last page that was put on a list.
-  for (let uses = 0; uses < 2; uses++) expect(f.sys_pread(r.m, fd, byte, 0)).toBe(1)
-  expect(byte[0]).toBe(7)
-  assertMachine(r.m)
-})
