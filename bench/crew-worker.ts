@@ -5,18 +5,9 @@
  */
 import { openSync, readSync } from 'node:fs'
 import { threadId, workerData } from 'node:worker_threads'
-import {
-  COMMAND,
-  type CrewData,
-  DONE,
-  READ_FILE_PAGES,
-  READ_PAGES,
-  READ_WORDS,
-  REMAP_PAGES,
-  ROUND,
-  SPAN
-} from './crew.ts'
+import { COMMAND, type CrewData, READ_FILE_PAGES, READ_PAGES, READ_WORDS, REMAP_PAGES, SPAN } from './crew.ts'
 import { fold } from './random.ts'
+import { nextRound, reportDone, sharedClock } from './roll-call.ts'
 import { loadSubject, type Mapping } from './subject.ts'
 
 const data = workerData as CrewData
@@ -66,31 +57,27 @@ const memory = subject.Memory.attach(data.memory, { stores: [subject.nodeFiles],
 const map = memory.adopt(data.mapping)
 const plainFd = data.plain === undefined ? -1 : openSync(data.plain.path, 'r')
 const plainPool = new Uint8Array(data.plain?.pool ?? new SharedArrayBuffer(0))
-let round = 0
-Atomics.add(control, DONE, 1)
-Atomics.notify(control, DONE)
+reportDone(control)
 
-for (;;) {
-  Atomics.wait(control, ROUND, round)
-  round = Atomics.load(control, ROUND)
+for (let round = 0; ; ) {
+  round = nextRound(control, round)
   const command = control[COMMAND]
   if (command < 0) break
   const from = control[SPAN + 2 * slot]
   const to = control[SPAN + 2 * slot + 1]
   if (to > from) run(command, from, to)
-  Atomics.add(control, DONE, 1)
-  Atomics.notify(control, DONE)
+  reportDone(control)
 }
 memory.detach()
 
 function run(command: number, from: number, to: number): void {
-  const start = performance.timeOrigin + performance.now()
+  const start = sharedClock()
   let result = 0
   if (command === READ_WORDS) result = readWords(map, indexes, from, to, 0)
   else if (command === READ_PAGES) result = readPages(map, indexes, from, to, 0)
   else if (command === READ_FILE_PAGES) result = readFilePages(plainFd, plainPool, indexes, from, to)
   else if (command === REMAP_PAGES) result = remapPages(map, indexes, from, to)
-  const end = performance.timeOrigin + performance.now()
+  const end = sharedClock()
   results[slot * 4] = result
   results[slot * 4 + 1] = start
   results[slot * 4 + 2] = end

@@ -5,14 +5,12 @@
  * The time of a round is from the first thread's start to the last one's end, by clocks that all threads of the process share. The
  * thread that asks sleeps meanwhile.
  */
-import { Worker } from 'node:worker_threads'
 import type { MappingHandle, MemoryHandle, ShadowHandle } from '../src/index.ts'
 import type { GuestMemory } from '../test/support/guest.ts'
+import { allAttached, beginRound, endRound, ROLL_CALL_WORDS, startThread } from './roll-call.ts'
 
-/** Words that the crew shares: the round (-1 ends it), how many are done. */
-export const ROUND = 0
-export const DONE = 1
-const WAIT_MS = 120_000
+/** The word that the crew shares behind those of the roll call: 1 when there is no more to do. */
+export const OVER: number = ROLL_CALL_WORDS
 
 export interface GuestCrewData {
   readonly build: string
@@ -33,10 +31,10 @@ export interface GuestCrewData {
 type Shared = Omit<GuestCrewData, 'control' | 'results' | 'slot' | 'offsetsAt' | 'count'>
 
 export class GuestCrew {
-  readonly #control = new Int32Array(new SharedArrayBuffer(8))
+  readonly #control = new Int32Array(new SharedArrayBuffer((ROLL_CALL_WORDS + 1) * 4))
   readonly #results: Float64Array
   readonly #size: number
-  #failure: Error | undefined
+  readonly #failures: Error[] = []
 
   private constructor(size: number) {
     this.#size = size
@@ -50,30 +48,16 @@ export class GuestCrew {
     for (let slot = 0; slot < size; slot++) {
       const place = { offsetsAt: offsetsAt + slot * part * 4, count: part, slot }
       const workerData: GuestCrewData = { ...shared, ...place, control: crew.#control, results: crew.#results }
-      const worker = new Worker(new URL('./guest-crew-worker.js', import.meta.url), { workerData })
-      worker.once('error', error => {
-        crew.#failure = error as Error
-      })
+      startThread('./guest-crew-worker.js', workerData, crew.#failures)
     }
-    const deadline = Date.now() + WAIT_MS
-    // The event loop must turn: it is what starts workers and brings their errors.
-    while (Atomics.load(crew.#control, DONE) < size) {
-      if (crew.#failure !== undefined) throw crew.#failure
-      if (Date.now() > deadline) throw new Error('the threads of the benchmark did not start')
-      await new Promise(resolve => setTimeout(resolve, 1))
-    }
+    await allAttached(crew.#control, size, crew.#failures)
     return crew
   }
 
   /** → the time that the round took, and the sum of what the threads found. */
   run(): { elapsedNs: number; sum: number } {
-    const control = this.#control
-    Atomics.store(control, DONE, 0)
-    Atomics.add(control, ROUND, 1)
-    Atomics.notify(control, ROUND)
-    for (let done = 0; done < this.#size; done = Atomics.load(control, DONE)) {
-      if (Atomics.wait(control, DONE, done, WAIT_MS) === 'timed-out') throw new Error('a thread of the benchmark hangs')
-    }
+    beginRound(this.#control)
+    endRound(this.#control, this.#size)
     let sum = 0
     let start = Number.POSITIVE_INFINITY
     let end = 0
@@ -87,7 +71,7 @@ export class GuestCrew {
 
   /** Sends the threads home. */
   leave(): void {
-    Atomics.store(this.#control, ROUND, -1)
-    Atomics.notify(this.#control, ROUND)
+    this.#control[OVER] = 1
+    beginRound(this.#control)
   }
 }

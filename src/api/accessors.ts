@@ -299,7 +299,7 @@ export abstract class Accessors {
   protected scatter(offset: number, size: number): void {
     this.checkRange(offset, size)
     const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
-    const first = this.byteFor(offset, 1, PTE_WRITE_HIT)
+    let first = this.byteFor(offset, 1, PTE_WRITE_HIT)
     if (inFirst < size) {
       // The second page's fault may evict the first one; pinned, it stays where it is.
       const { frames } = this.machine
@@ -307,6 +307,8 @@ export abstract class Accessors {
       if (!frames.pin(frame)) this.fail(FAULT_OOM, offset, ACCESS_WRITE, 0)
       try {
         const second = this.byteFor(offset + inFirst, 1, PTE_WRITE_HIT)
+        // Still in that frame, but it may have been written back meanwhile, and has to count as dirty again.
+        first = this.byteFor(offset, 1, PTE_WRITE_HIT)
         for (let i = inFirst; i < size; i++) this.u8[second + i - inFirst] = scratch.getUint8(i)
       } finally {
         frames.unpin(frame)

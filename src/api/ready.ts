@@ -28,7 +28,7 @@ import { unlessAborted, untilChanged } from './pager-host.ts'
 
 const STEP_PAGES = 256
 const MAX_WINDOW_BYTES = 16 << 20
-/** Attempts at a step that bring nothing more into memory. */
+/** Attempts at a step that bring nothing more into memory: what came went again before all was there. */
 const MAX_ATTEMPTS = 100
 
 /** The cause of a SIGBUS: the store's error in the thread that had it, its message in others. */
@@ -101,6 +101,8 @@ async function bringIn(
   const { machine, mmId, pageSize } = mapping
   const { requests } = machine.filler
   let attempts = 0
+  /** Window page that the last attempt stopped at. */
+  let missing = -1
   for (let best = -1; ; ) {
     const settled = Atomics.load(requests.state, Q_SETTLED)
     while (!entered(machine, 'ready')) await unlessAborted(turn(), signal)
@@ -109,6 +111,7 @@ async function bringIn(
     const cursor = new PopulateCursor(base + at, base + stop, machine.vmas.clock, ERROR_ENDS)
     cursor.marksUsed = true
     const isThere = mapping.space.isAlive && mapping.isMapped
+    const isComing = isThere && missing >= 0 && isOnItsWay(mapping, base + missing)
     const failed = isThere ? firstFailed(mapping, cursor.vpn, cursor.end, since) : -1
     if (isThere && failed < 0) askFor(mapping, cursor.vpn, cursor.end)
     machine.leave()
@@ -122,12 +125,15 @@ async function bringIn(
       checkMapped(mapping)
       mapping.failAt(cursor.failedAt, cursor.fault)
     }
-    const isUnderWay = requests.nrUnderWay > 0
-    if (cursor.fault === FAULT_WAIT && isUnderWay) {
+    missing = cursor.failedAt - base
+    if (cursor.fault === FAULT_WAIT && requests.nrUnderWay > 0) {
       await unlessAborted(untilChanged(requests.state, Q_SETTLED, settled), signal)
     } else await unlessAborted(turn(), signal)
-    if (cursor.populated > best || isUnderWay) attempts = 0
-    else if (cursor.fault === FAULT_WAIT && ++attempts === MAX_ATTEMPTS) mapping.failAt(cursor.failedAt, FAULT_OOM)
+    // A page that is on its way for long is nobody's fault; one that has to be asked for again and again has no room.
+    if (cursor.populated > best) attempts = 0
+    else if (cursor.fault === FAULT_WAIT && !isComing && ++attempts === MAX_ATTEMPTS) {
+      mapping.failAt(cursor.failedAt, FAULT_OOM)
+    }
     best = Math.max(best, cursor.populated)
   }
 }
@@ -154,6 +160,14 @@ function askFor(mapping: Mapping, at: number, stop: number): void {
     if (machine.filler.request(inode, index, index + pages - 1) < index + pages) return
     vpn += pages
   }
+}
+
+/** Whether a virtual page shows one that was asked for and has not come yet. Within a verb. */
+function isOnItsWay(mapping: Mapping, vpn: number): boolean {
+  if (!lookAt(mapping, vpn)) return false
+  const { cache, frames } = mapping.machine
+  const frame = cache.lookup(shown.inode, shown.index)
+  return frame !== 0 && !frames.isUptodate(frame)
 }
 
 /** The first page of [at, stop) that could not be had, with why in `lastError`; -1 for none. Within a verb. */

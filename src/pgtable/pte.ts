@@ -161,11 +161,15 @@ export function pteMkSoftDirty(pte: number): number {
   return (pte & TAG_MASK) === TAG_SWAP ? pte | SWAP_SOFT : pte | TAG_SOFT
 }
 
-/** The entry with soft-dirty cleared; a present one also loses WRITE, so that the next store sets it again. */
+/**
+ * The entry with soft-dirty cleared; one that maps a page, be it on its way to another frame, also loses WRITE, so that the next store sets
+ * it again.
+ */
 export function pteClearSoftDirty(pte: number): number {
   if ((pte & PTE_PRESENT) !== 0) return pte & ~(PTE_SOFT_DIRTY | PTE_WRITE)
   if (pte === 0 || (pte & TAG_MASK) === 0) return pte
-  return (pte & TAG_MASK) === TAG_SWAP ? pte & ~SWAP_SOFT : pte & ~TAG_SOFT
+  if ((pte & TAG_MASK) !== TAG_SWAP) return pte & ~TAG_SOFT
+  return (pte & SWAP_MIGRATE) === 0 ? pte & ~SWAP_SOFT : pte & ~(SWAP_SOFT | SWAP_WRITE)
 }
 
 /** The protection that an entry carries: PAGE_PROT_DEFAULT unless it is a file or present entry with its own. */

@@ -70,10 +70,14 @@ export function mergeVma(
     t.pgoff[right] === pgoff + (end - start) &&
     anonCompatible(t, anon, t.anon[right], right)
 
+  // What was mapped since clear_refs must not be taken for old.
+  const soft = flags & VM_SOFTDIRTY
   if (withLeft) {
+    t.flags[left] |= soft
     if (withRight && (t.anon[left] === 0 || t.anon[right] === 0 || t.anon[left] === t.anon[right])) {
       const newEnd = t.end[right]
       inherit(t, left, anon === 0 ? right : area)
+      t.flags[left] |= t.flags[right] & VM_SOFTDIRTY
       drop(t, right, onFile)
       if (area !== 0) drop(t, area, onFile)
       t.adjust(left, t.start[left], newEnd, t.pgoff[left])
@@ -88,6 +92,7 @@ export function mergeVma(
     return left
   }
   if (withRight) {
+    t.flags[right] |= soft
     inherit(t, right, area)
     if (area !== 0) {
       if (t.start[area] === start) drop(t, area, onFile)

@@ -239,6 +239,22 @@ describe('bulk', () => {
 })
 
 describe('very little memory', () => {
+  test('a store across two pages is kept, also if the fault of the second one has the first one written back', () => {
+    const store = memoryStore()
+    store.truncate(200 * PAGE)
+    using small = new Memory({ size: 64 * (PAGE + 44), readahead: 8 * PAGE, faultAroundPages: 1 })
+    const map = small.space().map(small.open(store), { writable: true })
+    map.advise('random')
+    // The oldest page is dirty. The one behind it becomes so by the store, and is written with it when room is made for the next.
+    map.setUint8(10 * PAGE, 1)
+    map.getUint8(11 * PAGE)
+    for (let page = 20; small.stats().freeFrames > 0; page++) map.getUint8(page * PAGE)
+    map.setUint32(12 * PAGE - 2, 0x04030201)
+    expect(small.stats().counters.pgpgout).toBe(2)
+    small.shrink()
+    expect(map.getUint32(12 * PAGE - 2)).toBe(0x04030201)
+  })
+
   test('a store across two pages, with one frame to spare, reaches both and nothing else', () => {
     using small = new Memory({
       size: 9 * (PAGE + 44),

@@ -171,3 +171,15 @@ test('a fault of a nonlinear window asks for what its next entries show, and goe
   while (rig.memory.stats().pagesUnderWay > 0) await turn()
   expect(asked()).toBe(28)
 })
+
+test('a range that has no room in memory is ENOMEM, and does not go on for ever', async () => {
+  const rig = await rigs({ pages: 32, frames: 24, readahead: 0 })
+  await rig.map.ready({ offset: 0, length: PAGE })
+  while (rig.memory.stats().freeFrames > 1) {
+    rig.space.map(null, { length: PAGE, writable: true, locked: true })
+  }
+  // Two frames are left for pages: the one that is free, and that of the page that came.
+  await expect(rig.map.ready({ offset: 10 * PAGE, length: 6 * PAGE })).rejects.toMatchObject({ code: 'ENOMEM' })
+  expect(await rig.map.ready({ offset: 20 * PAGE, length: PAGE })).toBe(1)
+  expect(rig.load(20)).toBe(21)
+})

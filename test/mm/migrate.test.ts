@@ -2,12 +2,12 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createKernel, type Machine, type Mm } from '../../src/index.ts'
 import { assertMachine } from '../../src/observe/check.ts'
-import { pteMigration } from '../../src/pgtable/pte.ts'
+import { pteMigration, pteSoftDirty } from '../../src/pgtable/pte.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import * as file from '../../src/syscall/file.ts'
 import { sys_remap_file_pages } from '../../src/syscall/fremap.ts'
 import * as memory from '../../src/syscall/memory.ts'
-import { sys_exit, sys_fork, sys_mm_create } from '../../src/syscall/process.ts'
+import { sys_clear_refs, sys_exit, sys_fork, sys_mm_create } from '../../src/syscall/process.ts'
 
 const PAGE = 4096
 const RW = 3
@@ -142,6 +142,16 @@ test('private pages move too, also between parent and child', () => {
   store(child, own, 8)
   expect([load(mm, own), load(child, own)]).toEqual([9, 8])
   sys_exit(child)
+})
+
+test('soft-dirty is cleared while a page moves: the next store is seen', () => {
+  const frame = frameAt(at + 3 * PAGE)
+  expect(m.migration.begin(frame)).toBe(true)
+  expect(sys_clear_refs(mm, 4)).toBe(0)
+  finish(frame)
+  expect(pteSoftDirty(pteAt(at + 3 * PAGE))).toBe(0)
+  store(mm, at + 3 * PAGE, 1)
+  expect(pteSoftDirty(pteAt(at + 3 * PAGE))).not.toBe(0)
 })
 
 test('a run of frames is cleared by moving what lies in it', () => {

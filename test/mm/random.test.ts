@@ -6,7 +6,7 @@ const OPERATIONS = 150
 
 test.each(Array.from({ length: 16 }, (_, i) => ({ seed: 1000 + i, store: i % 2 === 0 ? 'shmem' : 'memory' }) as const))(
   'seed $seed on $store',
-  ({ seed, store }) => {
-    expect(runRandom(seed, OPERATIONS, 1, { stores: [store], nrFrames: 0 }).failure).toBeUndefined()
+  async ({ seed, store }) => {
+    expect((await runRandom(seed, OPERATIONS, 1, { stores: [store], nrFrames: 0 })).failure).toBeUndefined()
   }
 )

@@ -1,8 +1,9 @@
 /** clear_refs: what each of its five kinds forgets, and of which mappings. */
 import { describe, expect, test } from 'vitest'
 import { TASK_PAGES } from '../../src/abi/limits.ts'
-import { MAP_ANONYMOUS, MAP_NONBLOCK, MAP_PRIVATE, MAP_SHARED } from '../../src/abi/mman.ts'
+import { MAP_ANONYMOUS, MAP_FIXED, MAP_NONBLOCK, MAP_PRIVATE, MAP_SHARED, PROT_READ } from '../../src/abi/mman.ts'
 import { MM_ANONPAGES, MM_FILEPAGES, MM_HIWATER_RSS } from '../../src/frame/mm-table.ts'
+import { POLICY_LINUX, POLICY_NONLINEAR } from '../../src/mm/machine.ts'
 import { smaps } from '../../src/observe/smaps.ts'
 import { PTE_PRESENT, PTE_WRITE, PTE_YOUNG, pteFile, pteSoftDirty, pteSwap } from '../../src/pgtable/pte.ts'
 import * as mem from '../../src/syscall/memory.ts'
@@ -96,6 +97,26 @@ describe.each([
     }
     expect(r.vmaFlags(own) & VM_SOFTDIRTY).toBe(VM_SOFTDIRTY)
     expect(r.load(own)).toBe(1)
+  })
+})
+
+describe.each([
+  ['its own', POLICY_NONLINEAR, VM_SOFTDIRTY],
+  // In Linux 3.19 the part that changed says for the whole.
+  ["Linux's", POLICY_LINUX, 0]
+])('with %s policy', (_name, policy, expected) => {
+  test('a mapping that one made since the last look becomes one with', () => {
+    const r = rig({ policy })
+    const P = r.pageSize
+    const fd = r.memory(8)
+    const old = r.map(fd, 4, MAP_SHARED)
+    expect(sys_clear_refs(r.mm, 4)).toBe(0)
+    const at = mem.sys_mmap(r.mm, old + 4 * P, 4 * P, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 4 * P)
+    expect(at).toBe(old + 4 * P)
+    expect([r.vmaFlags(old) & VM_SOFTDIRTY, r.vmaFlags(at) & VM_SOFTDIRTY]).toEqual([0, VM_SOFTDIRTY])
+    expect(mem.sys_mprotect(r.mm, old, 4 * P, PROT_READ)).toBe(0)
+    expect(r.m.vmas.at(r.mm.id, old / P)).toBe(r.m.vmas.at(r.mm.id, at / P))
+    expect(r.vmaFlags(at) & VM_SOFTDIRTY).toBe(expected)
   })
 })
 

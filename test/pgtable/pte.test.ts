@@ -113,6 +113,6 @@ test('a migration entry has soft-dirty set and cleared as the others have', () =
   for (const flags of FLAGS) {
     const away = p.mkMigrationPte(p.mkPte(9, flags))
     expect(p.pteMkSoftDirty(away)).toBe(p.mkMigrationPte(p.mkPte(9, flags | p.PTE_SOFT_DIRTY)))
-    expect(p.pteClearSoftDirty(away)).toBe(p.mkMigrationPte(p.mkPte(9, flags & ~p.PTE_SOFT_DIRTY)))
+    expect(p.pteClearSoftDirty(away)).toBe(p.mkMigrationPte(p.mkPte(9, flags & ~(p.PTE_SOFT_DIRTY | p.PTE_WRITE))))
   }
 })

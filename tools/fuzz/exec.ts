@@ -1,27 +1,40 @@
 /** Applies one operation to the machine and the model. */
-import { FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../../src/abi/fault.ts'
 import * as abi from '../../src/abi/mman.ts'
-import { FaultError } from '../../src/api/errors.ts'
-import { SHADOW_READ, SHADOW_WRITE } from '../../src/mmu/shadow-mmu.ts'
 import { sys_mremap } from '../../src/syscall/memory.ts'
-import { sys_mlock, sys_mlockall, sys_munlock, sys_munlockall } from '../../src/syscall/mlock.ts'
 import { sys_clear_refs, sys_exit, sys_fork } from '../../src/syscall/process.ts'
 import { VM_DONTCOPY } from '../../src/vma/flags.ts'
-import { excused, execFile } from './exec-files.ts'
+import { syncCopies } from './effects.ts'
+import { excused } from './excuses.ts'
+import * as copy from './exec-copy.ts'
+import { execFile } from './exec-files.ts'
+import { arrive, ready } from './exec-later.ts'
 import * as on from './exec-memory.ts'
-import { clonePage, isPastEnd, type ModelPage, type ModelSpace, mayRead, mayWrite } from './model.ts'
-import type { Op } from './ops.ts'
-import { type FuzzSpace, MAX_SPACES, Mismatch, type World } from './world.ts'
+import { remap, remapVector } from './exec-remap.ts'
+import { accessor, borrow, device } from './exec-window.ts'
+import { endDue, startMove } from './held.ts'
+import { Mismatch } from './mismatch.ts'
+import { clonePage, type ModelPage, type ModelSpace, notSoft } from './model.ts'
+import type { Op, OpOf } from './ops.ts'
+import { clearSoft, mustBeSoft, noteJoined, notePopulated, staysKnown } from './soft-dirty.ts'
+import { type FuzzSpace, LOW_PAGES, MAX_SPACES, type World } from './world.ts'
 
-type OpOf<K extends Op['op']> = Extract<Op, { op: K }>
+const CLEAR_SOFT_DIRTY = 4
 
-/** Does `op`. Throws Mismatch when the machine does not do what the model does. */
-export function execute(w: World, op: Op): void {
+/** Does `op`. Throws Mismatch when the machine does not do what the model does. Most are done when it returns. */
+export function execute(w: World, op: Op): void | Promise<void> {
+  w.begin(op.t ?? 0)
+  endDue(w)
   if (op.op === 'nomem' || op.op === 'ioerror') {
     arm(w, op)
     return
   }
-  if (op.op === 'reclaim') w.m.reclaim.shrink(op.n)
+  if (op.op === 'ready') {
+    const space = w.spaces[op.s]
+    return space === undefined ? undefined : ready(w, space, op).finally(() => w.heal())
+  }
+  if (op.op === 'reclaim') w.m.quietly(() => w.m.reclaim.shrink(op.n))
+  else if (op.op === 'run') takeRun(w, op.n)
+  else if (op.op === 'arrive') arrive(w, op)
   else if ('s' in op) {
     const space = w.spaces[op.s]
     if (space !== undefined) execSpace(w, space, op)
@@ -29,16 +42,19 @@ export function execute(w: World, op: Op): void {
   w.heal()
 }
 
-/** Before pages are brought in: those that MADV_FREE gave up, and reclaim took, come back as zeros. */
-function settleSpace(w: World, space: FuzzSpace): void {
-  for (const [vpn, page] of space.pages) w.settleLazy(space.mm.id, vpn, page)
+/** Neighbouring frames: pages move out of their way. */
+function takeRun(w: World, n: number): void {
+  w.m.quietly(() => {
+    const first = w.m.allocator.allocRun(n)
+    for (let frame = first; first !== 0 && frame < first + n; frame++) w.m.allocator.free(frame)
+  })
 }
 
-function arm(w: World, op: OpOf<'nomem' | 'ioerror'>): void {
+function arm(w: World, op: OpOf<'nomem'> | OpOf<'ioerror'>): void {
   w.armed = true
   if (op.op === 'nomem') {
     let left = op.n
-    w.m.allocator.setFail(() => --left === 0)
+    for (const { allocator } of w.machines) allocator.setFail(() => --left === 0)
     return
   }
   for (const { store } of w.files) {
@@ -54,25 +70,44 @@ function execSpace(w: World, space: FuzzSpace, op: Extract<Op, { s: number }>): 
       on.mmap(w, space, op)
       break
     case 'munmap':
-      on.munmap(w, space, op)
+      on.munmap(w, space, { ...op, op: 'munmap' })
+      break
+    case 'brk':
+      on.brk(w, space, op)
+      break
+    case 'mincore':
+      on.mincore(w, space, { ...op, op: 'mincore' })
       break
     case 'mapread':
-      on.mapRead(w, space, op)
+      copy.mapRead(w, space, { ...op, op: 'mapread' })
       break
     case 'mapwrite':
-      on.mapWrite(w, space, op)
+      copy.mapWrite(w, space, { ...op, op: 'mapwrite' })
+      break
+    case 'memread':
+      copy.mem(w, space, { ...op, op: 'memread' })
+      break
+    case 'memwrite':
+      copy.mem(w, space, { ...op, op: 'memwrite' })
       break
     case 'readuser':
-      on.readUser(w, space, op)
+      copy.readUser(w, space, { ...op, op: 'readuser' })
       break
     case 'writeuser':
-      on.writeUser(w, space, op)
+      copy.writeUser(w, space, { ...op, op: 'writeuser' })
+      break
+    case 'load':
+    case 'store':
+      accessor(w, space, op)
+      break
+    case 'borrow':
+      borrow(w, space, op)
       break
     case 'remap':
-      on.remap(w, space, op)
+      remap(w, space, op)
       break
     case 'remapv':
-      on.remapVector(w, space, op)
+      remapVector(w, space, op)
       break
     case 'madvise':
       if (op.advice === abi.MADV_REMOVE) w.heal()
@@ -88,18 +123,14 @@ function execSpace(w: World, space: FuzzSpace, op: Extract<Op, { s: number }>): 
       mremap(w, space, op)
       break
     case 'mlock':
-      settleSpace(w, space)
-      on.afterLock(w, space, op.op, sys_mlock(space.mm, w.address(w.vpnOf(op.p)), w.address(op.n)))
+    case 'mlockall':
+      on.lock(w, space, op)
       break
     case 'munlock':
-      on.afterLock(w, space, op.op, sys_munlock(space.mm, w.address(w.vpnOf(op.p)), w.address(op.n)))
-      break
-    case 'mlockall':
-      settleSpace(w, space)
-      on.afterLock(w, space, op.op, sys_mlockall(space.mm, abi.MCL_CURRENT))
+      on.lock(w, space, { ...op, op: 'munlock' })
       break
     case 'munlockall':
-      on.afterLock(w, space, op.op, sys_munlockall(space.mm))
+      on.lock(w, space, { ...op, op: 'munlockall' })
       break
     case 'fork':
       fork(w, space)
@@ -108,11 +139,20 @@ function execSpace(w: World, space: FuzzSpace, op: Extract<Op, { s: number }>): 
       exit(w, op.s, space)
       break
     case 'clearrefs':
-      if (sys_clear_refs(space.mm, 4) !== 0) throw new Mismatch('clear_refs fails')
+      if (sys_clear_refs(space.mm, op.kind) !== 0) throw new Mismatch('clear_refs fails')
+      if (op.kind === CLEAR_SOFT_DIRTY) clearSoft(space)
       break
     case 'devread':
+      device(w, space, { ...op, op: 'devread' })
+      break
     case 'devwrite':
-      device(w, space, op)
+      device(w, space, { ...op, op: 'devwrite' })
+      break
+    case 'retable':
+      space.retable(Math.min(LOW_PAGES, op.n))
+      break
+    case 'migrate':
+      startMove(w, w.peeker.frameAt(space.mm.id, w.vpnOf(op.p)), op.ops)
       break
   }
 }
@@ -132,15 +172,18 @@ function fork(w: World, space: FuzzSpace): void {
     const flags = vmas.flags[vmas.at(space.mm.id, vpn)]
     if ((flags & VM_DONTCOPY) !== 0) continue
     w.settleLazy(space.mm.id, vpn, page)
-    pages.set(vpn, clonePage(page))
+    const copied = clonePage(page)
+    // Entries are copied where they know something; others are found by a fault.
+    if (!staysKnown(page)) copied.soft.must = false
+    pages.set(vpn, copied)
   }
-  w.adopt(free, child, pages)
+  w.adopt(free, child, pages, space.heapBytes)
 }
 
 function exit(w: World, s: number, space: FuzzSpace): void {
   const result = sys_exit(space.mm)
   if (result !== 0) throw new Mismatch(`exit gives ${result}`)
-  if (!space.device.released) throw new Mismatch('exit did not release the device')
+  if (space.mirror?.released === false) throw new Mismatch('exit did not release the device')
   w.spaces[s] = undefined
   if (w.spaces.every(other => other === undefined)) w.makeSpace(s % MAX_SPACES)
 }
@@ -170,7 +213,7 @@ function mremap(w: World, space: FuzzSpace, op: OpOf<'mremap'>): void {
     // Shrinking does not look at what stays (as on Linux).
     for (let i = op.newn; i < op.n; i++) space.pages.delete(from + i)
     for (let i = op.n; i < op.newn; i++) if (source !== undefined) space.pages.set(from + i, grown(source, i))
-    on.syncCopies(w, space)
+    afterGrowth(w, space)
     return
   }
   if (source === undefined) throw new Mismatch('mremap moves what is not mapped')
@@ -183,47 +226,36 @@ function mremap(w: World, space: FuzzSpace, op: OpOf<'mremap'>): void {
   for (let i = 0; i < op.n; i++) space.pages.delete(from + i)
   if ((op.flags & abi.MREMAP_DONTUNMAP) !== 0) {
     // The source goes on showing its file pages; private copies have moved.
-    for (let i = 0; i < op.n; i++) space.pages.set(from + i, { ...taken[i], copy: null, lazy: false })
+    for (let i = 0; i < op.n; i++) space.pages.set(from + i, leftBehind(taken[i]))
   }
-  for (let i = 0; i < op.newn; i++) space.pages.set(target + i, taken[i])
-  on.syncCopies(w, space)
+  for (let i = 0; i < op.newn; i++) {
+    space.pages.set(target + i, taken[i])
+    const { soft } = taken[i]
+    if (i >= kept) continue
+    // Every entry that moves is soft-dirty afterwards.
+    if (staysKnown(taken[i])) mustBeSoft(w, taken[i])
+    else soft.may = true
+  }
+  afterGrowth(w, space)
+}
+
+function afterGrowth(w: World, space: FuzzSpace): void {
+  notePopulated(space)
+  noteJoined(w, space)
+  syncCopies(w, space)
+}
+
+/** With MREMAP_DONTUNMAP: what is at the source of a page that was moved. */
+function leftBehind(page: ModelPage): ModelPage {
+  const soft = { ...page.soft }
+  if (page.copy !== null || page.file === null) soft.may = false
+  if (page.copy !== null || !staysKnown(page)) soft.must = false
+  return { ...page, copy: null, lazy: false, soft }
 }
 
 /** The page that continues a mapping at its linear place, `i` pages after `first`. */
 function grown(first: ModelPage, i: number): ModelPage {
   const linear = first.linear + i
-  return { ...first, linear, pgoff: linear, own: -1, copy: null, lazy: false }
-}
-
-function device(w: World, space: FuzzSpace, op: OpOf<'devread' | 'devwrite'>): void {
-  const vpn = w.vpnOf(op.p)
-  const page = space.pages.get(vpn)
-  if (page !== undefined) w.settleLazy(space.mm.id, vpn, page)
-  const allowed = page !== undefined && (op.op === 'devwrite' ? mayWrite(page) : mayRead(page)) && !isPastEnd(page)
-  const value = (op.off * 5 + 1) & 0xff
-  const write = op.op === 'devwrite'
-  let got = 0
-  // Two secondary MMUs take turns: one that mirrors the page tables, and a TLB.
-  if (op.off % 2 === 1) got = throughTlb(w, space, vpn, op.off, write ? value : -1)
-  else got = write ? space.device.write(vpn, op.off, value) : space.device.read(vpn, op.off)
-  if (got < 0) {
-    if (allowed && !on.faultExcused(w, -got)) throw new Mismatch(`the device faults with ${-got} on page ${vpn}`)
-    return
-  }
-  if (page === undefined || !allowed) throw new Mismatch(`the device reaches page ${vpn}, fault ${FAULT_OK}`)
-  if (op.op === 'devwrite') on.applyStore(w, space, vpn, op.off, Uint8Array.of(value))
-  else on.checkByte(w, vpn, page, op.off, got)
-}
-
-/** Stores a byte, or loads one if `value` is -1. → the byte, or -(fault code). */
-function throughTlb(w: World, space: FuzzSpace, vpn: number, off: number, value: number): number {
-  const bytes = new Uint8Array(w.m.ram.buffer)
-  try {
-    const at = space.tlb.translate(vpn, value < 0 ? SHADOW_READ : SHADOW_WRITE) + off
-    if (value >= 0) bytes[at] = value
-    return bytes[at]
-  } catch (error) {
-    if (!(error instanceof FaultError)) throw error
-    return error.code === 'SIGBUS' ? -FAULT_BUS : error.code === 'ENOMEM' ? -FAULT_OOM : -FAULT_MAPERR
-  }
+  const soft = { ...notSoft(), ofMapping: first.soft.ofMapping }
+  return { ...first, linear, pgoff: linear, own: -1, copy: null, lazy: false, soft }
 }

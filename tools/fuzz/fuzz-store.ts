@@ -5,7 +5,10 @@
  * `failRead` and `failWrite` count down with each call; the call that brings one to zero fails with EIO.
  */
 import { EIO } from '../../src/abi/errno.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { Store, StoreHandle } from '../../src/store/store.ts'
+
+/** The kind by which other threads open one. */
+export const FUZZ_STORE = 'fuzz'
 
 export class FuzzStore implements Store {
   readonly inner: Store
@@ -13,13 +16,16 @@ export class FuzzStore implements Store {
   readonly identity: string
   readonly readOnly = false
   readonly durable = false
+  readonly handle: StoreHandle
   failRead = 0
   failWrite = 0
   /** Failures given since the counter was last set to 0. */
   nrFailed = 0
 
-  constructor(inner: Store, name: string) {
+  /** `f` is the number of its file. */
+  constructor(inner: Store, name: string, f = -1) {
     this.inner = inner
+    this.handle = { kind: FUZZ_STORE, f }
     this.name = name
     this.identity = name
   }

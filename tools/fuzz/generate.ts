@@ -1,9 +1,9 @@
 /** Makes operations by chance: where something is mapped more often than not, and small more often than large. */
 import * as abi from '../../src/abi/mman.ts'
 import { POLICY_LINUX, POLICY_NONLINEAR } from '../../src/mm/machine.ts'
-import type { Config, Op, StoreKind } from './ops.ts'
+import type { Arrival, Config, Op, StoreKind } from './ops.ts'
 import type { Prng } from './prng.ts'
-import { HIGH_PAGES, LOW_PAGES, MAX_SPACES, NR_FILES, WINDOW_PAGES, type World } from './world.ts'
+import { LOW_PAGES, MAX_SPACES, NR_FILES, roomAt, WINDOW_PAGES, type World } from './world.ts'
 
 export interface Choices {
   readonly stores: readonly StoreKind[]
@@ -13,6 +13,8 @@ export interface Choices {
 
 export function makeConfig(rng: Prng, choices: Choices): Config {
   const pageShift = rng.pick([9, 9, 9, 12])
+  const later = rng.oneIn(6)
+  const threads = rng.oneIn(4) ? 2 : 1
   const nrFrames = choices.nrFrames > 0 ? choices.nrFrames : rng.pick([16, 20, 24, 32, 32, 48, 64, 1024])
   return {
     store: rng.pick(choices.stores),
@@ -23,7 +25,11 @@ export function makeConfig(rng: Prng, choices: Choices): Config {
     faultAroundPages: rng.pick([1, 4, 16]),
     readaheadPages: rng.pick([0, 2, 8]),
     filePages: rng.pick([6, 24, 40]),
-    faults: rng.oneIn(2)
+    faults: rng.oneIn(2),
+    threads,
+    // What a second thread asks of the store that answers later would reach it at any time.
+    attached: threads === 2 && !later && rng.oneIn(2) ? 2 : 1,
+    later
   }
 }
 
@@ -40,6 +46,12 @@ const ADVICE = [
   abi.MADV_REMOVE,
   abi.MADV_DONTFORK,
   abi.MADV_DOFORK,
+  abi.MADV_DONTDUMP,
+  abi.MADV_DODUMP,
+  abi.MADV_MERGEABLE,
+  abi.MADV_UNMERGEABLE,
+  abi.MADV_HUGEPAGE,
+  abi.MADV_NOHUGEPAGE,
   abi.MADV_POPULATE_READ,
   abi.MADV_POPULATE_WRITE
 ]
@@ -69,11 +81,23 @@ const WEIGHTS: readonly (readonly [Op['op'], number])[] = [
   ['munlockall', 3],
   ['fork', 5],
   ['exit', 4],
-  ['clearrefs', 2],
+  ['clearrefs', 6],
   ['readuser', 6],
   ['writeuser', 6],
-  ['devread', 12],
-  ['devwrite', 12],
+  ['memread', 3],
+  ['memwrite', 5],
+  ['load', 25],
+  ['store', 25],
+  ['borrow', 8],
+  ['brk', 5],
+  ['mincore', 5],
+  ['devread', 18],
+  ['devwrite', 18],
+  ['retable', 1],
+  ['migrate', 10],
+  ['run', 3],
+  ['arrive', 25],
+  ['ready', 12],
   ['reclaim', 10],
   ['nomem', 10],
   ['ioerror', 6]
@@ -86,6 +110,8 @@ export class Generator {
   /** Positions of the window that are used: few of them, and structures that are about to be empty are met more often. */
   readonly #places: readonly number[]
 
+  #last: readonly [number, number] = [0, 0]
+
   /** Each run prefers some operations, so that runs differ in more than order. */
   constructor(rng: Prng, config: Config) {
     this.#rng = rng
@@ -95,12 +121,18 @@ export class Generator {
     this.#places = rng.oneIn(4) ? all.slice(first, first + rng.between(1, 3)) : all
     for (const [name, weight] of WEIGHTS) {
       if (!config.faults && (name === 'nomem' || name === 'ioerror')) continue
+      if (!config.later && name === 'arrive') continue
       const times = Math.ceil(weight * rng.pick([0.2, 1, 1, 1, 3]))
       for (let i = 0; i < times; i++) this.#names.push(name)
     }
   }
 
   next(w: World): Op {
+    const op = this.#next(w)
+    return this.#config.attached === 1 ? op : { ...op, t: this.#rng.below(2) }
+  }
+
+  #next(w: World): Op {
     const rng = this.#rng
     const name = rng.pick(this.#names)
     switch (name) {
@@ -118,6 +150,10 @@ export class Generator {
         return { op: name, n: rng.between(1, 6) }
       case 'ioerror':
         return { op: name, read: rng.below(3), write: rng.below(3) }
+      case 'run':
+        return { op: name, n: rng.between(2, 8) }
+      case 'arrive':
+        return { op: name, n: rng.pick([1, 1, 2, 9]), how: this.#arrival() }
       default:
         return this.#memory(w, name)
     }
@@ -135,6 +171,10 @@ export class Generator {
     return op === 'write' ? { op, f, pos, len, fill: rng.below(256) } : { op, f, pos, len }
   }
 
+  #arrival(): Arrival {
+    return this.#rng.pick(['whole', 'whole', 'whole', 'short', 'fails'])
+  }
+
   #position(bytes: number): number {
     const rng = this.#rng
     const pageSize = 2 ** this.#config.pageShift
@@ -145,23 +185,35 @@ export class Generator {
     w: World,
     op: Exclude<
       Op['op'],
-      'read' | 'write' | 'punch' | 'zero' | 'truncate' | 'fsync' | 'reopen' | 'reclaim' | 'nomem' | 'ioerror'
+      | 'read'
+      | 'write'
+      | 'punch'
+      | 'zero'
+      | 'truncate'
+      | 'fsync'
+      | 'reopen'
+      | 'reclaim'
+      | 'nomem'
+      | 'ioerror'
+      | 'run'
+      | 'arrive'
     >
   ): Op {
     const rng = this.#rng
     const pageSize = 2 ** this.#config.pageShift
     const { filePages } = this.#config
-    const s = this.#space(w)
-    const p = this.#place(w, s)
+    const [s, p] = this.#where(w)
     const n = this.#count(p)
     const prot = rng.pick([0, 1, 3, 3, 3, 3])
     const own = rng.oneIn(3) ? rng.pick([0, 1, 2, 3]) : -1
     const flags = rng.oneIn(2) ? abi.MAP_NONBLOCK : 0
     switch (op) {
       case 'mmap':
-        return this.#mmap(s, rng.pick(this.#places))
+        return this.#mmap(w, s, rng.pick(this.#places))
+      case 'memread':
       case 'mapread':
         return { op, s, p, off: this.#offset(), len: rng.between(1, n * pageSize) }
+      case 'memwrite':
       case 'mapwrite':
         return { op, s, p, off: this.#offset(), len: rng.between(1, n * pageSize), fill: rng.below(256) }
       case 'remap':
@@ -171,7 +223,13 @@ export class Generator {
       case 'madvise':
         return this.#madvise(w, s, p, n)
       case 'msync':
-        return { op, s, p, n, flags: rng.pick([abi.MS_SYNC, abi.MS_SYNC, abi.MS_ASYNC]) }
+        return {
+          op,
+          s,
+          p,
+          n,
+          flags: rng.pick([abi.MS_SYNC, abi.MS_SYNC, abi.MS_ASYNC, abi.MS_SYNC | abi.MS_INVALIDATE])
+        }
       case 'mprotect':
         return { op, s, p, n, prot }
       case 'mremap':
@@ -184,10 +242,30 @@ export class Generator {
       }
       case 'devread':
       case 'devwrite':
-        return { op, s, p, off: this.#offset() }
-      case 'munmap':
+        return { op, s, p, off: this.#offset(), via: rng.pick(['mirror', 'tlb', 'shadow']) }
+      case 'retable':
+        return { op, s, p, n: rng.pick([LOW_PAGES, LOW_PAGES, LOW_PAGES - 9, 7]) }
+      case 'load':
+        return { op, s, p, ...this.#value() }
+      case 'store':
+        return { op, s, p, ...this.#value(), fill: rng.below(256) }
+      case 'borrow':
+        return { op, s, p, off: this.#offset(), write: rng.oneIn(2), ops: rng.between(0, 12) }
+      case 'migrate':
+        return { op, s, p, ops: rng.oneIn(2) ? 0 : rng.between(1, 8) }
+      case 'ready':
+        return { op, s, p, n: rng.oneIn(2) ? 1 : Math.min(n, 6), how: this.#arrival() }
+      case 'brk':
+        return { op, s, bytes: rng.pick([0, pageSize, rng.below(7 * pageSize), rng.below(7 * pageSize)]) }
+      case 'clearrefs':
+        return { op, s, kind: rng.pick([4, 4, 4, 1, 2, 3, 5]) }
       case 'mlock':
+        return { op, s, p, n, flags: rng.pick([-1, -1, 0, abi.MLOCK_ONFAULT]) }
+      case 'mlockall':
+        return { op, s, flags: rng.pick([abi.MCL_CURRENT, abi.MCL_CURRENT, abi.MCL_CURRENT | abi.MCL_ONFAULT]) }
+      case 'munmap':
       case 'munlock':
+      case 'mincore':
         return { op, s, p, n }
       default:
         return { op, s }
@@ -206,25 +284,38 @@ export class Generator {
     return { op: 'madvise', s, p, n, advice }
   }
 
+  /** A value of an accessor: aligned for the most part, else across the border of two pages at times. */
+  #value(): { readonly off: number; readonly len: number } {
+    const rng = this.#rng
+    const pageSize = 2 ** this.#config.pageShift
+    const len = rng.pick([1, 2, 4, 8])
+    const off = rng.below(pageSize)
+    if (rng.oneIn(3)) return { off: pageSize - rng.between(1, Math.max(1, len - 1)), len }
+    return { off: rng.oneIn(5) ? off : off - (off % len), len }
+  }
+
   #offset(): number {
     return this.#rng.oneIn(2) ? 0 : this.#rng.below(2 ** this.#config.pageShift)
   }
 
-  #mmap(s: number, p: number): Op {
+  #mmap(w: World, s: number, p: number): Op {
     const rng = this.#rng
-    const f = rng.oneIn(4) ? -1 : rng.below(NR_FILES)
-    const room = p < LOW_PAGES ? LOW_PAGES - p : WINDOW_PAGES - p
-    const n = Math.min(room, rng.between(1, this.#places.length < WINDOW_PAGES ? 3 : 24))
+    // After what the mapping before shows, at times, so that the two may become one.
+    const before = w.spaces[s]?.pages.get(w.vpnOf(p) - 1)
+    const same = rng.oneIn(4) ? w.files.findIndex(({ model }) => model === before?.file) : -1
+    const f = same >= 0 ? same : rng.oneIn(4) ? -1 : rng.below(NR_FILES)
+    const n = Math.min(roomAt(p), rng.between(1, this.#places.length < WINDOW_PAGES ? 3 : 24))
     let flags: number = rng.oneIn(3) ? abi.MAP_PRIVATE : abi.MAP_SHARED
     if (rng.oneIn(4)) flags |= abi.MAP_POPULATE
     if (rng.oneIn(12)) flags |= abi.MAP_LOCKED
+    if (rng.oneIn(12)) flags |= abi.MAP_FIXED_NOREPLACE
     return {
       op: 'mmap',
       s,
       p,
       n,
       f,
-      pgoff: rng.below(this.#config.filePages),
+      pgoff: same >= 0 && before !== undefined ? before.linear + 1 : rng.below(this.#config.filePages),
       prot: rng.pick([0, 1, 3, 3, 3, 3]),
       flags
     }
@@ -242,9 +333,18 @@ export class Generator {
       abi.MREMAP_MAYMOVE | abi.MREMAP_FIXED | abi.MREMAP_DONTUNMAP
     ])
     const to = rng.pick(this.#places)
-    const room = to < LOW_PAGES ? LOW_PAGES - to : WINDOW_PAGES - to
     const newn = rng.oneIn(3) ? n : rng.between(1, 12)
-    return { op: 'mremap', s, p, n: rng.oneIn(20) ? 0 : n, newn: Math.min(newn, room), flags, to }
+    return { op: 'mremap', s, p, n: rng.oneIn(20) ? 0 : n, newn: Math.min(newn, roomAt(to)), flags, to }
+  }
+
+  /** A space and a position: those of the last time, at times, so that one page is met by operations of all kinds. */
+  #where(w: World): readonly [number, number] {
+    const [last] = this.#last
+    if (!this.#rng.oneIn(3) || w.spaces[last] === undefined) {
+      const s = this.#space(w)
+      this.#last = [s, this.#place(w, s)]
+    }
+    return this.#last
   }
 
   #space(w: World): number {
@@ -265,7 +365,6 @@ export class Generator {
 
   #count(p: number): number {
     const rng = this.#rng
-    const room = p < LOW_PAGES ? LOW_PAGES - p : LOW_PAGES + HIGH_PAGES - p
-    return Math.min(room, rng.oneIn(2) ? 1 : rng.oneIn(2) ? rng.between(1, 4) : rng.between(1, 20))
+    return Math.min(roomAt(p), rng.oneIn(2) ? 1 : rng.oneIn(2) ? rng.between(1, 4) : rng.between(1, 20))
   }
 }

@@ -9,7 +9,8 @@
  * 2 for a bad command line.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
+import { clearProgress, parsed, positive, progress, whole } from '../command-line.ts'
 import type { FuzzCase, StoreKind } from './ops.ts'
 import { replay, runRandom, shrink } from './run.ts'
 
@@ -24,22 +25,13 @@ interface Arguments {
   replay?: string
 }
 
+/** A case as it is saved: checking looks at pages, and so may change what is found. */
+interface Saved extends FuzzCase {
+  readonly checkEvery?: number
+}
+
 const STORES: readonly StoreKind[] = ['shmem', 'memory', 'node']
 const MAX_SHRINK_RUNS = 3000
-
-function whole(min: number): (text: string) => number {
-  return text => {
-    const n = Number(text)
-    if (!Number.isSafeInteger(n) || n < min) throw new InvalidArgumentError(`must be a whole number from ${min}`)
-    return n
-  }
-}
-
-function positive(text: string): number {
-  const n = Number(text)
-  if (!(n > 0)) throw new InvalidArgumentError('must be a number above 0')
-  return n
-}
 
 const command = new Command('fuzz')
   .description('Runs random operations on random machines and compares the outcome with a model of bytes.')
@@ -51,27 +43,23 @@ const command = new Command('fuzz')
   .option('--check-every <k>', 'check the whole machine after every k operations, 0 for the end only', whole(0), 1)
   .option('--length <n>', 'operations in a run', whole(1), 300)
   .option('--replay <file>', 'run the operations of a failure that was saved')
-  .exitOverride()
 
-function main(): number {
-  try {
-    command.parse()
-  } catch (error) {
-    return (error as { exitCode?: number }).exitCode === 0 ? 0 : 2
-  }
+async function main(): Promise<number> {
+  const refused = parsed(command)
+  if (refused !== undefined) return refused
   const options = command.opts<Arguments>()
   return options.replay === undefined ? fuzz(options) : replayFile(options.replay)
 }
 
-function replayFile(file: string): number {
-  const test = JSON.parse(readFileSync(file, 'utf8')) as FuzzCase
-  const { failure } = replay(test, 1)
+async function replayFile(file: string): Promise<number> {
+  const test = JSON.parse(readFileSync(file, 'utf8')) as Saved
+  const { failure } = await replay(test, test.checkEvery ?? 1)
   if (failure !== undefined) console.log(failure)
   console.log(failure === undefined ? '1 passed, 0 failed' : '0 passed, 1 failed')
   return failure === undefined ? 0 : 1
 }
 
-function fuzz(options: Arguments): number {
+async function fuzz(options: Arguments): Promise<number> {
   const { seed, ops, minutes, checkEvery, length } = options
   const choices = { stores: options.store === 'all' ? STORES : [options.store], nrFrames: options.frames }
   console.log(`seed ${seed}`)
@@ -81,54 +69,47 @@ function fuzz(options: Arguments): number {
   let passed = 0
   let outOfMemory = 0
   for (let run = 0; (minutes !== undefined || done < ops) && performance.now() < deadline; run++) {
-    const result = runRandom(runSeed(seed, run), length, checkEvery, choices)
+    const result = await runRandom(runSeed(seed, run), length, checkEvery, choices)
     done += result.test.ops.length
     outOfMemory += result.nrOutOfMemory
     if (result.failure !== undefined) {
       clearProgress()
-      report(seed, run, result.failure, result.test)
+      await report(seed, run, result.failure, { ...result.test, checkEvery })
       console.log(`${passed} passed, 1 failed`)
       return 1
     }
     passed++
-    progress(passed, done, start)
+    progress(() => `${passed} runs, ${done} operations, ${rate(done, start)} a second`)
   }
   clearProgress()
   const seconds = (performance.now() - start) / 1000
   console.log(
-    `${done} operations in ${seconds.toFixed(1)} s (${Math.round(done / seconds)} a second), ` +
+    `${done} operations in ${seconds.toFixed(1)} s (${rate(done, start)} a second), ` +
       `${outOfMemory} of them out of memory as they should be`
   )
   console.log(`${passed} passed, 0 failed`)
   return 0
 }
 
+function rate(done: number, start: number): number {
+  return Math.round((done * 1000) / (performance.now() - start))
+}
+
 function runSeed(seed: number, run: number): number {
   return (Math.imul(seed, 0x01000193) ^ Math.imul(run + 1, 0x9e3779b1)) | 0
 }
 
-function report(seed: number, run: number, failure: string, test: FuzzCase): void {
+async function report(seed: number, run: number, failure: string, test: Saved): Promise<void> {
   console.log(`run ${run} of seed ${seed} failed: ${failure}`)
-  const small = shrink(test, MAX_SHRINK_RUNS)
+  const checkEvery = test.checkEvery ?? 1
+  const small: Saved = { ...(await shrink(test, MAX_SHRINK_RUNS, checkEvery)), checkEvery }
   const file = `fuzz-failure-${seed}-${run}.json`
   writeFileSync(file, `${JSON.stringify(small, null, 1)}\n`)
-  console.log(`shrunk from ${test.ops.length} to ${small.ops.length} operations: ${replay(small, 1).failure}`)
+  console.log(
+    `shrunk from ${test.ops.length} to ${small.ops.length} operations: ${(await replay(small, checkEvery)).failure}`
+  )
   for (const op of small.ops) console.log(`  ${JSON.stringify(op)}`)
   console.log(`replay it with --replay ${file}`)
 }
 
-let lastProgress = 0
-
-function progress(passed: number, done: number, start: number): void {
-  const now = performance.now()
-  if (!process.stderr.isTTY || now - lastProgress < 200) return
-  lastProgress = now
-  const rate = Math.round((done * 1000) / (now - start))
-  process.stderr.write(`\r${passed} runs, ${done} operations, ${rate} a second `)
-}
-
-function clearProgress(): void {
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
-}
-
-process.exitCode = main()
+process.exitCode = await main()

@@ -14,11 +14,14 @@ export class ModelFile {
   tailUnknown = false
   /** The inode of the machine. */
   inode = 0
+  /** Its store answers later, and can only be read. */
+  readonly isLater: boolean
 
-  constructor(maxBytes: number, pageSize: number, keepsTail: boolean) {
+  constructor(maxBytes: number, pageSize: number, keepsTail: boolean, kind: 'now' | 'later' = 'now') {
     this.bytes = new Uint8Array(maxBytes)
     this.pageSize = pageSize
     this.keepsTail = keepsTail
+    this.isLater = kind === 'later'
   }
 
   get nrPages(): number {
@@ -100,12 +103,26 @@ export interface ModelPage {
   known: number
   /** After MADV_FREE: the copy may turn into zeros at any moment. */
   lazy: boolean
+  readonly soft: Soft
+}
+
+/** What is known of a page's soft-dirty bits (soft-dirty.ts). */
+export interface Soft {
+  /** Its entry may, and must, be soft-dirty; since when it must. */
+  may: boolean
+  must: boolean
+  stamp: number
+  ofMapping: 'no' | 'may' | 'must'
+}
+
+export function notSoft(): Soft {
+  return { may: false, must: false, stamp: 0, ofMapping: 'no' }
 }
 
 export type ModelSpace = Map<number, ModelPage>
 
 export function clonePage(page: ModelPage): ModelPage {
-  return { ...page, copy: page.copy === null ? null : page.copy.slice() }
+  return { ...page, copy: page.copy === null ? null : page.copy.slice(), soft: { ...page.soft } }
 }
 
 /** The protection that counts: 0 none, PROT_READ (any right reads, as on x86), PROT_WRITE. */

@@ -20,9 +20,35 @@ export interface Config {
   readonly filePages: number
   /** Whether the operations `nomem` and `ioerror` occur. */
   readonly faults: boolean
+  /** Threads that the machine is made for, and how many have attached: one thread drives them in turn. */
+  readonly threads: 1 | 2
+  readonly attached: 1 | 2
+  /** The last file's store answers later, and can only be read. */
+  readonly later: boolean
 }
 
-export type Op =
+/** A part of a space's window: `n` pages from position `p`. */
+interface Pages {
+  readonly s: number
+  readonly p: number
+  readonly n: number
+}
+
+/** `len` bytes of a space's window from byte `off` of position `p`. */
+interface Bytes {
+  readonly s: number
+  readonly p: number
+  readonly off: number
+  readonly len: number
+}
+
+export type Via = 'mirror' | 'tlb' | 'shadow'
+export type Arrival = 'whole' | 'short' | 'fails'
+
+/** `t` is the attached thread that does it, 0 where there is none. */
+export type Op = AnyOp & { readonly t?: number }
+
+type AnyOp =
   | { readonly op: 'read' | 'punch' | 'zero'; readonly f: number; readonly pos: number; readonly len: number }
   | { readonly op: 'write'; readonly f: number; readonly pos: number; readonly len: number; readonly fill: number }
   | { readonly op: 'truncate'; readonly f: number; readonly size: number }
@@ -38,15 +64,23 @@ export type Op =
       readonly prot: number
       readonly flags: number
     }
-  | { readonly op: 'munmap' | 'mlock' | 'munlock'; readonly s: number; readonly p: number; readonly n: number }
-  | { readonly op: 'mapread'; readonly s: number; readonly p: number; readonly off: number; readonly len: number }
+  | ({ readonly op: 'munmap' | 'munlock' | 'mincore' } & Pages)
+  /** `flags` -1 is mlock, others are mlock2's. */
+  | ({ readonly op: 'mlock'; readonly flags: number } & Pages)
+  /** Copies; `mem` is /proc/PID/mem, which does not ask the protection. */
+  | ({ readonly op: 'mapread' | 'memread' } & Bytes)
+  | ({ readonly op: 'mapwrite' | 'memwrite'; readonly fill: number } & Bytes)
+  /** An accessor of a mapping loads or stores a value of `len` bytes, 1, 2, 4 or 8. */
+  | ({ readonly op: 'load' } & Bytes)
+  | ({ readonly op: 'store'; readonly fill: number } & Bytes)
+  /** Borrows a page, for up to so many operations; stores a byte through it when it is given back, if it is for writing. */
   | {
-      readonly op: 'mapwrite'
+      readonly op: 'borrow'
       readonly s: number
       readonly p: number
       readonly off: number
-      readonly len: number
-      readonly fill: number
+      readonly write: boolean
+      readonly ops: number
     }
   /** `prot` -1 is none of its own. */
   | {
@@ -66,9 +100,9 @@ export type Op =
       readonly prot: number
       readonly flags: number
     }
-  | { readonly op: 'madvise'; readonly s: number; readonly p: number; readonly n: number; readonly advice: number }
-  | { readonly op: 'msync'; readonly s: number; readonly p: number; readonly n: number; readonly flags: number }
-  | { readonly op: 'mprotect'; readonly s: number; readonly p: number; readonly n: number; readonly prot: number }
+  | ({ readonly op: 'madvise'; readonly advice: number } & Pages)
+  | ({ readonly op: 'msync'; readonly flags: number } & Pages)
+  | ({ readonly op: 'mprotect'; readonly prot: number } & Pages)
   | {
       readonly op: 'mremap'
       readonly s: number
@@ -78,24 +112,41 @@ export type Op =
       readonly flags: number
       readonly to: number
     }
-  | { readonly op: 'mlockall' | 'munlockall' | 'fork' | 'exit' | 'clearrefs'; readonly s: number }
+  | { readonly op: 'munlockall' | 'fork' | 'exit'; readonly s: number }
+  | { readonly op: 'mlockall'; readonly s: number; readonly flags: number }
+  | { readonly op: 'clearrefs'; readonly s: number; readonly kind: number }
+  /** The heap is to end so many bytes after its begin. */
+  | { readonly op: 'brk'; readonly s: number; readonly bytes: number }
   /** File and memory, by pread and pwrite with an address. */
+  | ({ readonly op: 'readuser' | 'writeuser'; readonly f: number; readonly pos: number } & Bytes)
+  /** A secondary MMU reads or writes one byte of a page through its own translations. */
   | {
-      readonly op: 'readuser' | 'writeuser'
+      readonly op: 'devread' | 'devwrite'
       readonly s: number
       readonly p: number
       readonly off: number
-      readonly len: number
-      readonly f: number
-      readonly pos: number
+      readonly via: Via
     }
-  /** A secondary MMU reads or writes one byte of a page through its own translations. */
-  | { readonly op: 'devread' | 'devwrite'; readonly s: number; readonly p: number; readonly off: number }
+  /** The shadow table is closed, and there is another one, of these pages. */
+  | ({ readonly op: 'retable' } & Pages)
   | { readonly op: 'reclaim'; readonly n: number }
+  /** The page at a position goes to another frame; with `ops` it is on its way for up to so many operations. */
+  | { readonly op: 'migrate'; readonly s: number; readonly p: number; readonly ops: number }
+  /** So many neighbouring frames are made free, taken, and given back. */
+  | { readonly op: 'run'; readonly n: number }
+  /** The `n` oldest reads that the store which answers later was asked for come to their end. */
+  | { readonly op: 'arrive'; readonly n: number; readonly how: Arrival }
+  /** Pages are awaited; `how` is what the first read comes to. */
+  | ({ readonly op: 'ready'; readonly how: Arrival } & Pages)
   /** The n-th frame allocation of the next operation fails. */
   | { readonly op: 'nomem'; readonly n: number }
   /** The n-th read or write of each store in the next operation fails. */
   | { readonly op: 'ioerror'; readonly read: number; readonly write: number }
+
+type Having<T, K> = T extends { readonly op: infer O } ? (K extends O ? T & { readonly op: K } : never) : never
+
+/** The operation of a name. */
+export type OpOf<K extends Op['op']> = Having<Op, K>
 
 export interface FuzzCase {
   readonly config: Config

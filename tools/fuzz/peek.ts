@@ -12,7 +12,9 @@ import {
   PAGE_PROT_READ,
   PTE_PRESENT,
   pteFile,
-  pteFrame,
+  pteMappedFrame,
+  pteMaps,
+  pteMigration,
   ptePageProt,
   pteSwap,
   pteSwapOffset,
@@ -25,6 +27,7 @@ export class Peeker {
   readonly m: Machine
   readonly #page: Uint8Array
   readonly #inner: Map<string, Store>
+  readonly #later = new Map<number, Uint8Array>()
 
   constructor(m: Machine) {
     this.m = m
@@ -37,13 +40,24 @@ export class Peeker {
     this.#inner.set(store.identity, store.inner)
   }
 
+  /** What an inode has whose store answers later. */
+  lookAtLater(inode: number, bytes: Uint8Array): void {
+    this.#later.set(inode, bytes)
+  }
+
   /** A page of a file: in the cache, in swap, or in the store. */
   filePage(inode: number, index: number): Uint8Array {
     const { cache, swap, inodes } = this.m
     const frame = cache.lookup(inode, index)
-    if (frame !== 0) return this.frame(frame)
+    if (frame !== 0 && this.m.frames.isUptodate(frame)) return this.frame(frame)
     const slot = swap.find(inode, index)
     if (slot !== 0) return this.#slot(slot)
+    const later = this.#later.get(inode)
+    if (later !== undefined) {
+      const { pageSize } = this.m.ram
+      this.#page.fill(0).set(later.subarray(index * pageSize, (index + 1) * pageSize))
+      return this.#page
+    }
     const store = inodes.store(inode)
     if (store === undefined) return this.#page.fill(0)
     // Past what injects failures; the machine may have wrapped it once more.
@@ -54,7 +68,7 @@ export class Peeker {
   userPage(mm: number, vpn: number): Uint8Array {
     const { tables, vmas, cache } = this.m
     const pte = tables.get(mm, vpn)
-    if ((pte & PTE_PRESENT) !== 0) return this.frame(pteFrame(pte))
+    if (pteMaps(pte)) return this.frame(pteMappedFrame(pte))
     if (pteSwap(pte)) {
       const frame = cache.lookup(0, pteSwapOffset(pte))
       return frame !== 0 ? this.frame(frame) : this.#slot(pteSwapOffset(pte))
@@ -70,7 +84,7 @@ export class Peeker {
     const pte = tables.get(mm, vpn)
     if (pte === 0) return vmas.linearIndex(vmas.at(mm, vpn), vpn)
     if (pteFile(pte)) return pteToPgoff(pte)
-    return this.hasCopy(mm, vpn) ? -1 : this.m.frames.row(pteFrame(pte), F_INDEX)
+    return this.hasCopy(mm, vpn) ? -1 : this.m.frames.row(pteMappedFrame(pte), F_INDEX)
   }
 
   /** Whether the entry is a file entry with that page and protection (-1 for the vma's). */
@@ -90,8 +104,34 @@ export class Peeker {
   /** Whether the address has a page of its own: anonymous, in memory or swap. */
   hasCopy(mm: number, vpn: number): boolean {
     const pte = this.m.tables.get(mm, vpn)
-    if ((pte & PTE_PRESENT) === 0) return pteSwap(pte)
-    return (this.m.frames.row(pteFrame(pte), F_FLAGS) & PG_ANON) !== 0
+    if (!pteMaps(pte)) return pteSwap(pte)
+    return (this.m.frames.row(pteMappedFrame(pte), F_FLAGS) & PG_ANON) !== 0
+  }
+
+  /** The frame that an entry maps, 0 for none. */
+  frameAt(mm: number, vpn: number): number {
+    const pte = this.m.tables.get(mm, vpn)
+    return pteMaps(pte) ? pteMappedFrame(pte) : 0
+  }
+
+  /** Whether the page is between two frames. */
+  isMoving(mm: number, vpn: number): boolean {
+    return pteMigration(this.m.tables.get(mm, vpn))
+  }
+
+  /** Whether what an address shows is in memory. */
+  isResident(mm: number, vpn: number): boolean {
+    const pte = this.m.tables.get(mm, vpn)
+    if ((pte & PTE_PRESENT) !== 0) return true
+    if (pteSwap(pte)) return this.m.cache.lookup(0, pteSwapOffset(pte)) !== 0
+    const inode = this.m.vmas.inode[this.m.vmas.at(mm, vpn)]
+    return inode !== 0 && !pteMigration(pte) && this.isCached(inode, this.shownPage(mm, vpn))
+  }
+
+  /** Whether a page of a file is in memory. */
+  isCached(inode: number, index: number): boolean {
+    const frame = this.m.cache.lookup(inode, index)
+    return frame !== 0 && this.m.frames.isUptodate(frame)
   }
 
   frame(frame: number): Uint8Array {

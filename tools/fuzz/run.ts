@@ -1,5 +1,6 @@
 /** Runs of the fuzzer: one by chance, one from a list, and the shrinking of a list that fails. */
 import { execute } from './exec.ts'
+import { turn } from './exec-later.ts'
 import { type Choices, Generator, makeConfig } from './generate.ts'
 import type { FuzzCase, Op } from './ops.ts'
 import { Prng } from './prng.ts'
@@ -13,12 +14,12 @@ export interface RunResult {
 }
 
 /** Operations by chance, up to `nrOps`, checked after every `checkEvery`. */
-export function runRandom(seed: number, nrOps: number, checkEvery: number, choices: Choices): RunResult {
+export async function runRandom(seed: number, nrOps: number, checkEvery: number, choices: Choices): Promise<RunResult> {
   const rng = new Prng(seed)
   const config = makeConfig(rng, choices)
   const generator = new Generator(rng, config)
   const ops: Op[] = []
-  const outcome = perform(new World(config), nrOps, checkEvery, w => {
+  const outcome = await perform(new World(config), nrOps, checkEvery, w => {
     const op = generator.next(w)
     ops.push(op)
     return op
@@ -27,26 +28,30 @@ export function runRandom(seed: number, nrOps: number, checkEvery: number, choic
 }
 
 /** The operations of a case. */
-export function replay(test: FuzzCase, checkEvery: number): RunResult {
+export async function replay(test: FuzzCase, checkEvery: number): Promise<RunResult> {
   let at = 0
-  return { test, ...perform(new World(test.config), test.ops.length, checkEvery, () => test.ops[at++]) }
+  return { test, ...(await perform(new World(test.config), test.ops.length, checkEvery, () => test.ops[at++])) }
 }
 
-function perform(
+async function perform(
   w: World,
   nrOps: number,
   checkEvery: number,
   next: (w: World) => Op
-): { failure: string | undefined; nrOutOfMemory: number } {
+): Promise<{ failure: string | undefined; nrOutOfMemory: number }> {
   let at = 0
   let op: Op | undefined
   try {
     for (; at < nrOps; at++) {
       op = next(w)
-      execute(w, op)
+      const done = execute(w, op)
+      if (done !== undefined) await done
+      // What was asked of the store that answers later reaches it, and what came is delivered.
+      if (w.later !== undefined) await turn()
       if (checkEvery > 0 && at % checkEvery === checkEvery - 1) w.check()
     }
     op = undefined
+    for (; w.later !== undefined && w.later.nrAsked > 0; await turn()) w.later.arrive(1, 'whole')
     w.finish()
     return { failure: undefined, nrOutOfMemory: w.nrOutOfMemory }
   } catch (error) {
@@ -63,19 +68,19 @@ function describe(error: unknown): string {
 }
 
 /** Leaves out operations, in ever smaller pieces, while what is left still fails. */
-export function shrink(test: FuzzCase, maxRuns: number): FuzzCase {
+export async function shrink(test: FuzzCase, maxRuns: number, checkEvery: number): Promise<FuzzCase> {
   let ops = test.ops
   let runs = 0
-  const fails = (candidate: readonly Op[]): boolean => {
+  const fails = async (candidate: readonly Op[]): Promise<boolean> => {
     runs++
-    return replay({ config: test.config, ops: candidate }, 1).failure !== undefined
+    return (await replay({ config: test.config, ops: candidate }, checkEvery)).failure !== undefined
   }
   for (let size = Math.ceil(ops.length / 2); size >= 1; size = size === 1 ? 0 : Math.ceil(size / 2)) {
     for (let again = true; again && runs < maxRuns; ) {
       again = false
       for (let at = 0; at < ops.length && runs < maxRuns; ) {
         const candidate = [...ops.slice(0, at), ...ops.slice(at + size)]
-        if (fails(candidate)) {
+        if (await fails(candidate)) {
           ops = candidate
           again = size === 1
         } else at += size

@@ -1,39 +1,54 @@
 /**
  * One run's machine beside its model, and the comparison of the two.
  *
- * The window of an address space: `LOW_PAGES` pages that end one page table and begin the next, and `HIGH_PAGES` far
- * away, so that trees are deep. A position p of the window is `vpnOf(p)`.
+ * The window of an address space: `LOW_PAGES` pages that end one page table and begin the next, `HIGH_PAGES` far away, so that
+ * trees are deep, and `HEAP_PAGES` where its heap begins. A position p of the window is `vpnOf(p)`.
+ *
+ * A machine that is made for two threads may have two attached: two Machine objects over the same buffers, which one thread drives
+ * in turn. `m` is the one whose turn it is.
  */
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { AddressSpace } from '../../src/api/space.ts'
-import { Tlb } from '../../src/api/tlb.ts'
-import { createKernel } from '../../src/kernel.ts'
+import { pagerHost } from '../../src/api/pager-host.ts'
+import { MM_START_BRK } from '../../src/frame/mm-table.ts'
+import { attachKernel, createKernel } from '../../src/kernel.ts'
+import { giveUpReserve } from '../../src/mm/early-read.ts'
+import { openLater } from '../../src/mm/files.ts'
 import type { Machine } from '../../src/mm/machine.ts'
+import { Pager } from '../../src/mm/pager.ts'
 import { checkMachine } from '../../src/observe/check.ts'
-import type { Store } from '../../src/store/store.ts'
+import type { Store, StoreHandle } from '../../src/store/store.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { nodeFile } from '../../src/stores/node-file.ts'
 import type { Mm } from '../../src/syscall/args.ts'
 import { MEMORY_SHMEM, O_RDWR, sys_close, sys_memory, sys_open } from '../../src/syscall/file.ts'
-import { sys_exit, sys_mm_create, sys_mmu_notifier_register } from '../../src/syscall/process.ts'
-import { MirrorDevice } from '../../test/support/mirror.ts'
-import { FuzzStore } from './fuzz-store.ts'
+import { sys_exit, sys_mm_create } from '../../src/syscall/process.ts'
+import { FUZZ_STORE, FuzzStore } from './fuzz-store.ts'
+import { endAll, type Held } from './held.ts'
+import { LaterStore } from './later-store.ts'
+import { Mismatch } from './mismatch.ts'
 import { bytesOf, knownBytes, ModelFile, type ModelPage, type ModelSpace } from './model.ts'
 import type { Config } from './ops.ts'
 import { Peeker } from './peek.ts'
+import { checkPagemap, isGone, reclaimStamp } from './soft-dirty.ts'
+import { FuzzSpace } from './space.ts'
+
+export type { FuzzSpace } from './space.ts'
 
 export const NR_FILES = 3
 export const MAX_SPACES = 4
 export const LOW_PAGES = 48
 export const HIGH_PAGES = 16
-export const WINDOW_PAGES: number = LOW_PAGES + HIGH_PAGES
+export const HEAP_PAGES = 8
+export const WINDOW_PAGES: number = LOW_PAGES + HIGH_PAGES + HEAP_PAGES
 const HIGH_VPN = 0x30000000
-const TLB_ENTRIES = 32
-const TLB_BYTES: number = 64 + TLB_ENTRIES * 8
+const TABLE_BYTES: number = FuzzSpace.bytesFor(LOW_PAGES)
 
-export class Mismatch extends Error {}
+/** Pages from a position to the end of its part of the window. */
+export function roomAt(p: number): number {
+  return (p < LOW_PAGES ? LOW_PAGES : p < LOW_PAGES + HIGH_PAGES ? LOW_PAGES + HIGH_PAGES : WINDOW_PAGES) - p
+}
 
 export interface FuzzFile {
   fd: number
@@ -41,16 +56,11 @@ export interface FuzzFile {
   readonly model: ModelFile
 }
 
-export interface FuzzSpace {
-  readonly mm: Mm
-  readonly pages: ModelSpace
-  readonly device: MirrorDevice
-  readonly tlb: Tlb
-}
-
 export class World {
   readonly config: Config
-  readonly m: Machine
+  readonly machines: readonly Machine[]
+  /** Whose turn it is. */
+  turn = 0
   readonly peeker: Peeker
   readonly files: FuzzFile[] = []
   readonly spaces: (FuzzSpace | undefined)[] = []
@@ -61,6 +71,12 @@ export class World {
   /** A write failed at some time: syncs may report it. */
   writesFailed = false
   nrOutOfMemory = 0
+  /** Operations so far, and what lasts for some of them. */
+  tick = 0
+  readonly held: Held = { moving: undefined, borrowed: [] }
+  /** How often reclaim had looked at pages when the operation under way began. */
+  stamp = 0
+  readonly later: LaterStore | undefined
   readonly #swap: FuzzStore | undefined
   readonly #directory: string | undefined
   readonly #freeAtStart: number
@@ -70,10 +86,10 @@ export class World {
     this.pageSize = 2 ** config.pageShift
     this.zeros = new Uint8Array(this.pageSize)
     this.#swap = config.nrSlots === 0 ? undefined : new FuzzStore(memoryStore(), 'swap')
-    // Before the frames there is room for a TLB for each address space.
-    const ramOffset = Math.ceil((MAX_SPACES * TLB_BYTES) / this.pageSize) * this.pageSize
+    // Before the frames there is room for a TLB and a shadow table for each address space.
+    const ramOffset = Math.ceil((MAX_SPACES * TABLE_BYTES) / this.pageSize) * this.pageSize
     const ramBytes = ramOffset + config.nrFrames * this.pageSize
-    const { machine } = createKernel({
+    const { machine, handle } = createKernel({
       nrFrames: config.nrFrames,
       ram: { buffer: new SharedArrayBuffer(ramBytes), byteOffset: ramOffset },
       pageShift: config.pageShift,
@@ -85,16 +101,28 @@ export class World {
       maxInodes: 64,
       maxFiles: 64,
       poison: true,
+      threads: config.threads,
       ...(this.#swap === undefined ? {} : { swap: { store: this.#swap, nrSlots: config.nrSlots } })
     })
-    this.m = machine
+    this.machines = [machine]
+    if (config.attached === 2) this.machines = [machine, attachKernel(handle, this.#swap, -1).machine]
+    const opener = { kind: FUZZ_STORE, open: (of: StoreHandle) => this.files[Number(of.f)].store as FuzzStore }
+    for (const { inodes } of this.machines) inodes.stores.addOpener(opener)
     this.peeker = new Peeker(machine)
+    if (config.later) this.later = new LaterStore(laterBytes(config))
     this.#freeAtStart = machine.allocator.nrFree
     if (config.store === 'node') this.#directory = fs.mkdtempSync(path.join(os.tmpdir(), 'fremap-fuzz-'))
     for (let f = 0; f < NR_FILES; f++) this.files.push(this.#makeFile(f))
     for (let s = 0; s < MAX_SPACES; s++) this.spaces.push(undefined)
     this.makeSpace(0)
   }
+
+  get m(): Machine {
+    return this.machines[this.turn]
+  }
+
+  /** Where heaps begin. */
+  heapVpn = 0
 
   /** Frames so few that a fault may find none. */
   get isTight(): boolean {
@@ -103,7 +131,9 @@ export class World {
 
   vpnOf(p: number): number {
     const leafPages = this.pageSize / 4
-    return p < LOW_PAGES ? leafPages - LOW_PAGES / 2 + p : HIGH_VPN + p - LOW_PAGES
+    if (p < LOW_PAGES) return leafPages - LOW_PAGES / 2 + p
+    const inHeap = p - LOW_PAGES - HIGH_PAGES
+    return inHeap < 0 ? HIGH_VPN + p - LOW_PAGES : this.heapVpn + inHeap
   }
 
   address(vpn: number): number {
@@ -113,14 +143,14 @@ export class World {
   makeSpace(s: number): void {
     const mm = sys_mm_create(this.m)
     if (typeof mm === 'number') throw new Mismatch(`an address space cannot be made: ${mm}`)
-    this.adopt(s, mm, new Map())
+    this.heapVpn = this.m.mms.row(mm.id, MM_START_BRK)
+    this.adopt(s, mm, new Map(), 0)
   }
 
-  adopt(s: number, mm: Mm, pages: ModelSpace): void {
-    const device = new MirrorDevice(this.m, mm.id)
-    sys_mmu_notifier_register(mm, device)
-    const tlb = new Tlb(new AddressSpace(mm), { byteOffset: s * TLB_BYTES, nrEntries: TLB_ENTRIES })
-    this.spaces[s] = { mm, pages, device, tlb }
+  adopt(s: number, mm: Mm, pages: ModelSpace, heapBytes: number): void {
+    const window = { vpn: this.vpnOf(0), pages: LOW_PAGES }
+    const { machines } = this
+    this.spaces[s] = new FuzzSpace(machines, () => this.turn, mm, pages, heapBytes, window, s * TABLE_BYTES)
   }
 
   openStore(f: number): void {
@@ -133,11 +163,12 @@ export class World {
 
   #makeFile(f: number): FuzzFile {
     const { config, m, pageSize } = this
+    if (this.later !== undefined && f === NR_FILES - 1) return this.#makeLater(this.later)
     const model = new ModelFile((config.filePages + WINDOW_PAGES) * pageSize, pageSize, config.store === 'shmem')
     let store: FuzzStore | undefined
-    if (config.store === 'memory') store = new FuzzStore(memoryStore(), `memory ${f}`)
+    if (config.store === 'memory') store = new FuzzStore(memoryStore(), `memory ${f}`, f)
     if (this.#directory !== undefined) {
-      store = new FuzzStore(nodeFile(path.join(this.#directory, `file${f}`), 'w+'), `file ${f}`)
+      store = new FuzzStore(nodeFile(path.join(this.#directory, `file${f}`), 'w+'), `file ${f}`, f)
     }
     if (store !== undefined) this.peeker.lookBehind(store)
     const file = { fd: -1, store, model }
@@ -153,9 +184,26 @@ export class World {
     return file
   }
 
+  /** As `memory.openAsync` does it, but at once. The first thread is the pager. */
+  #makeLater(store: LaterStore): FuzzFile {
+    const [m] = this.machines
+    const { bytes } = store
+    const model = new ModelFile((this.config.filePages + WINDOW_PAGES) * this.pageSize, this.pageSize, false, 'later')
+    model.bytes.set(bytes)
+    model.size = bytes.length
+    m.pager = new Pager(m, pagerHost)
+    const fd = openLater(m, store.name, bytes.length)
+    if (fd < 0) throw new Mismatch(`the store that answers later cannot be opened: ${fd}`)
+    model.inode = m.files.inode[m.fds[fd]]
+    m.pager.add(model.inode, store, 0)
+    this.peeker.lookAtLater(model.inode, bytes)
+    return { fd, store: undefined, model }
+  }
+
   /** Compares everything that can be seen, and every structure with every other. Throws Mismatch. */
   check(): void {
-    const wrong = checkMachine(this.m)
+    // A page that moves is at rest nowhere; what can be seen is compared all the same.
+    const wrong = this.held.moving === undefined ? this.m.quietly(() => checkMachine(this.m)) : []
     if (wrong.length > 0) throw new Mismatch(`the machine is inconsistent:\n  ${wrong.slice(0, 12).join('\n  ')}`)
     for (let f = 0; f < this.files.length; f++) this.#checkFile(`file ${f}`, this.files[f].model)
     for (let s = 0; s < this.spaces.length; s++) {
@@ -185,7 +233,7 @@ export class World {
       }
     }
     if (nrMapped !== space.pages.size) throw new Mismatch(`space ${s} maps ${nrMapped} pages, not ${space.pages.size}`)
-    const stale = space.device.verify()
+    const stale = space.mirror?.verify() ?? []
     if (stale.length > 0) throw new Mismatch(stale.join('\n'))
   }
 
@@ -206,18 +254,27 @@ export class World {
     const own = this.peeker.ownProtection(mm, vpn)
     if (own !== page.own) throw new Mismatch(`${name} has protection ${own} of its own, not ${page.own}`)
     this.settleLazy(mm, vpn, page)
+    checkPagemap(this, name, space, vpn, page)
     const expected = bytesOf(page, this.zeros)
     if (expected === undefined) return
     this.compare(name, this.peeker.userPage(mm, vpn), expected, knownBytes(page, this.pageSize))
   }
 
-  /** A page given up by MADV_FREE that reads as zero now will stay so. */
+  /** A page given up by MADV_FREE that reads as zero now will stay so. It may have been brought back as one, too. */
   settleLazy(mm: number, vpn: number, page: ModelPage): void {
     if (!page.lazy || page.copy === null) return
     if (!this.peeker.hasCopy(mm, vpn)) {
       page.copy = null
       page.lazy = false
-    }
+      isGone(page)
+    } else if (Buffer.compare(this.peeker.userPage(mm, vpn), this.zeros) === 0) page.copy.fill(0)
+  }
+
+  /** Before an operation. */
+  begin(turn: number): void {
+    this.turn = turn % this.machines.length
+    this.tick++
+    this.stamp = reclaimStamp(this)
   }
 
   compare(name: string, found: Uint8Array, expected: Uint8Array, length: number): void {
@@ -229,7 +286,7 @@ export class World {
 
   /** Lets I/O work again and disarms planned failures. */
   heal(): void {
-    this.m.allocator.setFail(undefined)
+    for (const { allocator } of this.machines) allocator.setFail(undefined)
     for (const { store } of this.files) {
       if (store === undefined) continue
       if (store.nrFailed > 0) this.writesFailed = true
@@ -242,15 +299,19 @@ export class World {
 
   /** Ends everything and looks for what leaked. */
   finish(): void {
+    this.begin(0)
     this.heal()
+    endAll(this)
     const { m } = this
     for (let s = 0; s < this.spaces.length; s++) {
       const space = this.spaces[s]
       if (space === undefined) continue
       const result = sys_exit(space.mm)
-      if (result !== 0 || !space.device.released) throw new Mismatch(`exit of space ${s} gives ${result}`)
+      if (result !== 0 || space.mirror?.released === false) throw new Mismatch(`exit of space ${s} gives ${result}`)
       this.spaces[s] = undefined
     }
+    endAll(this)
+    if (this.held.moving !== undefined) throw new Mismatch('there is no frame for the page that moves')
     this.check()
     for (const [f, { fd, store, model }] of this.files.entries()) {
       const result = sys_close(m, fd)
@@ -264,15 +325,24 @@ export class World {
     }
     const wrong = checkMachine(m)
     if (wrong.length > 0) throw new Mismatch(`the machine is inconsistent at the end:\n  ${wrong.join('\n  ')}`)
+    for (const machine of this.machines) machine.quietly(() => giveUpReserve(machine))
     const leaked = this.#freeAtStart - m.allocator.nrFree
     if (leaked !== 0 || m.swap.nrUsed !== 0) throw new Mismatch(`${leaked} frames and ${m.swap.nrUsed} slots leaked`)
   }
 
   /** Removes what the run left in the file system. */
   dispose(): void {
+    void this.machines[0].pager?.end()
     for (const { store } of this.files) store?.inner.close()
     if (this.#directory !== undefined) fs.rmSync(this.#directory, { recursive: true, force: true })
   }
+}
+
+/** What the store that answers later has: some pages, and a part of one. */
+function laterBytes({ filePages, pageShift }: Config): Uint8Array {
+  const bytes = new Uint8Array(filePages * 2 ** pageShift - 100)
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 13 + (i >>> pageShift)) | 1
+  return bytes
 }
 
 /** The inner store's bytes, for a comparison after a sync. */

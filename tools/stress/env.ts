@@ -9,13 +9,14 @@ import type {
   MappingHandle,
   Memory,
   MemoryHandle,
+  ShadowHandle,
   SpaceHandle
 } from '../../src/index.ts'
 import { Prng } from '../fuzz/prng.ts'
 
 /** `deaths` is lanes, of which one thread is ended in the middle. */
-export type Scenario = 'lanes' | 'holes' | 'storm' | 'deaths'
-export const SCENARIOS: readonly Scenario[] = ['lanes', 'holes', 'storm', 'deaths']
+export type Scenario = 'lanes' | 'holes' | 'storm' | 'guests' | 'deaths'
+export const SCENARIOS: readonly Scenario[] = ['lanes', 'holes', 'storm', 'guests', 'deaths']
 
 /** Where the file's bytes are: a real file, a buffer that threads share, or nowhere (shared memory). */
 export type Backing = 'file' | 'buffer' | 'memory'
@@ -48,6 +49,8 @@ export interface RoundTask {
   readonly whole: MappingHandle
   /** Private memory in that space. */
   readonly own: MappingHandle
+  /** For guests: a window that is changed under them, its shadow table, and where the TLBs lie, one a thread. */
+  readonly guests: { readonly stage: MappingHandle; readonly table: ShadowHandle; readonly tlbAt: number } | undefined
   readonly buffers: Record<string, SharedArrayBuffer>
   readonly words: SharedArrayBuffer
 }
@@ -72,7 +75,7 @@ export const STOP = 0
 export const CUTS = 1
 /** Threads that have begun. */
 export const READY = 2
-/** From here on, four for each place (storm), or one for each page (holes). */
+/** From here on, four for each place (storm) or page (guests), or one for each page (holes). */
 export const PLACES = 16
 export const NR_WORDS = 4096
 

@@ -9,7 +9,8 @@
  * Exit code 0 when all passed, 1 when one failed, 2 for a bad command line.
  */
 import { Worker } from 'node:worker_threads'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
+import { clearProgress, parsed, positive, progress, whole } from '../command-line.ts'
 import { SCENARIOS, type Scenario } from './env.ts'
 import { configOf, type RoundResult, runRound } from './round.ts'
 
@@ -23,20 +24,6 @@ interface Arguments {
   times: number
 }
 
-function whole(min: number): (text: string) => number {
-  return text => {
-    const n = Number(text)
-    if (!Number.isSafeInteger(n) || n < min) throw new InvalidArgumentError(`must be a whole number from ${min}`)
-    return n
-  }
-}
-
-function positive(text: string): number {
-  const n = Number(text)
-  if (!(n > 0)) throw new InvalidArgumentError('must be a number above 0')
-  return n
-}
-
 const command = new Command('stress')
   .description('Lets threads loose on one memory and checks what each of them sees, and all bytes in the end.')
   .option('--seed <n>', 'where chance begins', whole(0), Date.now() % 1_000_000)
@@ -46,7 +33,6 @@ const command = new Command('stress')
   .addOption(new Option('--scenario <name>', 'only this one').choices(SCENARIOS))
   .option('--only <round>', 'only this round of the seed', whole(0))
   .option('--times <n>', 'how often, with --only', whole(1), 1)
-  .exitOverride()
 
 /** What all rounds of a scenario came to. */
 class Tally {
@@ -89,11 +75,8 @@ function newWorker(): Worker {
 }
 
 async function main(): Promise<number> {
-  try {
-    command.parse()
-  } catch (error) {
-    return (error as { exitCode?: number }).exitCode === 0 ? 0 : 2
-  }
+  const refused = parsed(command)
+  if (refused !== undefined) return refused
   const options = command.opts<Arguments>()
   console.log(`seed ${options.seed}, ${options.threads} threads`)
   const workers = Array.from({ length: options.threads }, newWorker)
@@ -136,7 +119,7 @@ async function rounds(
     }
     // In the place of those that were ended.
     for (let i = 0; i < workers.length; i++) if (workers[i].threadId < 0) workers[i] = newWorker()
-    progress(n + 1, start)
+    progress(() => `${n + 1} rounds in ${Math.round((performance.now() - start) / 1000)} s`)
   }
   return undefined
 }
@@ -146,20 +129,6 @@ function report(seed: number, { config, wrong }: RoundResult, threads: number): 
   console.log(`round ${config.round} of seed ${seed} failed: ${JSON.stringify(config)}`)
   for (const line of wrong) console.log(`  ${line}`)
   console.log(`repeat it with --seed ${seed} --threads ${threads} --only ${config.round} --times 50`)
-}
-
-let lastProgress = 0
-
-function progress(passed: number, start: number): void {
-  const now = performance.now()
-  if (now - lastProgress < (process.stderr.isTTY ? 200 : 60_000)) return
-  lastProgress = now
-  const line = `${passed} rounds in ${Math.round((now - start) / 1000)} s`
-  process.stderr.write(process.stderr.isTTY ? `\r${line} ` : `${line}\n`)
-}
-
-function clearProgress(): void {
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
 }
 
 process.exitCode = await main()

@@ -9,7 +9,9 @@ import {
   type MappedFile,
   type Mapping,
   Memory,
+  type MemoryOptions,
   Mm,
+  ShadowTable,
   type Store,
   sharedStore,
   sharedStoreBuffer,
@@ -21,6 +23,7 @@ import { Prng } from '../fuzz/prng.ts'
 import {
   type Backing,
   NR_WORDS,
+  PLACES,
   READY,
   type Report,
   type RoundConfig,
@@ -28,6 +31,7 @@ import {
   type Scenario,
   STOP
 } from './env.ts'
+import { STAGE_BYTES, STAGE_PAGES, TLB_BYTES } from './guests.ts'
 import type { HoleModel } from './holes.ts'
 import { LANE_BYTES, type LaneModel, laneAt } from './lanes.ts'
 
@@ -77,6 +81,12 @@ export async function runRound(config: RoundConfig, workers: readonly Worker[]):
   }
 }
 
+/** Memory for the frames, behind room for the tables of guests. */
+function besideTables({ pageSize, frames, threads }: RoundConfig): NonNullable<MemoryOptions['ram']> {
+  const byteOffset = Math.ceil((STAGE_BYTES + threads * TLB_BYTES) / pageSize) * pageSize
+  return { buffer: new SharedArrayBuffer(byteOffset + frames * pageSize), byteOffset }
+}
+
 class Round {
   readonly #config: RoundConfig
   readonly #path: string
@@ -90,6 +100,7 @@ class Round {
   readonly #space: AddressSpace
   readonly #whole: Mapping
   readonly #own: Mapping
+  readonly #guests: RoundTask['guests']
   #checks = 0
 
   constructor(config: RoundConfig, folder: string) {
@@ -105,6 +116,7 @@ class Round {
       readahead: config.readaheadPages * pageSize,
       faultAroundPages: config.faultAroundPages,
       debug: true,
+      ...(config.scenario === 'guests' ? { ram: besideTables(config) } : {}),
       patienceMs: config.scenario === 'deaths' ? 2000 : 20_000,
       ...(swapSlots === 0
         ? {}
@@ -116,9 +128,19 @@ class Round {
     this.#space = this.#memory.space()
     this.#whole = this.#space.map(this.#file, { writable: true })
     this.#own = this.#space.map(null, { length: (swapSlots === 0 ? 2 : 16) * pageSize, writable: true })
-    if (config.scenario === 'storm') {
+    if (config.scenario === 'guests') this.#guests = this.#raiseStage()
+    if (config.scenario === 'storm' || config.scenario === 'guests') {
       for (let page = 0; page < pages; page++) this.#whole.setUint32(page * pageSize, page + 1)
     }
+  }
+
+  /** The window that is changed under guests, in file order as yet. */
+  #raiseStage(): RoundTask['guests'] {
+    const words = new Int32Array(this.#words)
+    const stage = this.#space.map(this.#file, { length: STAGE_PAGES * this.#config.pageSize, writable: true })
+    for (let q = 0; q < STAGE_PAGES; q++) words[PLACES + q * 4 + 1] = q + 1
+    const table = new ShadowTable(stage, { byteOffset: 0, nrEntries: STAGE_PAGES })
+    return { stage: stage.handle, table: table.handle, tlbAt: STAGE_BYTES }
   }
 
   #store(size: number): Store {
@@ -175,6 +197,7 @@ class Round {
       space: this.#space.handle,
       whole: this.#whole.handle,
       own: this.#own.handle,
+      guests: this.#guests,
       buffers: this.#buffers,
       words: this.#words
     }
@@ -211,6 +234,8 @@ class Round {
   #verify(reports: readonly Report[]): void {
     this.#check('when all are done')
     if (this.#wrong.length > 0) return
+    // What the ended thread had in a space of its own may be all there is of a small memory.
+    if (this.#dies) this.#closeSpacesOfOthers()
     try {
       this.#verifyBytes(reports, 'in memory', (page, at, bytes) => {
         this.#whole.read(bytes, page * this.#config.pageSize + at)
@@ -221,7 +246,6 @@ class Round {
       })
       this.#space.close()
       this.#file.close()
-      if (this.#dies) this.#closeSpaces()
       if (this.#config.backing !== 'memory') this.#verifyStore(reports)
     } catch (error) {
       this.#wrong.push(`at the end: ${(error as Error).stack}`)
@@ -236,9 +260,11 @@ class Round {
   }
 
   /** A thread that was ended leaves its address space. */
-  #closeSpaces(): void {
+  #closeSpacesOfOthers(): void {
     const { machine } = this.#memory
-    for (let mm = 1; mm <= machine.mms.maxMms; mm++) if (machine.mms.isAlive(mm)) sys_exit(new Mm(machine, mm))
+    for (let mm = 1; mm <= machine.mms.maxMms; mm++) {
+      if (machine.mms.isAlive(mm) && mm !== this.#space.mm.id) sys_exit(new Mm(machine, mm))
+    }
   }
 
   #verifyStore(reports: readonly Report[]): void {
@@ -285,7 +311,11 @@ class Round {
         )
       }
       const owner = reports[page % threads].model as LaneModel | undefined
-      if (scenario === 'holes' || page === pages - 1 || owner === undefined) continue
+      if (scenario === 'guests') {
+        read(page, 0, bytes)
+        this.#expect(word.getUint32(0, true) === page + 1, () => `the mark of page ${page} ${where}`)
+      }
+      if (scenario === 'holes' || scenario === 'guests' || page === pages - 1 || owner === undefined) continue
       const { borders } = owner
       const half = new Uint8Array(4)
       read(page, pageSize - 4, half)

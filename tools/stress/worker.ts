@@ -3,11 +3,12 @@ import { parentPort, threadId } from 'node:worker_threads'
 import { Memory, sharedStores } from '../../src/index.ts'
 import { nodeFiles } from '../../src/stores/node-file.ts'
 import { codeOf, Env, READY, type Report, type RoundTask } from './env.ts'
+import { guests } from './guests.ts'
 import { holes } from './holes.ts'
 import { lanes } from './lanes.ts'
 import { storm } from './storm.ts'
 
-const SCENARIOS = { lanes, holes, storm, deaths: lanes }
+const SCENARIOS = { lanes, holes, storm, guests, deaths: lanes }
 
 function run(task: RoundTask): Report {
   const stores = [nodeFiles, sharedStores(task.buffers)]
