@@ -31,6 +31,7 @@ import { F_FLAGS, F_INDEX, PG_ANON } from '../frame/frame-table.ts'
 import { copyFromUser, copyToUser, fillUser, translate } from '../mm/access.ts'
 import { PopulateCursor, populateStep } from '../mm/populate.ts'
 import { PTE_PRESENT, pteFile, pteFrame, pteToPgoff } from '../pgtable/pte.ts'
+import { plainBytes } from '../syscall/args.ts'
 import { sys_remap_file_pages, sys_remap_file_pages_vec } from '../syscall/fremap.ts'
 import { sys_madvise, sys_mincore, sys_mprotect, sys_mremap, sys_msync, sys_munmap } from '../syscall/memory.ts'
 import { sys_mlock, sys_munlock } from '../syscall/mlock.ts'
@@ -178,9 +179,10 @@ export class Mapping extends Accessors {
     return pteFile(pte) ? pteToPgoff(pte) : pte === 0 ? machine.vmas.linearIndex(vma, vpn) : -1
   }
 
-  /** Copies `target.length` bytes from `offset` on into `target`. Throws FaultError, with `bytesDone`. */
+  /** Copies `target.length` bytes from `offset` on into `target`. Throws FaultError, with `bytesDone`; TypeError for what is no array of bytes. */
   read(target: Uint8Array, offset: number): void {
-    this.checkRange(offset, target.length)
+    const bytes = plainBytes(target)
+    this.checkRange(offset, bytes.length)
     this.checkAlive()
     const { pageSize } = this
     const page = Math.floor(offset / pageSize)
@@ -191,17 +193,18 @@ export class Mapping extends Accessors {
       this.space.mm.generation,
       this.startVpn + page,
       off,
-      target,
+      bytes,
       0,
-      target.length,
+      bytes.length,
       bulk
     )
-    if (done < target.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
+    if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
   }
 
   /** Copies all of `source` to `offset`. Throws FaultError, with `bytesDone`: what lies before it is stored. */
   write(source: Uint8Array, offset: number): void {
-    this.checkRange(offset, source.length)
+    const bytes = plainBytes(source)
+    this.checkRange(offset, bytes.length)
     this.checkAlive()
     const { pageSize } = this
     const page = Math.floor(offset / pageSize)
@@ -212,12 +215,12 @@ export class Mapping extends Accessors {
       this.space.mm.generation,
       this.startVpn + page,
       off,
-      source,
+      bytes,
       0,
-      source.length,
+      bytes.length,
       bulk
     )
-    if (done < source.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
+    if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
   }
 
   /** Stores `value` (0-255) to every byte of [offset, offset + length). */
@@ -289,9 +292,10 @@ export class Mapping extends Accessors {
    * Rejects as `ready` does.
    */
   async readAsync(target: Uint8Array, offset: number, options: LongOptions = {}): Promise<void> {
-    this.checkRange(offset, target.length)
+    const bytes = plainBytes(target)
+    this.checkRange(offset, bytes.length)
     this.checkAlive()
-    return readLater(this, target, offset, options)
+    return readLater(this, bytes, offset, options)
   }
 
   /**

@@ -25,6 +25,7 @@ import { lockEntry } from '../mm/fault.ts'
 import { copyFromUserShared, copyToUserShared, fillUserShared } from '../mm/shared-access.ts'
 import { PTE_PRESENT, PTE_READ_HIT, PTE_WRITE, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
 import { S_EPOCH, T_HAZARD, T_RETRIES } from '../sync/threads.ts'
+import { plainBytes } from '../syscall/args.ts'
 import { scratch } from './accessors.ts'
 import { BorrowedPage } from './borrowed-page.ts'
 import { orThrow } from './errors.ts'
@@ -331,17 +332,19 @@ export class SharedMapping extends Mapping {
   }
 
   override read(target: Uint8Array, offset: number): void {
-    const [vpn, off] = this.locate(target.length, offset)
+    const bytes = plainBytes(target)
+    const [vpn, off] = this.locate(bytes.length, offset)
     const { machine, mmId, generation } = this
-    const done = copyFromUserShared(machine, mmId, generation, vpn, off, target, 0, target.length, bulk)
-    if (done < target.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
+    const done = copyFromUserShared(machine, mmId, generation, vpn, off, bytes, 0, bytes.length, bulk)
+    if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
   }
 
   override write(source: Uint8Array, offset: number): void {
-    const [vpn, off] = this.locate(source.length, offset)
+    const bytes = plainBytes(source)
+    const [vpn, off] = this.locate(bytes.length, offset)
     const { machine, mmId, generation } = this
-    const done = copyToUserShared(machine, mmId, generation, vpn, off, source, 0, source.length, bulk)
-    if (done < source.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
+    const done = copyToUserShared(machine, mmId, generation, vpn, off, bytes, 0, bytes.length, bulk)
+    if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
   }
 
   override fill(value: number, offset = 0, length: number = this.lengthBytes - offset): void {

@@ -102,7 +102,7 @@ export function bringPage(
   return frame
 }
 
-/** A page that will be overwritten whole: no read, whatever it was. */
+/** A page of a store's file that will be overwritten whole: no read, whatever it was. → frame, or -errno. */
 export function getPageForOverwrite(m: Machine, inode: number, index: number): number {
   const cached = m.cache.lookup(inode, index)
   if (cached !== 0) {
@@ -111,7 +111,6 @@ export function getPageForOverwrite(m: Machine, inode: number, index: number): n
     const page = getPage(m, inode, 0, index, RA_RANDOM, KEEP_HOLES)
     if (page !== 0) return page
   }
-  if (m.inodes.kind[inode] !== INODE_STORE) return getPage(m, inode, 0, index, 0, FILL_HOLES)
   const frame = m.allocator.allocZeroed()
   if (frame === 0) return -ENOMEM
   m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] = PG_UPTODATE

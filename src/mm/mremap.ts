@@ -86,12 +86,11 @@ function moveTo(
   if (oldPages >= newPages) {
     if (oldPages > newPages && start + oldPages > TASK_PAGES) return -EINVAL
     const error = oldPages > newPages ? doMunmap(m, mm, start + newPages, start + oldPages) : 0
-    if (error < 0 && oldPages !== newPages) return error
+    if (error < 0) return error
     from = newPages
   }
   const vma = checkSource(m, mm, start, from, newPages)
   if (vma < 0) return vma
-  if ((flags & MREMAP_DONTUNMAP) !== 0 && from !== newPages) return -EINVAL
   const place = (flags & MREMAP_FIXED) !== 0 ? target : findHole(m, mm, newPages)
   return place < 0 ? place : moveVma(m, mm, vma, start, from, newPages, place, flags, result)
 }

@@ -4,7 +4,7 @@
  *
  * A nonlinear mapping's range says nothing about which file pages it shows, so its whole file is synced.
  */
-import { EBUSY, EIO, ENOMEM } from '../abi/errno.ts'
+import { EBUSY, ENOMEM } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { MS_INVALIDATE, MS_SYNC } from '../abi/mman.ts'
 import { IN_WINDOWS } from '../cache/writeback.ts'
@@ -58,8 +58,6 @@ export function doMsync(m: Machine, mm: number, generation: number, start: numbe
 
 /** fsync on an open file. → 0 or -errno: this sync's error, or one recorded since the file's last sync. */
 export function fileSync(m: Machine, file: number): number {
-  const inode = m.files.inode[file]
-  if (inode === 0) return -EIO
   return m.writeback.syncFile(file, 0, MAX_FILE_PAGES)
 }
 

@@ -28,7 +28,6 @@ import {
   WAIT_INODE,
   WAIT_MMAP,
   WAIT_PAGE,
-  WAITS_TO_WRITE,
   WRITE_LOCKED
 } from '../sync/lock-order.ts'
 import {
@@ -115,7 +114,7 @@ function giveBackMmap(m: Machine, mm: number, mode: number): void {
     m.mms.w[row + MM_MMAP_LOCK] = 0
     m.notifiers.abandonRanges(mm)
   } else if (mode === READ_LOCKED) m.mms.w[row + MM_MMAP_LOCK]--
-  else if (mode === WAITS_TO_WRITE) m.mms.w[row + MM_WAITING_WRITERS]--
+  else m.mms.w[row + MM_WAITING_WRITERS]--
   m.sync.wakeAll(WAIT_MMAP, mm)
 }
 

@@ -4,7 +4,7 @@
  * Positions and lengths are bytes. A short count means the end of the file, a full quota, or an error after some bytes;
  * an error with nothing done is -errno. Writes past the end extend the file.
  */
-import { EFBIG, ENOMEM } from '../abi/errno.ts'
+import { EFBIG } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { RA_NORMAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
@@ -81,10 +81,7 @@ function pageForWrite(m: Machine, inode: number, file: number, index: number, fr
   const size = m.inodes.sizeBytes[inode]
   if (m.inodes.kind[inode] !== INODE_STORE) return getPage(m, inode, file, index, RA_NORMAL, FILL_HOLES)
   const whole = from === 0 && (n === pageSize || index * pageSize + n >= size)
-  if (whole || index * pageSize >= size) {
-    const frame = getPageForOverwrite(m, inode, index)
-    return frame === 0 ? -ENOMEM : frame
-  }
+  if (whole || index * pageSize >= size) return getPageForOverwrite(m, inode, index)
   const frame = getPage(m, inode, file, index, RA_NORMAL, KEEP_HOLES)
   return frame === 0 ? pageForWrite(m, inode, file, index, from, n) : frame
 }

@@ -43,7 +43,6 @@ export function formatTraceRow(m: Machine, { seq, event, args }: TraceRow): stri
 }
 
 function describe(m: Machine, event: number, [a, b, c, d]: TraceRow['args']): string {
-  const file = a === 0 ? 'anonymous' : (m.inodes.stores.name(a) ?? `inode ${a}`)
   const outcome = d < 0 ? `  ${errnoName(d)}` : ''
   switch (event) {
     case TRACE_FAULT:
@@ -51,14 +50,19 @@ function describe(m: Machine, event: number, [a, b, c, d]: TraceRow['args']): st
     case TRACE_REMAP:
       return `remap      space ${a} page ${b} +${c} ${d < 0 ? 'by a vector' : `to file page ${d}`}`
     case TRACE_EVICT:
-      return `evict      ${file} page ${b} frame ${c}`
+      return `evict      ${fileName(m, a)} page ${b} frame ${c}`
     case TRACE_WRITEBACK:
-      return `writeback  ${file} page ${b} +${c}${outcome}`
+      return `writeback  ${fileName(m, a)} page ${b} +${c}${outcome}`
     case TRACE_READ:
-      return `read       ${file} page ${b} +${c}${outcome}`
+      return `read       ${fileName(m, a)} page ${b} +${c}${outcome}`
     case TRACE_TRUNCATE:
-      return `truncate   ${file} from ${b} to ${c} pages`
+      return `truncate   ${fileName(m, a)} from ${b} to ${c} pages`
     default:
       return `event ${event}  ${a} ${b} ${c} ${d}`
   }
+}
+
+/** What an inode is called; what is gone by now has no name. */
+function fileName(m: Machine, inode: number): string {
+  return inode === 0 ? 'anonymous' : m.inodes.stores.name(inode) || `inode ${inode}`
 }

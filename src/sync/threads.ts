@@ -102,14 +102,6 @@ export class ThreadTable {
     return (thread << THREAD_SHIFT) + word
   }
 
-  get nrAttached(): number {
-    let n = 0
-    for (let t = 0; t < this.maxThreads; t++) {
-      if (Atomics.load(this.w, this.at(t, T_STATE)) === THREAD_ATTACHED) n++
-    }
-    return n
-  }
-
   /** Takes a free row, all zero. → its number, or -1 when there is none. */
   attach(platformId: number): number {
     for (let t = 0; t < this.maxThreads; t++) {

@@ -17,7 +17,7 @@ import { fileRead, fileWrite } from '../mm/rw.ts'
 import { punchHole, truncateInode } from '../mm/truncate.ts'
 import { readToUser, writeFromUser } from '../mm/user-rw.ts'
 import type { Store } from '../store/store.ts'
-import { BAD, bytesOf, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
+import { BAD, bytesOf, type Mm, machineOf, offOf, pageOf, plainBytes, type Quantity } from './args.ts'
 
 export const O_RDONLY = 0 as const
 export const O_WRONLY = 1 as const
@@ -123,8 +123,9 @@ export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: 
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
   if (!(buffer instanceof Uint8Array)) return -EFAULT
+  const bytes = plainBytes(buffer)
   const held = enterFile(m, fd, file)
-  return held < 0 ? held : leaveFile(m, held, fileRead(m, file, at, buffer, 0, buffer.length))
+  return held < 0 ? held : leaveFile(m, held, fileRead(m, file, at, bytes, 0, bytes.length))
 }
 
 /** Writes a buffer at a position, extending the file. → bytes, or EBADF, EINVAL, EFBIG, ENOSPC, the store's error. */
@@ -134,8 +135,9 @@ export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position:
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
   if (!(buffer instanceof Uint8Array)) return -EFAULT
+  const bytes = plainBytes(buffer)
   const held = enterFile(m, fd, file)
-  return held < 0 ? held : leaveFile(m, held, fileWrite(m, file, at, buffer, 0, buffer.length))
+  return held < 0 ? held : leaveFile(m, held, fileWrite(m, file, at, bytes, 0, bytes.length))
 }
 
 /** Writes dirty pages and flushes the store. → 0, or EBADF, or an error of this or an earlier writeback. */
@@ -168,8 +170,9 @@ export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): 
   if (m === undefined) return -ESRCH
   const vpn = pageOf(m, addr)
   if (vpn === BAD || vpn > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
-  const n = copyFromUser(m, mm.id, mm.generation, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
-  return n === 0 && buffer.length > 0 ? -EFAULT : n
+  const bytes = plainBytes(buffer)
+  const n = copyFromUser(m, mm.id, mm.generation, vpn, offOf(m, addr), bytes, 0, bytes.length, bulk)
+  return n === 0 && bytes.length > 0 ? -EFAULT : n
 }
 
 /** Writes a buffer into memory of an address space. → bytes, or -EFAULT when not even the first could be written. */
@@ -178,8 +181,9 @@ export function sys_copy_to_user(mm: Mm, addr: Quantity, buffer: Uint8Array): nu
   if (m === undefined) return -ESRCH
   const vpn = pageOf(m, addr)
   if (vpn === BAD || vpn > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
-  const n = copyToUser(m, mm.id, mm.generation, vpn, offOf(m, addr), buffer, 0, buffer.length, bulk)
-  return n === 0 && buffer.length > 0 ? -EFAULT : n
+  const bytes = plainBytes(buffer)
+  const n = copyToUser(m, mm.id, mm.generation, vpn, offOf(m, addr), bytes, 0, bytes.length, bulk)
+  return n === 0 && bytes.length > 0 ? -EFAULT : n
 }
 
 /** The fault code (FAULT_*) that cut the last copy short; FAULT_OK when none did. */

@@ -3,7 +3,7 @@ import { EIO, ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE } from '../abi/fault.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
 import { forcedFrame } from '../mm/forced.ts'
-import { BAD, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
+import { BAD, type Mm, machineOf, offOf, pageOf, plainBytes, type Quantity } from './args.ts'
 
 /** Reads memory into a buffer. → bytes, short before the first page that cannot be read; -EIO when that is the first. */
 export function sys_mem_read(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
@@ -21,19 +21,20 @@ function transfer(mm: Mm, addr: Quantity, buffer: Uint8Array, access: number): n
   let vpn = pageOf(m, addr)
   if (vpn === BAD) return -EIO
   let off = offOf(m, addr)
+  const bytes = plainBytes(buffer)
   const { pageSize, u8 } = m.ram
   let done = 0
-  while (done < buffer.length) {
+  while (done < bytes.length) {
     if (vpn >= TASK_PAGES || !m.lockMmRead(mm.id, mm.generation)) return done > 0 ? done : -EIO
     const frame = forcedFrame(m, mm.id, vpn, access)
     if (frame < 0) {
       m.unlockMmRead(mm.id)
       return done > 0 ? done : -EIO
     }
-    const n = Math.min(buffer.length - done, pageSize - off)
+    const n = Math.min(bytes.length - done, pageSize - off)
     const base = frame * pageSize + off
-    if (access === ACCESS_WRITE) u8.set(buffer.subarray(done, done + n), base)
-    else buffer.set(u8.subarray(base, base + n), done)
+    if (access === ACCESS_WRITE) u8.set(bytes.subarray(done, done + n), base)
+    else bytes.set(u8.subarray(base, base + n), done)
     m.unlockMmRead(mm.id)
     done += n
     vpn++

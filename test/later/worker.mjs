@@ -7,6 +7,9 @@
  */
 import { parentPort, threadId, workerData } from 'node:worker_threads'
 
+/** A word of the thread table's rows (src/sync/threads.ts): how often the thread slept for another one. */
+const T_WAITS = 12
+
 const { entry, handle, options } = workerData
 const { Memory } = await import(entry)
 const memory = Memory.attach(handle, { thread: threadId, ...options })
@@ -78,6 +81,15 @@ const calls = {
   },
   /** Keeps the thread from its event loop until the gate opens. */
   block: gate => Atomics.wait(gate, 0, 1),
+  /** Opens the gate once the thread in a row of the thread table has gone to sleep for another one. */
+  openWhenWaiting: (gate, row) => {
+    const { threads } = memory.machine.sync
+    const waits = threads.at(row, T_WAITS)
+    for (const before = Atomics.load(threads.w, waits); Atomics.load(threads.w, waits) === before; )
+      Atomics.wait(gate, 0, 1, 1)
+    Atomics.store(gate, 0, 0)
+    Atomics.notify(gate, 0)
+  },
   patience: ms => {
     memory.machine.sync.patienceMs = ms
   },

@@ -4,6 +4,7 @@
  */
 import { expect, test } from 'vitest'
 import * as abi from '../../src/abi/mman.ts'
+import * as fremap from '../../src/index.ts'
 import { T_NR_RESERVED, T_RESERVE } from '../../src/sync/threads.ts'
 import { errorOf, PAGE, type ThreadRig, type ThreadWorker, useThreads } from './support.ts'
 
@@ -133,7 +134,7 @@ test('and a write that reclaim itself writes back: the same', async () => {
 
 test('and another file in the place of the first, under the same inode number: the load shows that one', async () => {
   const { rig, a } = await early()
-  const { fremap, memory, space, map } = rig
+  const { memory, space, map } = rig
   const { machine } = memory
   const inodeAt = () => machine.vmas.inode[machine.vmas.at(space.mm.id, map.address / PAGE)]
   const before = inodeAt()

@@ -1,5 +1,6 @@
 /**
- * Threads for tests: a memory of the built bundle, and workers that attach to it and do what the test says.
+ * Threads for tests: a memory, and workers that attach to it and do what the test says. Workers run the built bundle; this thread runs the
+ * sources, so that what it does shows in the coverage.
  *
  *     const threads = useThreads()                 once a test file
  *     const rig = await threads({ workers: 2 })    a memory, a gated file of marked pages mapped once, and two workers
@@ -17,7 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { afterEach, beforeAll, expect } from 'vitest'
-import type * as Fremap from '../../src/index.ts'
+import * as fremap from '../../src/index.ts'
 import { T_WAITS } from '../../src/sync/threads.ts'
 import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
 import { G_CALLS, G_CLOSED, G_ERRNO, G_HELD, G_POSITION, G_TICKETS, gateAt, gatedStore, newGates } from './gate.mjs'
@@ -133,25 +134,23 @@ export class ThreadWorker {
 }
 
 export class ThreadRig {
-  readonly fremap: typeof Fremap
-  readonly memory: Fremap.Memory
-  readonly file: Fremap.MappedFile
-  readonly space: Fremap.AddressSpace
+  readonly memory: fremap.Memory
+  readonly file: fremap.MappedFile
+  readonly space: fremap.AddressSpace
   /** A window over the whole file, writable and shared, for the main thread; workers have one in `map`. */
-  readonly map: Fremap.Mapping
+  readonly map: fremap.Mapping
   readonly workers: ThreadWorker[] = []
   /** For loops: what they are told and what they tell. */
   readonly words: Int32Array = new Int32Array(new SharedArrayBuffer(1024))
   /** The file's bytes, past all caches. */
-  readonly stored: Fremap.Store
+  readonly stored: fremap.Store
   readonly gates: Int32Array = newGates()
   readonly #options: ThreadOptions
   readonly #buffers: Record<string, SharedArrayBuffer>
   readonly #freeAtStart: number
 
-  constructor(fremap: typeof Fremap, options: ThreadOptions) {
+  constructor(options: ThreadOptions) {
     const { frames = 256, pages = 64, workers = 1, swapSlots = 0, patienceMs } = options
-    this.fremap = fremap
     this.#options = options
     const data = fremap.sharedStoreBuffer(pages * PAGE * 4)
     this.#buffers = { data, swap: fremap.sharedStoreBuffer(swapSlots * PAGE) }
@@ -282,9 +281,9 @@ export class ThreadRig {
     if (machine.sync.broken !== 0) return
     expect(this.memory.check()).toEqual([])
     for (let mm = 1; mm <= machine.mms.maxMms; mm++) {
-      if (machine.mms.isAlive(mm)) this.fremap.sys_exit(new this.fremap.Mm(machine, mm))
+      if (machine.mms.isAlive(mm)) fremap.sys_exit(new fremap.Mm(machine, mm))
     }
-    for (let fd = 0; fd < machine.fds.length; fd++) if (machine.fds[fd] !== 0) this.fremap.sys_close(machine, fd)
+    for (let fd = 0; fd < machine.fds.length; fd++) if (machine.fds[fd] !== 0) fremap.sys_close(machine, fd)
     expect(this.memory.check()).toEqual([])
     expect(this.#freeAtStart - this.memory.stats().freeFrames, 'frames that did not come back').toBe(0)
     this.memory.close()
@@ -299,8 +298,7 @@ export function useThreads(): (options?: ThreadOptions) => Promise<ThreadRig> {
     for (const rig of rigs.splice(0)) await rig.finish()
   })
   return async (options = {}) => {
-    const fremap = (await import(/* @vite-ignore */ pathToFileURL(`${ROOT}dist/fremap.js`).href)) as typeof Fremap
-    const rig = new ThreadRig(fremap, options)
+    const rig = new ThreadRig(options)
     rigs.push(rig)
     for (let i = 0; i < (options.workers ?? 1); i++) await rig.start()
     return rig

@@ -5,7 +5,7 @@
  * `call` reaches every call of the everyday API; the other operations are loops, which run until a word of `words` says stop.
  */
 import { parentPort, threadId, workerData } from 'node:worker_threads'
-import { G_CLOSED, gateAt, gatedStores } from './gate.mjs'
+import { G_CLOSED, G_HELD, gateAt, gatedStores } from './gate.mjs'
 import { loops } from './loops.mjs'
 
 /** A word of the thread table's rows (src/sync/threads.ts): how often the thread slept for another one. */
@@ -29,15 +29,24 @@ const ops = {
     if (value !== null && typeof value === 'object' && !ArrayBuffer.isView(value)) return things.push(value) - 1
     return ArrayBuffer.isView(value) ? value.slice() : value
   },
-  /** Opens a gate once the thread in a row of the thread table has gone to sleep for another one. */
-  openWhenWaiting(call, row) {
+  /**
+   * Opens a gate once the thread in a row of the thread table has gone to sleep for another one; before that makes `calls`, each as `call` is
+   * given them. → whether it has slept.
+   */
+  openWhenWaiting(call, row, ...calls) {
     const { threads } = memory.machine.sync
     const waits = threads.at(row, T_WAITS)
     const before = threads.w[waits]
     for (let i = 0; i < 5000 && threads.w[waits] === before; i++) Atomics.wait(gates, gateAt(call, G_CLOSED), 1, 1)
     const hasWaited = threads.w[waits] !== before
+    for (const args of calls) ops.call(...args)
     Atomics.store(gates, gateAt(call, G_CLOSED), 0)
     return hasWaited
+  },
+  /** `call`, once somebody is held at a gate. */
+  callWhenHeld(call, ...args) {
+    while (Atomics.load(gates, gateAt(call, G_HELD)) === 0) Atomics.wait(gates, gateAt(call, G_CLOSED), 1, 1)
+    return ops.call(...args)
   },
   /** Opens a store that answers later, and never does. → its handle. */
   async openSilent(pages) {
