@@ -1,15 +1,42 @@
-/** The tests that a mutation run tries: those that look at the machine's own rooms, and are fast. */
-import { readdirSync } from 'node:fs'
+/** The tests that a mutation run tries: those that look at the machine's own rooms, are fast, and need no second thread. */
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-const FOLDERS = ['test/mm', 'test/pgtable', 'test/rmap', 'test/reclaim', 'test/cache', 'test/history']
+const FOLDERS = ['test/mm', 'test/pgtable', 'test/rmap', 'test/reclaim', 'test/cache', 'test/history', 'test/attached']
+const FILES = [
+  'test/syscall/reentry.test.ts',
+  'test/api/shared-mapping.test.ts',
+  'test/later/failures.test.ts',
+  'test/later/parked.test.ts',
+  'test/later/pieces.test.ts',
+  'test/later/ready.test.ts'
+]
+const SAME = 'test/threads/same.test.ts'
+/** Parts of names of tests that take more than a tenth of a second and reach little that others do not. */
+const SLOW = [
+  'every width, offset and byte order',
+  'httpRange hands over',
+  'more requests than the queue holds',
+  'closing the file and its windows'
+]
 
 /** Absolute paths, in order. */
 export function testFiles(root) {
-  return FOLDERS.flatMap(folder =>
+  const inFolders = FOLDERS.flatMap(folder =>
     readdirSync(join(root, folder))
       .filter(name => name.endsWith('.test.ts'))
       .sort()
       .map(name => join(root, folder, name))
   )
+  return [...inFolders, ...FILES.map(file => join(root, file))]
+}
+
+export function isSlow(name) {
+  return SLOW.some(part => name.includes(part))
+}
+
+/** Those of them that run once more on machines for two threads, as `npm test` does. */
+export function testsForTwoThreads(root) {
+  const imports = readFileSync(join(root, SAME), 'utf8').matchAll(/^import '(.+\.test\.ts)'$/gm)
+  return Array.from(imports, ([, path]) => join(root, 'test/threads', path))
 }
