@@ -15,7 +15,7 @@ export default {
   coverageAnalysis: 'perTest',
   concurrency: 2,
   // The runner itself stops tests that do not end; this is for the case that it cannot.
-  timeoutMS: 30_000,
+  timeoutMS: 15_000,
   // The verdict is tools/mutants/score.mjs: what only a second thread reaches would count as missed here.
   thresholds: { high: 90, low: 85, break: null },
   reporters: ['json', 'progress-append-only'],

@@ -36,6 +36,8 @@ export interface AttachedOptions {
   readonly patienceMs?: number
   readonly readahead?: number
   readonly swapSlots?: number
+  /** Whether the first thread sleeps for pages of stores that answer later. Default false. */
+  readonly waitForPages?: boolean
   /** Whether the second thread may sleep, as a browser's main thread may not. Default true. */
   readonly maySleep?: boolean
 }
@@ -81,7 +83,8 @@ export class AttachedRig {
   readonly #freeAtStart: number
   readonly #acts: [Call, () => void][] = []
   readonly #sleeps: (() => void)[] = []
-  #fails: [Call, number][] = []
+  readonly #rests: (() => void)[] = []
+  readonly #fails: [Call, number][] = []
 
   constructor(options: AttachedOptions) {
     const { frames = 128, pages = 64, swapSlots = 0, patienceMs = 60_000, maySleep = true } = options
@@ -94,6 +97,7 @@ export class AttachedRig {
       patienceMs,
       readahead: options.readahead ?? 0,
       faultAroundPages: 1,
+      waitForPages: options.waitForPages ?? false,
       debug: true,
       ...(swapSlots === 0 ? {} : { swap: { store: this.#open('swap'), size: swapSlots * PAGE } })
     })
@@ -101,11 +105,12 @@ export class AttachedRig {
     const file = memory.open(this.#open('data'))
     const space = memory.space()
     this.mine = new Side(memory, file, space, space.map(file, { writable: true }))
-    Atomics.wait = maySleep ? realWait : mayNotSleep
-    this.theirs = this.attach(THEIR_NUMBER)
+    this.theirs = this.attach(THEIR_NUMBER, { maySleep })
     Atomics.wait = ((words: Int32Array, at: number, value: number, timeoutMs?: number) => {
-      // A look whether sleeping is allowed, and a moment's rest.
-      if (timeoutMs !== undefined && timeoutMs <= 1) return realWait(words, at, value, 0)
+      if (timeoutMs === 0) return realWait(words, at, value, 0)
+      // A moment's rest, while another thread's store is on its way.
+      if (timeoutMs === 1) this.#rests.shift()?.()
+      if (timeoutMs === 1) return realWait(words, at, value, 0)
       const act = this.#sleeps.shift()
       if (act === undefined) throw new Error('a thread went to sleep, and nobody would wake it')
       act()
@@ -114,9 +119,12 @@ export class AttachedRig {
   }
 
   /** One more thread, under this number. */
-  attach(number: number, options: { waitForPages?: boolean } = {}): Side {
+  attach(number: number, options: { waitForPages?: boolean; maySleep?: boolean } = {}): Side {
+    const { wait } = Atomics
     const stores = [{ kind: 'acting', open: (handle: StoreHandle) => this.#open(String(handle.name)) }]
+    if (options.maySleep === false) Atomics.wait = mayNotSleep
     const memory = Memory.attach(structuredClone(this.mine.memory.handle), { stores, thread: number, ...options })
+    Atomics.wait = wait
     const { file, space, map } = this.mine
     return new Side(memory, memory.adopt(file.handle), memory.adopt(space.handle), memory.adopt(map.handle))
   }
@@ -131,9 +139,9 @@ export class AttachedRig {
     this.#sleeps.push(...acts)
   }
 
-  /** How many of the acts for sleeps have not come. */
-  get sleepsLeft(): number {
-    return this.#sleeps.length
+  /** Instead of the next rest of a thread that waits for another one's store. */
+  resting(act: () => void): void {
+    this.#rests.push(act)
   }
 
   /** The store's next call of this kind fails with this errno. */
@@ -177,7 +185,7 @@ export class AttachedRig {
 
   finish(): void {
     const { memory, m } = this.mine
-    expect(this.#sleeps, 'sleeps that did not come').toHaveLength(0)
+    expect([this.#sleeps.length, this.#rests.length], 'sleeps and rests that did not come').toEqual([0, 0])
     if (m.sync.broken !== 0) return
     expect(memory.check()).toEqual([])
     for (let mm = 1; mm <= m.mms.maxMms; mm++) if (m.mms.isAlive(mm)) sys_exit(new Mm(m, mm))
@@ -189,7 +197,7 @@ export class AttachedRig {
 
   #open(name: string): Store {
     const inner = sharedStore(this.#buffers[name], { name })
-    if (name !== 'data') return Object.assign(Object.create(inner) as Store, { handle: { kind: 'acting', name } })
+    const call = name === 'data' ? this.#call.bind(this) : () => 0
     return {
       name,
       identity: inner.identity,
@@ -198,12 +206,12 @@ export class AttachedRig {
       handle: { kind: 'acting', name },
       size: () => inner.size(),
       read: (position, buffer, offset, length) =>
-        this.#call('read', position, length) || inner.read(position, buffer, offset, length),
+        call('read', position, length) || inner.read(position, buffer, offset, length),
       write: (position, buffer, offset, length) =>
-        this.#call('write', position, length) || inner.write(position, buffer, offset, length),
-      flush: () => this.#call('flush', 0, 0) || inner.flush(),
-      truncate: size => this.#call('truncate', size, 0) || inner.truncate(size),
-      punch: (position, length) => this.#call('punch', position, length) || inner.punch(position, length),
+        call('write', position, length) || inner.write(position, buffer, offset, length),
+      flush: () => call('flush', 0, 0) || inner.flush(),
+      truncate: size => call('truncate', size, 0) || inner.truncate(size),
+      punch: (position, length) => call('punch', position, length) || inner.punch(position, length),
       close: () => inner.close()
     }
   }

@@ -58,7 +58,7 @@ class InProcessRunner {
 
   async mutantRun(options) {
     for (let tries = 1; tries <= MAX_TRIES; tries++) {
-      const { result, last } = await this.#tryMutant(options, 2 ** tries)
+      const { result, last } = await this.#tryMutant(options, 2 ** (tries - 1))
       if (result.status === 'survived') return result
       const again = await run(last, Number.POSITIVE_INFINITY)
       if (again.status !== TestStatus.Success) {
