@@ -154,7 +154,9 @@ export class LaterRig {
 
   constructor(options: LaterOptions) {
     const { frames = 128, pages = 64, tail = 0 } = options
-    this.memory = new Memory({ size: frames * FRAME_BYTES, debug: true, ...options })
+    // test/threads/same runs these tests on memories for two threads too.
+    const threads = Number(process.env.RIG_THREADS ?? 1)
+    this.memory = new Memory({ size: frames * FRAME_BYTES, debug: true, threads, ...options })
     this.#freeAtStart = this.memory.stats().freeFrames
     const contents = new Uint8Array(pages * PAGE + tail)
     for (let page = 0; page * PAGE + 4 <= contents.length; page++) {
