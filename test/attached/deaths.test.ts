@@ -187,7 +187,7 @@ test('that is not known to have ended: whoever waits for it loses patience', () 
     // Longer than ten times the patience with a thread that is in a store.
     for (const end = Date.now() + 15; Date.now() < end; );
   }
-  rig.asleep(wait, wait)
+  rig.asleepOn(wait, wait)
   expect(errorOf(() => mine.map.remap({ at: 2, page: 30 }))).toMatchObject({ code: 'EOWNERDEAD' })
   expect(mine.m.sync.broken).toBe(EOWNERDEAD)
 })

@@ -123,11 +123,9 @@ describe('a thread that sleeps for its page', () => {
 
   test('looks again when it is woken too early', () => {
     const { rig, later, map } = sleeping()
-    rig.asleep(
-      () => rig.theirs.m.enter() && rig.theirs.m.leave(),
-      () => rig.theirs.m.enter() && rig.theirs.m.leave(),
-      () => later.deliver(5)
-    )
+    const nothing = (): void => {}
+    rig.asleepOn(nothing, nothing)
+    rig.asleep(() => later.deliver(5))
     expect(map.getUint32(5 * PAGE)).toBe(6)
     expect(later.asked()).toEqual([[5, 1]])
   })
@@ -185,7 +183,7 @@ describe('a thread that sleeps for its page', () => {
     const wait = (): void => {
       for (const end = Date.now() + 3; Date.now() < end; );
     }
-    rig.asleep(wait)
+    rig.asleepOn(wait)
     expect(errorOf(() => map.getUint32(5 * PAGE))).toMatchObject({ code: 'SIGBUS', errno: -ETIMEDOUT })
     expect(rig.mine.m.sync.broken).toBe(0)
     later.deliver(5)

@@ -82,7 +82,7 @@ export class AttachedRig {
   readonly #buffers: Record<string, SharedArrayBuffer>
   readonly #freeAtStart: number
   readonly #acts: [Call, () => void][] = []
-  readonly #sleeps: (() => void)[] = []
+  readonly #sleeps: { act: () => void; isWoken: boolean }[] = []
   readonly #rests: (() => void)[] = []
   readonly #fails: [Call, number][] = []
 
@@ -111,10 +111,12 @@ export class AttachedRig {
       // A moment's rest, while another thread's store is on its way.
       if (timeoutMs === 1) this.#rests.shift()?.()
       if (timeoutMs === 1) return realWait(words, at, value, 0)
-      const act = this.#sleeps.shift()
-      if (act === undefined) throw new Error('a thread went to sleep, and nobody would wake it')
-      act()
-      return realWait(words, at, value, 0)
+      const sleep = this.#sleeps.shift()
+      if (sleep === undefined) throw new Error('a thread went to sleep, and nobody would wake it')
+      sleep.act()
+      const result = realWait(words, at, value, 0)
+      if ((result === 'not-equal') !== sleep.isWoken) throw new Error('it was woken, or was not')
+      return result
     }) as typeof Atomics.wait
   }
 
@@ -134,9 +136,14 @@ export class AttachedRig {
     this.#acts.push([call, act])
   }
 
-  /** Instead of the next sleep, and of those after it. */
+  /** Instead of the next sleep, and of those after it: each is to wake the sleeper. */
   asleep(...acts: (() => void)[]): void {
-    this.#sleeps.push(...acts)
+    for (const act of acts) this.#sleeps.push({ act, isWoken: true })
+  }
+
+  /** The same for something that does not. */
+  asleepOn(...acts: (() => void)[]): void {
+    for (const act of acts) this.#sleeps.push({ act, isWoken: false })
   }
 
   /** Instead of the next rest of a thread that waits for another one's store. */

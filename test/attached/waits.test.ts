@@ -44,13 +44,11 @@ describe('the machine lock', () => {
     const { words, threads, row } = mine.m.sync
     const hungry: number[] = []
     // The word changes hands just as it goes to sleep, and is taken again before it wakes up.
-    rig.asleep(
-      () => hungry.push(words[S_STARVING], threads.w[row + T_STARVING]),
-      () => {
-        hungry.push(words[S_STARVING], threads.w[row + T_STARVING])
-        theirs.m.leave()
-      }
-    )
+    rig.asleepOn(() => hungry.push(words[S_STARVING], threads.w[row + T_STARVING]))
+    rig.asleep(() => {
+      hungry.push(words[S_STARVING], threads.w[row + T_STARVING])
+      theirs.m.leave()
+    })
     expect(mine.load(2)).toBe(3)
     expect(hungry).toEqual([0, 0, 1, 1])
     expect([words[S_STARVING], threads.w[row + T_STARVING]]).toEqual([0, 0])
