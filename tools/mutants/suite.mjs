@@ -4,6 +4,7 @@ import { join } from 'node:path'
 
 const FOLDERS = ['test/mm', 'test/pgtable', 'test/rmap', 'test/reclaim', 'test/cache', 'test/history', 'test/attached']
 const FILES = [
+  'test/syscall/hostile.test.ts',
   'test/syscall/reentry.test.ts',
   'test/api/shared-mapping.test.ts',
   'test/later/failures.test.ts',
@@ -12,8 +13,9 @@ const FILES = [
   'test/later/ready.test.ts'
 ]
 const SAME = 'test/threads/same.test.ts'
-/** Parts of names of tests that take more than a tenth of a second and reach little that others do not. */
+/** Parts of names of tests that take long and reach little that others do not. */
 const SLOW = [
+  'arguments that are none',
   'every width, offset and byte order',
   'httpRange hands over',
   'more requests than the queue holds',
