@@ -6,11 +6,16 @@ const FOLDERS = ['test/mm', 'test/pgtable', 'test/rmap', 'test/reclaim', 'test/c
 const FILES = [
   'test/syscall/hostile.test.ts',
   'test/syscall/reentry.test.ts',
+  'test/api/mapping.test.ts',
+  'test/api/observe.test.ts',
+  'test/api/read-only-remap.test.ts',
   'test/api/shared-mapping.test.ts',
   'test/later/failures.test.ts',
   'test/later/parked.test.ts',
   'test/later/pieces.test.ts',
-  'test/later/ready.test.ts'
+  'test/later/ready.test.ts',
+  'test/observe/check.test.ts',
+  'test/observe/proc.test.ts'
 ]
 const SAME = 'test/threads/same.test.ts'
 /** Parts of names of tests that take long and reach little that others do not. */
