@@ -131,6 +131,11 @@ export class AttachedRig {
     return new Side(memory, memory.adopt(file.handle), memory.adopt(space.handle), memory.adopt(map.handle))
   }
 
+  /** A second file over the same bytes, whose calls are acted upon too. */
+  another(): Store {
+    return Object.assign(this.#open('data'), { identity: undefined, handle: undefined })
+  }
+
   /** In the middle of the store's next call of this kind. */
   during(call: Call, act: () => void): void {
     this.#acts.push([call, act])

@@ -1,10 +1,22 @@
 /** What a thread waits for, and what it finds when it wakes up: the machine lock, mappings, inodes, pages, stores on their way. */
 import { describe, expect, test } from 'vitest'
 import { EAGAIN } from '../../src/abi/errno.ts'
-import { FRAME_SHIFT, MAX_PINS } from '../../src/frame/frame-table.ts'
+import { F_FLAGS, FRAME_SHIFT, MAX_PINS, PIN_SHIFT } from '../../src/frame/frame-table.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../../src/frame/mm-table.ts'
 import { pteFrame } from '../../src/pgtable/pte.ts'
-import { S_EPOCH, S_STARVING, T_HAZARD, T_MMAP_MODE, T_STARVING, T_WAITS } from '../../src/sync/threads.ts'
+import {
+  S_EPOCH,
+  S_STARVING,
+  T_HAZARD,
+  T_MMAP_MODE,
+  T_PINS,
+  T_RUN_FIRST,
+  T_RUN_PAGES,
+  T_STARVING,
+  T_WAITS
+} from '../../src/sync/threads.ts'
+import { Mm } from '../../src/syscall/args.ts'
+import { sys_read_user } from '../../src/syscall/file.ts'
 import { type AttachedRig, errorOf, PAGE, type Side, THEIR_NUMBER, useAttached } from './support.ts'
 
 const attached = useAttached()
@@ -496,6 +508,69 @@ describe('a copy by machines of several threads', () => {
     expect(mine.m.frames.w[frame << FRAME_SHIFT] >>> 16).toBe(0)
   })
 
+  /** Runs of frames that a thread says it has pinned while it copies: how many, negative if it stores to them. */
+  function runsOf(side: Side, copy: () => void): number[] {
+    const runs: number[] = []
+    const { threads, row } = side.m.sync
+    const prototype = Uint8Array.prototype
+    const { set, fill } = prototype
+    const note = (): void => {
+      const pages = threads.w[row + T_RUN_PAGES]
+      runs.push(pages)
+      const pinned = (frame: number): number => side.m.frames.row(frame, F_FLAGS) >>> PIN_SHIFT
+      const first = threads.w[row + T_RUN_FIRST]
+      expect([pinned(first - 1), pinned(first + Math.abs(pages))]).toEqual([0, 0])
+    }
+    prototype.set = function (this: Uint8Array, ...args: Parameters<typeof set>) {
+      note()
+      set.apply(this, args)
+    }
+    prototype.fill = function (this: Uint8Array, ...args: Parameters<typeof fill>) {
+      note()
+      return fill.apply(this, args)
+    }
+    try {
+      copy()
+    } finally {
+      Object.assign(prototype, { set, fill })
+    }
+    expect(threads.w[row + T_RUN_PAGES]).toBe(0)
+    return runs
+  }
+
+  test('goes by runs of the pages that it touches, 16 at most, and no further than they allow it', () => {
+    const { mine } = attached()
+    for (let i = 0; i < 2; i++) for (let page = 7; page < 40; page++) mine.store(page, page)
+    const bytes = new Uint8Array(20 * PAGE)
+    const part = (length: number): Uint8Array => bytes.subarray(0, length)
+    // From the middle of one page to the middle of the next.
+    expect(runsOf(mine, () => mine.map.write(part(PAGE), 8.5 * PAGE))).toEqual([-2])
+    expect(runsOf(mine, () => mine.map.read(part(PAGE), 8.5 * PAGE))).toEqual([2])
+    expect(runsOf(mine, () => mine.map.fill(1, 8.5 * PAGE, PAGE))).toEqual([-2])
+    expect(runsOf(mine, () => mine.map.write(part(PAGE), 10 * PAGE))).toEqual([-1])
+    expect(runsOf(mine, () => mine.map.read(part(8), 11 * PAGE - 8))).toEqual([1])
+    expect(runsOf(mine, () => mine.map.fill(1, 11 * PAGE - 8, 8))).toEqual([-1])
+    expect(runsOf(mine, () => mine.map.write(part(20 * PAGE), 10.5 * PAGE))).toEqual([-16, -5])
+    expect(runsOf(mine, () => mine.map.read(part(20 * PAGE), 10.5 * PAGE))).toEqual([16, 5])
+    expect(runsOf(mine, () => mine.map.fill(1, 10.5 * PAGE, 20 * PAGE))).toEqual([-16, -5])
+    // Entries that allow loads alone end a run of stores.
+    mine.file.sync()
+    expect(runsOf(mine, () => mine.map.read(part(4 * PAGE), 10 * PAGE))).toEqual([4])
+    expect(runsOf(mine, () => mine.map.write(part(2 * PAGE), 10 * PAGE))).toEqual([-1, -1])
+    expect(mine.file.dirtyPages).toBe(2)
+  })
+
+  test('of the zero page pins nothing', () => {
+    const { mine } = attached()
+    const own = mine.space.map(null, { length: 4 * PAGE, writable: true })
+    own.getUint8(0)
+    own.getUint8(PAGE)
+    const bytes = new Uint8Array(2 * PAGE).fill(9)
+    expect(runsOf(mine, () => own.read(bytes, 0))).toEqual([0, 0])
+    expect(bytes).toEqual(new Uint8Array(2 * PAGE))
+    expect(mine.m.frames.row(0, F_FLAGS) >>> PIN_SHIFT).toBe(0)
+  })
+
   test('leaves pages dirty that were written back in the middle of it', () => {
     const rig = attached()
     const { mine, theirs } = rig
@@ -518,5 +593,27 @@ describe('a copy by machines of several threads', () => {
     expect(mine.file.dirtyPages).toBe(4)
     mine.file.sync()
     expect(rig.storedWord(11)).toBe(0x03030303)
+  })
+})
+
+describe('a read into an address space', () => {
+  test('pins the page of the file that it copies from, and says so, while the target faults', () => {
+    const rig = attached()
+    const { mine } = rig
+    const other = mine.memory.open(rig.another())
+    const target = mine.space.map(other, { writable: true })
+    mine.load(4)
+    const frame = frameOf(mine, 4)
+    const { threads, row } = mine.m.sync
+    const seen: number[][] = []
+    rig.during('read', () => seen.push([threads.w[row + T_PINS], mine.m.frames.row(frame, F_FLAGS) >>> PIN_SHIFT]))
+    const mm = new Mm(mine.m, mine.map.handle.space.id)
+    expect(sys_read_user(mm, target.address + 9 * PAGE, 8, mine.file.fd, 4 * PAGE)).toBe(8)
+    expect(seen).toEqual([[frame, 1]])
+    expect([threads.w[row + T_PINS], mine.m.frames.row(frame, F_FLAGS) >>> PIN_SHIFT]).toEqual([0, 0])
+    expect(target.getUint32(9 * PAGE)).toBe(5)
+    for (let i = 0; i < MAX_PINS; i++) mine.m.frames.pin(frame)
+    expect(sys_read_user(mm, target.address, 8, mine.file.fd, 4 * PAGE)).toBe(-14)
+    for (let i = 0; i < MAX_PINS; i++) mine.m.frames.unpin(frame)
   })
 })
