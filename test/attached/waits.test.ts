@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { EAGAIN } from '../../src/abi/errno.ts'
 import { F_FLAGS, FRAME_SHIFT, MAX_PINS, PIN_SHIFT } from '../../src/frame/frame-table.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../../src/frame/mm-table.ts'
-import { pteFrame } from '../../src/pgtable/pte.ts'
+import { PTE_YOUNG, pteFrame } from '../../src/pgtable/pte.ts'
 import {
   S_EPOCH,
   S_STARVING,
@@ -241,9 +241,11 @@ describe('a page that another thread reads', () => {
     ] as const) {
       const rig = attached()
       const over = readingDies(rig, 4)
+      // Woken once for nothing.
+      if (wait > 0) rig.asleepOn(() => {})
       if (wait > 0) rig.asleep(over)
       cut(rig.mine)
-      expect(waits(rig.mine)).toBe(wait)
+      expect(waits(rig.mine)).toBe(2 * wait)
       if (wait === 0) over()
       expect(rig.mine.m.inodes.cutting.reduce((a, b) => a + b)).toBe(0)
     }
@@ -269,6 +271,7 @@ describe('a page that another thread reads', () => {
       expect(errorOf(() => theirs.load(4)).code).toBe('EAGAIN')
       expect(errorOf(() => theirs.file.read(new Uint8Array(4), 4 * PAGE)).code).toBe('EAGAIN')
       expect(errorOf(() => theirs.file.truncate(0)).code).toBe('EAGAIN')
+      expect(errorOf(() => theirs.file.punch(4 * PAGE, PAGE)).code).toBe('EAGAIN')
       expect(theirs.load(5)).toBe(6)
       expect(theirs.m.inodes.cutting.reduce((a, b) => a + b)).toBe(0)
     })
@@ -289,6 +292,7 @@ describe('the inode lock', () => {
       expect(errorOf(() => theirs.load(20)).code).toBe('EAGAIN')
       expect(errorOf(() => theirs.file.sync()).code).toBe('EAGAIN')
       expect(errorOf(() => theirs.file.truncate(PAGE)).code).toBe('EAGAIN')
+      expect(errorOf(() => theirs.file.punch(0, PAGE)).code).toBe('EAGAIN')
       expect(theirs.load(3)).toBe(4)
       theirs.map.advise('willneed', { offset: 30 * PAGE, length: 4 * PAGE })
       expect(rig.calls).toHaveLength(2)
@@ -593,6 +597,29 @@ describe('a copy by machines of several threads', () => {
     expect(mine.file.dirtyPages).toBe(4)
     mine.file.sync()
     expect(rig.storedWord(11)).toBe(0x03030303)
+  })
+})
+
+describe('populating', () => {
+  test('brings in nothing where the mappings cannot be had', () => {
+    const rig = attached({ maySleep: false })
+    const { mine, theirs } = rig
+    const letGo = holdMm(mine, 'write')
+    expect(theirs.map.populateSync({ offset: 0, length: 4 * PAGE })).toBe(0)
+    letGo()
+    expect(rig.calls).toEqual([])
+    expect(theirs.map.populateSync({ offset: 0, length: 4 * PAGE })).toBe(4)
+  })
+
+  test('is no use of a page, unless somebody waited for it', async () => {
+    const { mine } = attached()
+    const isUsed = (page: number): boolean => {
+      const { m, map } = mine
+      return (m.tables.get(map.handle.space.id, map.address / PAGE + page) & PTE_YOUNG) !== 0
+    }
+    expect(mine.map.populateSync({ offset: 0, length: 2 * PAGE })).toBe(2)
+    expect(await mine.map.ready({ offset: 4 * PAGE, length: 2 * PAGE })).toBe(2)
+    expect([0, 1, 4, 5].map(isUsed)).toEqual([false, false, true, true])
   })
 })
 
