@@ -6,7 +6,7 @@
  * done, calls give -ENXIO and `lastThrown` says why.
  *
  * A store is closed by the thread that has it: at the last close of the inode if that is the same one, else when the row is used
- * again or the thread closes its memory (`closeStale`).
+ * again or the thread leaves the memory (`closeAll`).
  */
 import { ENXIO } from '../abi/errno.ts'
 import { readText, textUnits, writeText } from '../base/text.ts'
@@ -87,15 +87,8 @@ export class StoreTable {
     this.#stores[inode] = undefined
     this.#names[inode] = ''
     this.#seen[inode] = this.#generation[inode]
-  }
-
-  /** Closes this thread's stores of inodes that are gone. */
-  closeStale(): void {
-    for (let i = 1; i < this.#stores.length; i++) {
-      if (this.#stores[i] === undefined || this.#seen[i] === this.#generation[i]) continue
-      this.#stores[i]?.close()
-      this.#stores[i] = undefined
-    }
+    // Another thread that only asks what the row is called must not open the store of what is gone.
+    if (this.#isShared) writeText(this.#text, inode * TEXT_WORDS, '')
   }
 
   /** Closes all of this thread's stores: it detaches. */

@@ -4,7 +4,7 @@ import { EOWNERDEAD } from '../../src/abi/errno.ts'
 import { F_FLAGS, PIN_SHIFT } from '../../src/frame/frame-table.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../../src/frame/mm-table.ts'
 import { pteFrame } from '../../src/pgtable/pte.ts'
-import { S_STARVING, T_GUEST, T_INODE, T_STARVING } from '../../src/sync/threads.ts'
+import { S_STARVING, T_GUEST, T_INODE, T_IO_FIRST, T_IO_PAGES, T_STARVING } from '../../src/sync/threads.ts'
 import { type AttachedRig, errorOf, PAGE, THEIR_NUMBER, useAttached } from './support.ts'
 
 const attached = useAttached()
@@ -89,6 +89,23 @@ test('in the write of a sync: the pages are dirty, and the next sync writes them
   expect(mine.file.dirtyPages).toBe(3)
   mine.file.sync()
   expect([4, 5, 9].map(page => rig.storedWord(page))).toEqual([400, 500, 900])
+  expectUnharmed(rig)
+})
+
+test('in the second write of a sync: what was written is, and the pages of that one are dirty', () => {
+  const rig = attached({ readahead: 8 * PAGE })
+  const { mine, theirs } = rig
+  for (const page of [4, 9, 10]) theirs.store(page, page * 100)
+  rig.during('write', () => {})
+  rig.diesIn('write', () => theirs.file.sync())
+  const { threads } = mine.m.sync
+  const word = (at: number): number => threads.w[threads.at(theirs.m.sync.me, at)]
+  expect([word(T_IO_FIRST), word(T_IO_PAGES)]).toEqual([9, 2])
+  mine.memory.ended(THEIR_NUMBER)
+  expect([mine.file.dirtyPages, rig.storedWord(4), rig.storedWord(9)]).toEqual([2, 400, 10])
+  mine.file.sync()
+  expect(rig.storedWord(10)).toBe(1000)
+  expect(mine.m.sync.threads.w[mine.m.sync.row + T_INODE]).toBe(0)
   expectUnharmed(rig)
 })
 

@@ -345,7 +345,29 @@ describe('a file that is read in order', () => {
     expect(later.asked()).toEqual([[261, 39]])
   })
 
-  test('ends where the next page is there already, or nobody brings it', () => {
+  test('is not asked for by who finds a page there that is none of the window', () => {
+    const { later, map } = ordered()
+    map.advise('willneed', { offset: 200 * PAGE, length: PAGE })
+    errorOf(() => map.getUint32(0))
+    later.asked()
+    later.deliver(0, 32)
+    later.deliver(200)
+    load(map, 200)
+    expect(later.asked()).toEqual([])
+  })
+
+  test('ends where nobody brings the next page', () => {
+    const rig = attached({ frames: 2048, readahead: 32 * PAGE })
+    const later = new LaterFile(rig.theirs, 100)
+    const map = later.mapIn(rig.mine)
+    errorOf(() => map.getUint32(0))
+    later.deliver(0, 32)
+    rig.mine.memory.ended(THEIR_NUMBER)
+    load(map, 0)
+    expect(rig.mine.m.filler.requests.nrUnderWay).toBe(0)
+  })
+
+  test('ends where the next page is there already', () => {
     const { later, map, rig } = ordered()
     map.advise('willneed', { offset: 32 * PAGE, length: PAGE })
     errorOf(() => map.getUint32(0))

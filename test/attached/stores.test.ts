@@ -143,6 +143,21 @@ describe('a file that another thread opened', () => {
   })
 })
 
+test('a row that this thread knew as memory takes a store of its own', () => {
+  const there = shelf()
+  const { mine, theirs } = pair([there])
+  const memory = mine.shared(PAGE, 'm'.repeat(600))
+  const inode = mine.machine.files.inode[mine.machine.fds[memory.fd]]
+  const { stores } = theirs.machine.inodes
+  expect([stores.name(inode), stores.get(inode)]).toEqual(['m'.repeat(64), undefined])
+  memory.close()
+  const own = theirs.open(there.open({ kind: 'shelf', key: 'a' }))
+  expect(theirs.machine.files.inode[theirs.machine.fds[own.fd]]).toBe(inode)
+  expect(own.read(new Uint8Array(4), 0)).toBe(4)
+  theirs.detach()
+  mine.close()
+})
+
 describe('a store that this thread cannot reach', () => {
   const refused = { errno: -ENXIO }
 

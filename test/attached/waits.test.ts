@@ -1,6 +1,6 @@
 /** What a thread waits for, and what it finds when it wakes up: the machine lock, mappings, inodes, pages, stores on their way. */
 import { describe, expect, test } from 'vitest'
-import { EAGAIN } from '../../src/abi/errno.ts'
+import { EAGAIN, EOWNERDEAD } from '../../src/abi/errno.ts'
 import { F_FLAGS, FRAME_SHIFT, MAX_PINS, PIN_SHIFT } from '../../src/frame/frame-table.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../../src/frame/mm-table.ts'
 import { PTE_YOUNG, pteFrame } from '../../src/pgtable/pte.ts'
@@ -597,6 +597,56 @@ describe('a copy by machines of several threads', () => {
     expect(mine.file.dirtyPages).toBe(4)
     mine.file.sync()
     expect(rig.storedWord(11)).toBe(0x03030303)
+  })
+})
+
+describe('a memory that breaks while a thread waits', () => {
+  const dead = { code: 'EOWNERDEAD', errno: -EOWNERDEAD }
+
+  test('for the machine lock', () => {
+    const rig = attached()
+    expect(rig.theirs.m.enter()).toBe(true)
+    // The lock's word stays what it is.
+    rig.asleepOn(() => rig.theirs.m.sync.declareBroken(EOWNERDEAD))
+    expect(errorOf(() => rig.mine.load(0))).toMatchObject(dead)
+  })
+
+  test.each([
+    ['the mmap lock', (rig: AttachedRig) => holdMm(rig.theirs, 'write'), ({ map }: Side) => map.getUint32(0)],
+    ['it to change mappings', (rig: AttachedRig) => holdMm(rig.theirs, 'read'), ({ map }: Side) => map.unmap()],
+    [
+      'an inode',
+      (rig: AttachedRig) => {
+        rig.theirs.store(1, 1)
+        rig.diesIn('flush', () => rig.theirs.file.sync())
+      },
+      ({ file }: Side) => file.truncate(0)
+    ],
+    [
+      'a page',
+      (rig: AttachedRig) => rig.diesIn('read', () => rig.theirs.file.read(new Uint8Array(4), 0)),
+      ({ file }: Side) => file.read(new Uint8Array(4), 0)
+    ],
+    [
+      'a page of a mapping',
+      (rig: AttachedRig) => rig.diesIn('read', () => rig.theirs.file.read(new Uint8Array(4), 0)),
+      ({ map }: Side) => map.getUint32(0)
+    ],
+    [
+      'pages to be cut away',
+      (rig: AttachedRig) => rig.diesIn('read', () => rig.theirs.file.read(new Uint8Array(4), 0)),
+      ({ file }: Side) => file.punch(0, PAGE)
+    ],
+    [
+      'a call on a file',
+      (rig: AttachedRig) => rig.diesIn('read', () => rig.theirs.file.read(new Uint8Array(4), 0)),
+      ({ memory }: Side) => memory.close()
+    ]
+  ] as [string, (rig: AttachedRig) => unknown, (side: Side) => unknown][])('for %s', (_, hold, wait) => {
+    const rig = attached()
+    hold(rig)
+    rig.asleep(() => rig.theirs.m.sync.declareBroken(EOWNERDEAD))
+    expect(errorOf(() => wait(rig.mine))).toMatchObject(dead)
   })
 })
 

@@ -116,6 +116,8 @@ describe('failures', () => {
   test('that are old are forgotten, with their words', () => {
     for (let i = 0; i < NR_FAILURES + 2; i++) queue.fail(1, i, 1, i + 1, `failure ${i}`)
     expect([0, 1, 2, 3].map(page => queue.failureSince(0, 1, page))).toEqual([-1, -1, 2, 3])
+    // The row that the next one takes has an old one still.
+    expect(queue.failureSince(3, 1, 2)).toBe(-1)
     expect([1, 2, NR_FAILURES + 1].map(nr => queue.whyOf(nr))).toEqual(['', 'failure 2', `failure ${NR_FAILURES + 1}`])
     expect(queue.errnoOf(NR_FAILURES + 1)).toBe(NR_FAILURES + 2)
   })

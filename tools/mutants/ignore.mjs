@@ -24,10 +24,12 @@ function isTrace(node) {
 /** Only where nothing else that is mutated stands beside it. */
 function addsZero({ type, operator, left, right }) {
   if (type !== 'BinaryExpression' || operator !== '+' || !FIRST_WORDS.has(right.name)) return false
-  return (
-    left.type === 'Identifier' ||
-    (left.type === 'BinaryExpression' && left.operator === '<<' && left.left.type === 'Identifier')
-  )
+  return isPlain(left) || (left.type === 'BinaryExpression' && left.operator === '<<' && isPlain(left.left))
+}
+
+/** A name, or what an array has at a place that is not computed. */
+function isPlain({ type, property }) {
+  return type === 'Identifier' || (type === 'MemberExpression' && /^(Identifier|NumericLiteral)$/.test(property.type))
 }
 
 function isBroken(node) {

@@ -24,6 +24,9 @@ const SHIM = fileURLToPath(new URL('./vitest-in-process.mjs', import.meta.url))
 const PATIENCE = 10
 const PATIENCE_MS = 250
 const MAX_TRIES = 5
+/** What the names of tests begin with that run on a machine for two threads. */
+const TWO = 'two threads: '
+const isQuick = process.env.MUTANTS_QUICK === '1'
 
 /** Stryker's global, which instrumented code reads. */
 const stryker = (globalThis.__stryker__ ??= {})
@@ -62,8 +65,6 @@ class InProcessRunner {
       if (result.status === 'survived') return result
       const again = await run(last, Number.POSITIVE_INFINITY)
       if (again.status !== TestStatus.Success) {
-        if (process.env.MUTANTS_DEBUG)
-          (await import('node:fs')).appendFileSync(process.env.MUTANTS_DEBUG, `${last.id}: ${again.failureMessage}\n`)
         await this.dispose()
         await this.#load()
       } else if (!last.wasStarved || tries === MAX_TRIES) return result
@@ -73,7 +74,7 @@ class InProcessRunner {
 
   /** → what Stryker is to know, and the last test that ran. */
   async #tryMutant({ activeMutant, hitLimit, testFilter }, patience) {
-    const chosen = testFilter?.map(id => this.#tests.get(id)) ?? [...this.#tests.values()]
+    const chosen = this.#choose(testFilter)
     for (const test of chosen) test.ms ??= (await run(test, Number.POSITIVE_INFINITY)).timeSpentMs
     // What kills often and fast goes first.
     chosen.sort((a, b) => b.nrKills / b.ms - a.nrKills / a.ms || a.ms - b.ms)
@@ -102,6 +103,14 @@ class InProcessRunner {
     return { result: toMutantRunResult(tooOften ?? { status: DryRunStatus.Complete, tests }), last }
   }
 
+  /** The tests that reach a mutant. In a quick run none on a machine for two threads that reaches it on one for one thread as well. */
+  #choose(ids) {
+    if (ids === undefined) return [...this.#tests.values()]
+    const known = new Set(ids)
+    const chosen = isQuick ? ids.filter(id => !(id.startsWith(TWO) && known.has(id.slice(TWO.length)))) : ids
+    return chosen.map(id => this.#tests.get(id))
+  }
+
   async #load() {
     this.#server = await createServer({
       configFile: false,
@@ -127,7 +136,7 @@ class InProcessRunner {
     }
     const twice = new Set(testsForTwoThreads(process.cwd()))
     for (const file of files.filter(({ filepath }) => twice.has(filepath))) {
-      for (const test of testsIn(file, `two threads: ${file.name}`)) add(test, 2)
+      for (const test of testsIn(file, TWO + file.name)) add(test, 2)
     }
   }
 }
