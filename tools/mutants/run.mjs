@@ -3,7 +3,7 @@
  * A mutation run and its verdict.
  *
  *     npm run mutants -- [what Stryker takes]
- *     npm run mutants:quick                      page tables and the reverse map, with no test twice
+ *     npm run mutants:quick                      page tables and the reverse map, on machines of one thread
  */
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'

@@ -24,9 +24,6 @@ const SHIM = fileURLToPath(new URL('./vitest-in-process.mjs', import.meta.url))
 const PATIENCE = 10
 const PATIENCE_MS = 250
 const MAX_TRIES = 5
-/** What the names of tests begin with that run on a machine for two threads. */
-const TWO = 'two threads: '
-const isQuick = process.env.MUTANTS_QUICK === '1'
 
 /** Stryker's global, which instrumented code reads. */
 const stryker = (globalThis.__stryker__ ??= {})
@@ -74,7 +71,7 @@ class InProcessRunner {
 
   /** → what Stryker is to know, and the last test that ran. */
   async #tryMutant({ activeMutant, hitLimit, testFilter }, patience) {
-    const chosen = this.#choose(testFilter)
+    const chosen = testFilter?.map(id => this.#tests.get(id)) ?? [...this.#tests.values()]
     for (const test of chosen) test.ms ??= (await run(test, Number.POSITIVE_INFINITY)).timeSpentMs
     // What kills often and fast goes first.
     chosen.sort((a, b) => b.nrKills / b.ms - a.nrKills / a.ms || a.ms - b.ms)
@@ -103,14 +100,6 @@ class InProcessRunner {
     return { result: toMutantRunResult(tooOften ?? { status: DryRunStatus.Complete, tests }), last }
   }
 
-  /** The tests that reach a mutant. In a quick run none on a machine for two threads that reaches it on one for one thread as well. */
-  #choose(ids) {
-    if (ids === undefined) return [...this.#tests.values()]
-    const known = new Set(ids)
-    const chosen = isQuick ? ids.filter(id => !(id.startsWith(TWO) && known.has(id.slice(TWO.length)))) : ids
-    return chosen.map(id => this.#tests.get(id))
-  }
-
   async #load() {
     this.#server = await createServer({
       configFile: false,
@@ -136,7 +125,7 @@ class InProcessRunner {
     }
     const twice = new Set(testsForTwoThreads(process.cwd()))
     for (const file of files.filter(({ filepath }) => twice.has(filepath))) {
-      for (const test of testsIn(file, TWO + file.name)) add(test, 2)
+      for (const test of testsIn(file, `two threads: ${file.name}`)) add(test, 2)
     }
   }
 }
