@@ -36,10 +36,15 @@ export function isLeft({ status }) {
 export function left(files) {
   const ranges = []
   for (const [name, { mutants }] of files) {
-    const lines = new Set(mutants.filter(isLeft).map(({ location }) => location.start.line))
-    for (const line of [...lines].sort((a, b) => a - b)) ranges.push(`${name}:${line}-${line}`)
+    // A mutant is tried if all of its lines are in one range.
+    let last
+    const lines = mutants.filter(isLeft).map(({ location: { start, end } }) => [start.line, end.line])
+    for (const [from, to] of lines.sort((a, b) => a[0] - b[0])) {
+      if (last === undefined || from > last.to) ranges.push((last = { name, from, to }))
+      else last.to = Math.max(last.to, to)
+    }
   }
-  return ranges
+  return ranges.map(({ name, from, to }) => `${name}:${from}-${to}`)
 }
 
 function keyOf({ mutatorName, replacement, location: { start, end } }) {
