@@ -8,6 +8,7 @@ import { join } from 'node:path'
 const FOLDERS = ['test/mm', 'test/pgtable', 'test/rmap', 'test/reclaim', 'test/cache', 'test/history']
 const FILES = [
   'test/api/mapping.test.ts',
+  'test/attached/copies.test.ts',
   'test/attached/deaths.test.ts',
   'test/attached/later.test.ts',
   'test/attached/pager.test.ts',
