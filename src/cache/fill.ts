@@ -130,12 +130,13 @@ export class Filler {
     let index = first
     while (index <= last) {
       // While the lock was given back, others may have cut pages away, or have begun to.
-      if (this.inodes.isCutByOthers(inode) || index >= this.#nrFilePages(inode)) return
+      const left = Math.min(last + 1, this.#nrFilePages(inode)) - index
+      if (this.inodes.isCutByOthers(inode) || left <= 0) return
       if (this.cache.lookup(inode, index) !== 0) {
         index++
         continue
       }
-      const n = this.#begin(inode, index, Math.min(last - index + 1, Math.max(1, this.maxWindowPages)))
+      const n = this.#begin(inode, index, Math.min(left, Math.max(1, this.maxWindowPages)))
       if (n === 0) return
       if (this.#read(inode, index, n) < 0) {
         this.#abandon(0, n)

@@ -192,7 +192,7 @@ export function punchHole(m: Machine, inode: number, from: number, length: numbe
 
 function punchLocked(m: Machine, inode: number, from: number, length: number): number {
   const { pageSize } = m.ram
-  const busy = waitForFills(m, inode, Math.floor(from / pageSize), Math.ceil((from + length) / pageSize))
+  const busy = waitForFills(m, inode, Math.floor(from / pageSize), Math.ceil((from + length) / pageSize) - 1)
   if (busy !== 0) return -busy
   const size = m.inodes.sizeBytes[inode]
   const end = from + length

@@ -1,5 +1,5 @@
 /** A mapping of a memory made for several threads, used by one: what it does must be what a plain mapping does. */
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Memory } from '../../src/api/memory.ts'
 import { SharedMapping } from '../../src/api/shared-mapping.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
@@ -13,6 +13,11 @@ function memoryOf(pages: number, threads = 2): Memory {
   open.push(memory)
   return memory
 }
+
+// Where a failed test leaves some, as in a mutation run, they are not the next one's.
+beforeEach(() => {
+  open.length = 0
+})
 
 afterEach(() => {
   for (const memory of open.splice(0)) {

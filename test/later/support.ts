@@ -14,7 +14,7 @@ import path from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { afterAll, afterEach, expect } from 'vitest'
+import { afterAll, afterEach, beforeEach, expect } from 'vitest'
 import type { MappedFile } from '../../src/api/file.ts'
 import type { Mapping } from '../../src/api/mapping.ts'
 import { type AttachOptions, Memory, type OpenAsyncOptions } from '../../src/api/memory.ts'
@@ -154,7 +154,9 @@ export class LaterRig {
 
   constructor(options: LaterOptions) {
     const { frames = 128, pages = 64, tail = 0 } = options
-    this.memory = new Memory({ size: frames * FRAME_BYTES, debug: true, ...options })
+    // test/threads/same runs these tests on memories for two threads too.
+    const threads = Number(process.env.RIG_THREADS ?? 1)
+    this.memory = new Memory({ size: frames * FRAME_BYTES, debug: true, threads, ...options })
     this.#freeAtStart = this.memory.stats().freeFrames
     const contents = new Uint8Array(pages * PAGE + tail)
     for (let page = 0; page * PAGE + 4 <= contents.length; page++) {
@@ -208,6 +210,10 @@ export class LaterRig {
 /** Call at the top of a test file. → `rigs(options)`. */
 export function useLater(): (options?: LaterOptions) => Promise<LaterRig> {
   const rigs: LaterRig[] = []
+  // Where a failed test leaves some, as in a mutation run, they are not the next one's.
+  beforeEach(() => {
+    rigs.length = 0
+  })
   afterEach(async () => {
     for (const rig of rigs.splice(0)) await rig.finish()
   })

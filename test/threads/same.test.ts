@@ -4,6 +4,10 @@
  */
 import '../cache/fill.test.ts'
 import '../cache/writeback.test.ts'
+import '../later/failures.test.ts'
+import '../later/parked.test.ts'
+import '../later/pieces.test.ts'
+import '../later/ready.test.ts'
 import '../mm/brk.test.ts'
 import '../mm/calls.test.ts'
 import '../mm/faults.test.ts'

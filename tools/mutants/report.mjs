@@ -4,7 +4,7 @@
  *
  *     node tools/mutants/report.mjs [REPORT.json...]     build/mutants/report.json if none is given
  *
- * Reports of several parts may be given together; a file that is in two is taken from the last. What survives must have its
+ * Reports of several parts may be given together; a mutant that is in two counts as the last one says. What survives must have its
  * reason in tools/mutants/survivors.json, a list of
  *
  *     { "file", "code", "mutators"?, "kind", "reason" }
@@ -14,6 +14,7 @@
  * Survivors without a reason, and reasons without a survivor, are printed; exit code 1 if there are any of the former.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
+import { isKilled, isLeft, readReports } from './reports.mjs'
 
 const ROOT = new URL('../../', import.meta.url)
 const KINDS = new Map([
@@ -24,14 +25,8 @@ const KINDS = new Map([
   ['untested', 'a test could tell, and is missing']
 ])
 
-const paths = process.argv.slice(2)
-const files = new Map()
-let date = ''
-for (const path of paths.length > 0 ? paths : ['build/mutants/report.json']) {
-  const report = JSON.parse(readFileSync(path, 'utf8'))
-  for (const [name, file] of Object.entries(report.files)) files.set(name, file)
-}
-date = new Date().toISOString().slice(0, 10)
+const files = readReports(process.argv.slice(2))
+const date = new Date().toISOString().slice(0, 10)
 const rules = JSON.parse(readFileSync(new URL('tools/mutants/survivors.json', ROOT), 'utf8'))
 for (const rule of rules) if (!KINDS.has(rule.kind)) throw new Error(`${rule.file}: no such kind: ${rule.kind}`)
 
@@ -41,14 +36,13 @@ const rooms = new Map()
 const kinds = new Map()
 const lists = []
 
-for (const name of [...files.keys()].sort()) {
-  const { source, mutants } = files.get(name)
+for (const [name, { source, mutants }] of files) {
   const lines = source.split('\n')
   const count = { killed: 0, survived: 0 }
   const rows = new Map()
   for (const mutant of mutants) {
-    if (mutant.status === 'Killed' || mutant.status === 'Timeout') count.killed++
-    if (mutant.status !== 'Survived' && mutant.status !== 'NoCoverage') continue
+    if (isKilled(mutant)) count.killed++
+    if (!isLeft(mutant)) continue
     count.survived++
     const code = lines[mutant.location.start.line - 1].trim()
     const rule = rules.find(r => explains(r, name, code, mutant))

@@ -7,14 +7,17 @@
  * test, hooks again. What that demands of the tests in `suite.mjs`: no mocks of modules, no state that a test which failed
  * leaves to the next one. After each kill the killer runs once more without the mutant; should it fail, modules are loaded
  * anew and the mutant is tried again, so that no mutant counts as killed by what an earlier one left behind.
+ *
+ * A test that does not end is stopped: a loop, and a thread that sleeps, by the time limit of `node:vm`; one that awaits, by a timer
+ * (what it left under way gets no more turns, `patient.mjs`); a loop after an await, by Stryker's own limits.
  */
 import { fileURLToPath } from 'node:url'
-import { Script } from 'node:vm'
 import { declareClassPlugin, PluginKind } from '@stryker-mutator/api/plugin'
 import { DryRunStatus, determineHitLimitReached, TestStatus, toMutantRunResult } from '@stryker-mutator/api/test-runner'
 import { collectTests, getFn, getHooks } from '@vitest/runner'
 import { createServer } from 'vite'
-import { testFiles } from './suite.mjs'
+import { hasEnded, spent, timed, within } from './patient.mjs'
+import { isSlow, testFiles, testsForTwoThreads } from './suite.mjs'
 
 const SHIM = fileURLToPath(new URL('./vitest-in-process.mjs', import.meta.url))
 /** A test that takes that many times as long as it does without a mutant, and some, does not end. */
@@ -55,7 +58,7 @@ class InProcessRunner {
 
   async mutantRun(options) {
     for (let tries = 1; tries <= MAX_TRIES; tries++) {
-      const { result, last } = await this.#tryMutant(options, 2 ** tries)
+      const { result, last } = await this.#tryMutant(options, 2 ** (tries - 1))
       if (result.status === 'survived') return result
       const again = await run(last, Number.POSITIVE_INFINITY)
       if (again.status !== TestStatus.Success) {
@@ -80,11 +83,10 @@ class InProcessRunner {
     try {
       for (last of chosen) {
         const limitMs = patience * (PATIENCE * last.ms + PATIENCE_MS)
-        const before = process.cpuUsage()
+        const before = spent()
         const result = await run(last, limitMs)
-        const { user, system } = process.cpuUsage(before)
         // Other programs had the processor: that it did not end in time says nothing.
-        last.wasStarved = result.isTimeout === true && (user + system) / 1000 < limitMs / 8
+        last.wasStarved = result.isTimeout === true && spent() - before < limitMs / 8
         tests.push(result)
         if (result.status !== TestStatus.Failed) continue
         last.nrKills++
@@ -106,17 +108,24 @@ class InProcessRunner {
       logLevel: 'error',
       server: { middlewareMode: true, watch: null, ws: false, hmr: false },
       optimizeDeps: { noDiscovery: true },
+      // As vitest: what this Node does not know yet is compiled.
+      esbuild: { target: 'node20' },
       resolve: { alias: { vitest: SHIM } }
     })
     const files = await collectTests(testFiles(process.cwd()), collector(this.#server))
     const before = this.#tests
     this.#tests = new Map()
+    const add = (test, nrThreads) => {
+      const known = before.get(test.id)
+      this.#tests.set(test.id, { ...test, nrThreads, ms: known?.ms, nrKills: known?.nrKills ?? 0 })
+    }
     for (const file of files) {
       if (file.result?.errors) throw new Error(`${file.name}: ${file.result.errors.map(e => e.message)}`)
-      for (const test of testsIn(file, file.name)) {
-        const known = before.get(test.id)
-        this.#tests.set(test.id, { ...test, ms: known?.ms, nrKills: known?.nrKills ?? 0 })
-      }
+      for (const test of testsIn(file, file.name)) add(test, 1)
+    }
+    const twice = new Set(testsForTwoThreads(process.cwd()))
+    for (const file of files.filter(({ filepath }) => twice.has(filepath))) {
+      for (const test of testsIn(file, `two threads: ${file.name}`)) add(test, 2)
     }
   }
 }
@@ -125,7 +134,7 @@ function* testsIn(suite, name) {
   for (const task of suite.tasks) {
     const id = `${name} > ${task.name}`
     if (task.type === 'suite') yield* testsIn(task, id)
-    else if (task.mode === 'run' || task.mode === 'queued') yield { id, task }
+    else if ((task.mode === 'run' || task.mode === 'queued') && !isSlow(id)) yield { id, task }
   }
 }
 
@@ -152,8 +161,8 @@ function collector(server) {
 async function run(test, limitMs) {
   const { task } = test
   const start = performance.now()
-  let error
-  try {
+  process.env.RIG_THREADS = String(test.nrThreads)
+  const error = await timed(limitMs, async () => {
     const suites = []
     for (let suite = task.suite ?? task.file; suite !== undefined; suite = suite.suite ?? fileOf(suite)) {
       suites.unshift(suite)
@@ -167,23 +176,16 @@ async function run(test, limitMs) {
         await within(limitMs, () => hook(task.context, suite))
       }
     }
-  } catch (thrown) {
-    error = thrown
-  }
+  })
   const timeSpentMs = Math.max(0.01, performance.now() - start)
   const result = { id: test.id, name: test.id, timeSpentMs, fileName: task.file.filepath }
   if (error === undefined) return { ...result, status: TestStatus.Success }
-  const isTimeout = error?.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT'
-  return { ...result, status: TestStatus.Failed, failureMessage: String(error?.stack ?? error), isTimeout }
-}
-
-const call = new Script('globalThis.__call__()')
-
-/** Calls `fn`, and stops it, loops without an end included, after so long; what it awaits is not timed. */
-function within(limitMs, fn) {
-  if (limitMs === Number.POSITIVE_INFINITY) return fn()
-  globalThis.__call__ = fn
-  return call.runInThisContext({ timeout: Math.ceil(limitMs) })
+  return {
+    ...result,
+    status: TestStatus.Failed,
+    failureMessage: String(error?.stack ?? error),
+    isTimeout: hasEnded(error)
+  }
 }
 
 function fileOf(suite) {

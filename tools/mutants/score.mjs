@@ -1,49 +1,55 @@
+#!/usr/bin/env node
 /**
- * The verdict of a mutation run: of the mutants that some test of the suite reaches, 85 % must be killed.
+ * The verdict of a mutation run: 85 % of the mutants must be killed, those that no test of the suite reaches counted as survivors.
  *
- *     node tools/mutants/score.mjs     after `stryker run`; a line a room; exit code 1 below 85 %
+ *     node tools/mutants/score.mjs [REPORT.json...]     build/mutants/report.json if none is given; a line a room; exit code 1 below 85 %
+ *     node tools/mutants/score.mjs --left [REPORT...]   the lines whose mutants were not killed, for `npm run mutants -- --mutate`
  *
- * The runner keeps all tests in one process, so what only a second thread or a promise reaches is not reached: it is counted apart,
- * by file, and tested by test/threads, test/later and `npm run stress`.
+ * The runner keeps all tests in one process: what only happens between two threads that run at once is not reached. It is counted by
+ * file, and tested by test/threads and `npm run stress`.
  */
-import { readFileSync } from 'node:fs'
+import { isKilled, left, readReports } from './reports.mjs'
 
 const LEAST = 85
-const path = process.env.MUTANTS_REPORT ?? 'build/mutants/report.json'
-const { files } = JSON.parse(readFileSync(path, 'utf8'))
-const rooms = new Map()
-const unreached = []
+const args = process.argv.slice(2)
+const files = readReports(args.filter(arg => !arg.startsWith('--')))
 
-for (const [file, { mutants }] of Object.entries(files)) {
-  const count = status => mutants.filter(mutant => mutant.status === status).length
-  const killed = count('Killed') + count('Timeout')
-  const survived = count('Survived')
-  const missed = count('NoCoverage')
-  const room = rooms.get(file.split('/')[1]) ?? { killed: 0, survived: 0, missed: 0 }
-  rooms.set(file.split('/')[1], {
-    killed: room.killed + killed,
-    survived: room.survived + survived,
-    missed: room.missed + missed
-  })
-  if (missed > 0) unreached.push([file, missed])
-}
+if (args.includes('--left')) console.log(left(files).join(','))
+else verdict()
 
-const all = { killed: 0, survived: 0, missed: 0 }
-for (const room of rooms.values()) for (const key of Object.keys(all)) all[key] += room[key]
-const score = ({ killed, survived }) => (100 * killed) / Math.max(1, killed + survived)
-
-console.log('room       killed  survived  not reached   score')
-for (const [name, room] of [...rooms, ['all', all]]) {
-  const { killed, survived, missed } = room
-  const cells = [String(killed).padStart(6), String(survived).padStart(8), String(missed).padStart(11)]
-  console.log(`${name.padEnd(9)}  ${cells.join('  ')}  ${score(room).toFixed(1).padStart(5)} %`)
-}
-if (unreached.length > 0) {
-  console.log('\nnot reached by tests of one thread:')
-  for (const [file, missed] of unreached.sort((a, b) => b[1] - a[1]))
-    console.log(`  ${String(missed).padStart(4)}  ${file}`)
-}
-if (score(all) < LEAST) {
-  console.log(`\nonly ${score(all).toFixed(1)} % of the mutants that are reached were killed; ${LEAST} % are asked for`)
+function verdict() {
+  const rooms = new Map()
+  const unreached = []
+  const all = { killed: 0, survived: 0, missed: 0 }
+  for (const [file, { mutants }] of files) {
+    const name = file.split('/')[1]
+    const room = rooms.get(name) ?? { killed: 0, survived: 0, missed: 0 }
+    rooms.set(name, room)
+    const missed = mutants.filter(({ status }) => status === 'NoCoverage').length
+    for (const sum of [room, all]) {
+      sum.killed += mutants.filter(isKilled).length
+      sum.survived += mutants.filter(({ status }) => status === 'Survived').length
+      sum.missed += missed
+    }
+    if (missed > 0) unreached.push([file, missed])
+  }
+  console.log('room       killed  survived  not reached    score  of those reached')
+  for (const [name, { killed, survived, missed }] of [...rooms, ['all', all]]) {
+    const cells = [String(killed).padStart(6), String(survived).padStart(8), String(missed).padStart(11)]
+    const scores = [percent(killed, survived + missed).padStart(7), percent(killed, survived).padStart(16)]
+    console.log(`${name.padEnd(9)}  ${[...cells, ...scores].join('  ')}`)
+  }
+  if (unreached.length > 0) {
+    console.log('\nnot reached by tests in one process:')
+    for (const [file, missed] of unreached.sort((a, b) => b[1] - a[1]))
+      console.log(`  ${String(missed).padStart(4)}  ${file}`)
+  }
+  const score = (100 * all.killed) / Math.max(1, all.killed + all.survived + all.missed)
+  if (score >= LEAST) return
+  console.log(`\nonly ${score.toFixed(1)} % of the mutants were killed; ${LEAST} % are asked for`)
   process.exitCode = 1
+}
+
+function percent(killed, others) {
+  return `${((100 * killed) / Math.max(1, killed + others)).toFixed(1)} %`
 }
