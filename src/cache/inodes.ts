@@ -121,8 +121,7 @@ export class InodeTable {
     while (this.lock[inode] !== 0) {
       if (!sync.maySleep) return EAGAIN
       sync.isPatient(this.lock[inode] - 1)
-      const error = sync.waitFor(WAIT_INODE, inode)
-      if (error !== 0) return error
+      sync.waitWithin(WAIT_INODE, inode)
     }
     this.lock[inode] = sync.me + 1
     sync.threads.w[sync.row + T_INODE] = inode

@@ -17,8 +17,16 @@ import type { Machine } from './machine.ts'
  * looked up again. → 0; -ENOMEM if part was unmapped (the rest is done); or the store's error.
  */
 export function doMsync(m: Machine, mm: number, generation: number, start: number, end: number, flags: number): number {
-  const { vmas } = m
   if (!m.lockMmRead(mm, generation)) return -m.refused
+  try {
+    return msyncLocked(m, mm, generation, start, end, flags)
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
+}
+
+function msyncLocked(m: Machine, mm: number, generation: number, start: number, end: number, flags: number): number {
+  const { vmas } = m
   let result = 0
   let at = start
   while (at < end) {

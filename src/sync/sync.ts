@@ -16,9 +16,12 @@
  * one that is in a store, it is taken for dead and the machine is declared broken (-EOWNERDEAD for all). Deaths that the platform
  * reports are dealt with at once, and mostly without breaking anything (mm/recover.ts).
  *
+ * A verb that comes back from a window or a wait and finds the machine broken has no lock any more: it is ended where it stands, by a
+ * BrokenMachine that is thrown through it (`Machine.abandon` catches it), and changes nothing.
+ *
  * A machine of one thread never comes here: `isShared` is false and callers ask first.
  */
-import { EAGAIN, EOWNERDEAD } from '../abi/errno.ts'
+import { EAGAIN, ENOTRECOVERABLE, EOWNERDEAD } from '../abi/errno.ts'
 import { READ_LOCKED, UNLOCKED, WAITS_TO_WRITE, WRITE_LOCKED } from './lock-order.ts'
 import {
   IO_NONE,
@@ -64,6 +67,17 @@ const SLICE_MS = 50
 /** How long a thread that may not sleep spins before it gives up with -EAGAIN. */
 const SPIN_LIMIT_MS = 20
 export const DEFAULT_PATIENCE_MS = 20_000 as const
+
+/** Ends a verb that has come back to a broken machine. `errno` is what it answers. */
+export class BrokenMachine extends Error {
+  readonly errno: number
+
+  constructor(errno: number) {
+    super('the memory is broken')
+    this.name = 'BrokenMachine'
+    this.errno = errno
+  }
+}
 
 export class Sync {
   /** False on a machine of one thread: nothing below is called then. */
@@ -119,7 +133,7 @@ export class Sync {
   }
 
   unlock(): void {
-    // On a broken machine a verb comes to its end without the lock.
+    // On a broken machine a verb may have lost the lock.
     if (this.words[S_BROKEN] !== 0 && !this.isLocked) return
     const before = Atomics.exchange(this.words, S_LOCK, 0)
     if ((before & SLEEPING) !== 0) Atomics.notify(this.words, S_LOCK, 1)
@@ -141,6 +155,23 @@ export class Sync {
     for (let q = 0; q < NR_QUEUES; q++) {
       Atomics.add(this.words, S_QUEUES + q, 1)
       Atomics.notify(this.words, S_QUEUES + q)
+    }
+  }
+
+  /**
+   * A verb of this thread was cut off: declares the machine broken, if it held the machine lock or `errno` is not 0, and gives the lock
+   * back. Calls nothing of ours.
+   */
+  abandon(errno: number): void {
+    const { words } = this
+    const isMine = (Atomics.load(words, S_LOCK) & OWNER_MASK) === this.#owner
+    if (!isMine && errno === 0) return
+    Atomics.compareExchange(words, S_BROKEN, 0, errno === 0 ? ENOTRECOVERABLE : errno)
+    if (isMine) Atomics.store(words, S_LOCK, 0)
+    Atomics.notify(words, S_LOCK)
+    for (let q = 0; q < NR_QUEUES; q++) {
+      Atomics.add(words, S_QUEUES + q, 1)
+      Atomics.notify(words, S_QUEUES + q)
     }
   }
 
@@ -168,6 +199,12 @@ export class Sync {
     const error = this.lock()
     if (error === 0) words[S_SLEEPERS + queue]--
     return error
+  }
+
+  /** `waitFor` in the middle of a verb, of a thread that may sleep. Throws BrokenMachine. */
+  waitWithin(kind: number, id: number): void {
+    const error = this.waitFor(kind, id)
+    if (error !== 0) throw new BrokenMachine(error)
   }
 
   /** Begins a wait for another thread: `isPatient` counts from here. */
@@ -238,6 +275,11 @@ export class Sync {
     return -1
   }
 
+  /** Whether code of a store runs in this thread, or a window is open. */
+  get isInStore(): boolean {
+    return this.#t[this.row + T_IN_IO] !== 0
+  }
+
   /** Tells the others that this thread is in a store from here on, and may take long. → what to give `endStoreCall`. */
   beginStoreCall(): number {
     const outer = this.#t[this.row + T_IN_IO]
@@ -263,10 +305,12 @@ export class Sync {
     this.unlock()
   }
 
-  /** Takes the machine lock again. On a broken machine it is not had, and no other thread can have it either. */
+  /** Takes the machine lock again. Throws BrokenMachine. */
   closeWindow(): void {
     if (!this.isShared) return
-    while (this.lock() === EAGAIN);
+    let error = this.lock()
+    while (error === EAGAIN) error = this.lock()
+    if (error !== 0) throw new BrokenMachine(error)
     this.#t[this.row + T_IN_IO] = 0
     this.#t[this.row + T_IO_KIND] = IO_NONE
   }
@@ -336,6 +380,8 @@ export class Sync {
         if (Atomics.compareExchange(words, S_LOCK, 0, this.#owner | SLEEPING) === 0) break
         continue
       }
+      // A verb of this very thread that was cut off, and where there was no stack left to say so.
+      if ((value & OWNER_MASK) === this.#owner) this.abandon(ENOTRECOVERABLE)
       if (words[S_BROKEN] !== 0) {
         error = words[S_BROKEN]
         break

@@ -2,6 +2,7 @@
 import { EIO, ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE } from '../abi/fault.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
+import { plainBytes } from '../base/bytes.ts'
 import { forcedFrame } from '../mm/forced.ts'
 import { BAD, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
 
@@ -22,19 +23,21 @@ function transfer(mm: Mm, addr: Quantity, buffer: Uint8Array, access: number): n
   if (vpn === BAD) return -EIO
   let off = offOf(m, addr)
   const { pageSize, u8 } = m.ram
+  const bytes = plainBytes(buffer)
   let done = 0
-  while (done < buffer.length) {
+  while (done < bytes.length) {
     if (vpn >= TASK_PAGES || !m.lockMmRead(mm.id, mm.generation)) return done > 0 ? done : -EIO
-    const frame = forcedFrame(m, mm.id, vpn, access)
-    if (frame < 0) {
+    const n = Math.min(bytes.length - done, pageSize - off)
+    try {
+      const frame = forcedFrame(m, mm.id, vpn, access)
+      const base = frame * pageSize + off
+      if (frame >= 0 && access === ACCESS_WRITE) u8.set(bytes.subarray(done, done + n), base)
+      else if (frame >= 0) bytes.set(u8.subarray(base, base + n), done)
       m.unlockMmRead(mm.id)
-      return done > 0 ? done : -EIO
+      if (frame < 0) return done > 0 ? done : -EIO
+    } catch (thrown) {
+      return m.abandon(thrown)
     }
-    const n = Math.min(buffer.length - done, pageSize - off)
-    const base = frame * pageSize + off
-    if (access === ACCESS_WRITE) u8.set(buffer.subarray(done, done + n), base)
-    else buffer.set(u8.subarray(base, base + n), done)
-    m.unlockMmRead(mm.id)
     done += n
     vpn++
     off = 0

@@ -65,6 +65,37 @@ const ops = {
     things[n].bytes[at] = value
   },
   peek: (n, at) => things[n].bytes[at],
+  /** A method of a part of this thread's machine throws from now on: a bug in the middle of whatever calls it. */
+  sabotage(part, method, message) {
+    memory.machine[part][method] = () => {
+      throw new Error(message)
+    }
+  },
+  /** Makes call after call where the stack ends, each a little deeper than the one before. → how many ended in which way. */
+  exhaustStack(n, method, ...args) {
+    const ends = {}
+    const note = name => {
+      ends[name] = (ends[name] ?? 0) + 1
+    }
+    const deeper = () => {
+      try {
+        deeper()
+      } catch {
+        // Here there is room for a few frames, one more at each return.
+      }
+      try {
+        things[n][method](...args)
+        note('done')
+      } catch (error) {
+        note(error.code ?? error.name)
+        throw error
+      }
+    }
+    try {
+      deeper()
+    } catch {}
+    return ends
+  },
   loop: (name, n, ...args) => loops[name]({ thing: things[n], things, words, fremap }, ...args),
   exit: code => process.exit(code),
   throwUncaught(message) {
