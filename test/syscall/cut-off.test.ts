@@ -134,7 +134,7 @@ describe('a store', () => {
 
 describe('bytes of a class that extends Uint8Array', () => {
   class Odd extends Uint8Array {
-    static override get [Symbol.species](): Uint8ArrayConstructor {
+    static get [Symbol.species](): Uint8ArrayConstructor {
       throw new Error('no part of it')
     }
 
