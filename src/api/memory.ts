@@ -27,6 +27,7 @@ import type { FileHandle, MappingHandle, MemoryHandle, SpaceHandle } from './han
 import type { Mapping } from './mapping.ts'
 import { type MemoryOptions, machineOptionsOf } from './memory-options.ts'
 import { type MemoryStats, memoryStats } from './memory-stats.ts'
+import { hasOsThreadEnded, osThread } from './os-thread.ts'
 import { pagerHost, unlessAborted } from './pager-host.ts'
 import { tried, turn } from './ready.ts'
 import { parseSize } from './size.ts'
@@ -86,6 +87,9 @@ export class Memory {
       this.#kernel.machine.sleepsForPagers = options.waitForPages ?? false
     }
     this.machine = this.#kernel.machine
+    const { sync } = this.machine
+    const thread = sync.isShared ? osThread() : undefined
+    if (thread !== undefined) sync.knowThread(thread.id, thread.start, hasOsThreadEnded)
     this.pageSize = this.machine.ram.pageSize
   }
 
@@ -148,7 +152,8 @@ export class Memory {
 
   /**
    * Watches a worker that attaches: when it ends, however it ends, what it held is given back. Without this, threads that wait for
-   * something a dead one held find out by themselves, after 20 seconds, and the memory is declared broken (EOWNERDEAD).
+   * something a dead one held find out by themselves: at once on Linux with Node; elsewhere after 20 seconds, and then the memory is
+   * declared broken (EOWNERDEAD).
    */
   watch(worker: WatchedWorker): void {
     const { threadId } = worker

@@ -247,6 +247,7 @@ export class Machine implements MachineParts {
    * what is needed, and on a broken machine, where nobody has.
    */
   reenter(): boolean {
+    if (this.inside) return false
     while (!this.enter()) if (this.refused !== EAGAIN) return false
     return true
   }
@@ -374,22 +375,27 @@ export class Machine implements MachineParts {
   /** Takes the machine lock when the mmap lock is free for `mode`. Writers come first. → 0 or an errno, without the lock. */
   #waitForMm(row: number, mm: number, mode: typeof READ_LOCKED | typeof WRITE_LOCKED): number {
     const { sync } = this
-    const { w } = this.mms
     const error = sync.lock()
     if (error !== 0) return error
-    if (w[row + MM_MMAP_LOCK] === 0 && w[row + MM_WAITING_WRITERS] === 0) return 0
+    const writes = mode === WRITE_LOCKED
+    // One that need not wait begins no wait: it may be in the middle of another one, for a page, whose patience counts.
+    if (!this.#isMmHeld(row, writes)) return 0
     try {
-      return this.#waitLongForMm(row, mm, mode === WRITE_LOCKED)
+      return this.#waitLongForMm(row, mm, writes)
     } catch (thrown) {
       return -this.abandon(thrown)
     }
   }
 
+  #isMmHeld(row: number, writes: boolean): boolean {
+    const { w } = this.mms
+    return writes ? w[row + MM_MMAP_LOCK] !== 0 : w[row + MM_MMAP_LOCK] < 0 || w[row + MM_WAITING_WRITERS] > 0
+  }
+
   #waitLongForMm(row: number, mm: number, writes: boolean): number {
     const { sync } = this
-    const { w } = this.mms
     sync.beginWait()
-    while (writes ? w[row + MM_MMAP_LOCK] !== 0 : w[row + MM_MMAP_LOCK] < 0 || w[row + MM_WAITING_WRITERS] > 0) {
+    while (this.#isMmHeld(row, writes)) {
       if (sync.maySleep) sync.isPatient(sync.holderOfMmap(mm))
       if (writes) this.#noteWaitingWriter(row, mm, 1)
       const error = sync.waitFor(WAIT_MMAP, mm)

@@ -219,7 +219,7 @@ export class Pager {
   /** Does something within a verb. False where none can be begun now. */
   #attempt(act: () => void): boolean {
     const { machine } = this
-    if (!machine.enter()) return false
+    if (machine.inside || !machine.enter()) return false
     try {
       act()
       machine.leave()

@@ -81,12 +81,14 @@ export class Guests {
     const sync = this.#sync
     for (let spin = 0; spin < SPINS; spin++) if (Atomics.load(words, at) !== inside) return true
     const deadline = Date.now() + sync.patienceMs
+    let isLong = false
     while (Atomics.load(words, at) === inside) {
       if (sync.isShared) {
         if (sync.broken !== 0 || (thread >= 0 && !sync.isAttached(thread))) break
+        if (isLong && sync.hasEnded(thread)) break
         if (Date.now() > deadline) sync.declareBroken(EOWNERDEAD)
       }
-      if (sync.maySleep || !sync.isShared) Atomics.wait(words, at, inside, SLICE_MS)
+      if (sync.maySleep || !sync.isShared) isLong = Atomics.wait(words, at, inside, SLICE_MS) === 'timed-out'
     }
     return true
   }

@@ -12,9 +12,10 @@
  * Word of the machine lock: 0 free, else the owner's number + 1, with SLEEPING set when somebody may sleep on it.
  *
  * Nobody waits without end. Every sleep is cut into slices; after each one the thread looks whether the machine was declared
- * broken, and whether whoever it waits for shows a sign of life (T_PROGRESS). If there is none for `patienceMs`, ten times as long for
- * one that is in a store, it is taken for dead and the machine is declared broken (-EOWNERDEAD for all). Deaths that the platform
- * reports are dealt with at once, and mostly without breaking anything (mm/recover.ts).
+ * broken, and whether whoever it waits for still exists, where the operating system tells (`hasEnded`). If that has ended, what it held is
+ * given back there and then (mm/recover.ts), or the machine is broken if that was the machine lock (-EOWNERDEAD for all). Where the
+ * system does not tell, a thread counts on signs of life (T_PROGRESS): if there is none for `patienceMs`, ten times as long for one
+ * that is in a store, it is taken for dead and the machine is declared broken. Ends that the platform reports are dealt with at once.
  *
  * A verb that comes back from a window or a wait and finds the machine broken has no lock any more: it is ended where it stands, by a
  * BrokenMachine that is thrown through it (`Machine.abandon` catches it), and changes nothing.
@@ -42,6 +43,8 @@ import {
   T_LOCK_WAITS,
   T_MMAP,
   T_MMAP_MODE,
+  T_OS_START,
+  T_OS_THREAD,
   T_PROGRESS,
   T_STARVING,
   T_STATE,
@@ -92,6 +95,10 @@ export class Sync {
   readonly maySleep: boolean
   /** How long a thread without a sign of life is waited for. */
   readonly patienceMs: number
+  /** Gives back what a thread that has ended held; called with the machine lock held. Set by `kernel`. */
+  recover: (thread: number) => void = () => {}
+  /** Whether the operating system has no such thread any more. Set where it can be asked (`knowThread`). */
+  #hasEnded: (id: number, start: number) => boolean = () => false
   readonly #t: Int32Array
   readonly #owner: number
   readonly #lockVigil: Vigil
@@ -109,6 +116,23 @@ export class Sync {
     this.#lockVigil = new Vigil(threads)
     this.#waitVigil = new Vigil(threads)
     this.#owner = me + 1
+  }
+
+  /** This thread is known to the operating system by these; `hasEnded` asks it for others. */
+  knowThread(id: number, start: number, hasEnded: (id: number, start: number) => boolean): void {
+    this.#hasEnded = hasEnded
+    this.#t[this.row + T_OS_START] = start
+    Atomics.store(this.#t, this.row + T_OS_THREAD, id)
+  }
+
+  /** Whether an attached thread is known to have ended. Costs two reads of files: not to be asked more often than every slice. */
+  hasEnded(thread: number): boolean {
+    if (thread < 0 || !this.isAttached(thread)) return false
+    const row = thread << THREAD_SHIFT
+    const id = Atomics.load(this.#t, row + T_OS_THREAD)
+    if (id === 0 || !this.#hasEnded(id, this.#t[row + T_OS_START])) return false
+    // Its row may have been given to another thread meanwhile.
+    return Atomics.load(this.#t, row + T_OS_THREAD) === id && this.isAttached(thread)
   }
 
   /** 0, or the errno of what broke the machine. */
@@ -213,8 +237,8 @@ export class Sync {
   }
 
   /**
-   * Whether to go on waiting for what `thread` has (-1: nobody is known to have it). Declares the machine broken when that thread
-   * has shown no sign of life for too long.
+   * Whether to go on waiting for what `thread` has (-1: nobody is known to have it). With the machine lock held. If that thread has ended,
+   * what it had is given back. Declares the machine broken when it has shown no sign of life for too long.
    */
   isPatient(thread: number): boolean {
     if (this.isHopeful(thread)) return true
@@ -224,7 +248,9 @@ export class Sync {
 
   /** The same, for waits that may end without the machine being broken. */
   isHopeful(thread: number): boolean {
-    return this.#waitVigil.isHopeful(thread, this.patienceMs)
+    if (!this.#waitVigil.isHopeful(thread, this.patienceMs)) return false
+    if (this.#waitVigil.isTime(SLICE_MS) && this.hasEnded(thread)) this.recover(thread)
+    return true
   }
 
   isAttached(thread: number): boolean {
@@ -353,11 +379,17 @@ export class Sync {
   #outlast(thread: number, hazard: number): void {
     const at = (thread << THREAD_SHIFT) + T_HAZARD
     for (let look = 0; look < LOOKS; look++) if (Atomics.load(this.#t, at) !== hazard) return
-    const deadline = Date.now() + this.patienceMs
+    const begun = Date.now()
+    let asked = begun
     while (Atomics.load(this.#t, at) === hazard) {
       if (this.#t[(thread << THREAD_SHIFT) + T_STATE] !== THREAD_ATTACHED) return
       if (this.words[S_BROKEN] !== 0) return
-      if (Date.now() > deadline) {
+      const now = Date.now()
+      if (now - asked > SLICE_MS) {
+        asked = now
+        if (this.hasEnded(thread)) return
+      }
+      if (now - begun > this.patienceMs) {
         this.declareBroken(EOWNERDEAD)
         return
       }
@@ -388,12 +420,15 @@ export class Sync {
       }
       if ((value & SLEEPING) === 0 && Atomics.compareExchange(words, S_LOCK, value, value | SLEEPING) !== value)
         continue
-      Atomics.wait(words, S_LOCK, value | SLEEPING, SLICE_MS)
+      const owner = (value & OWNER_MASK) - 1
+      const isLong = Atomics.wait(words, S_LOCK, value | SLEEPING, SLICE_MS) === 'timed-out'
+      // In this order: what is still locked by a thread that has ended was locked by it when it ended.
+      if (isLong && this.hasEnded(owner) && this.lockOwner === owner) this.declareBroken(EOWNERDEAD)
       if (++sleeps === STARVING_AFTER) {
         this.#t[this.row + T_STARVING] = 1
         Atomics.add(words, S_STARVING, 1)
       }
-      if (!this.#lockVigil.isHopeful((value & OWNER_MASK) - 1, this.patienceMs)) this.declareBroken(EOWNERDEAD)
+      if (!this.#lockVigil.isHopeful(owner, this.patienceMs)) this.declareBroken(EOWNERDEAD)
     }
     if (this.#t[this.row + T_STARVING] !== 0) {
       this.#t[this.row + T_STARVING] = 0
