@@ -6,6 +6,7 @@
  *   a page it read    the page leaves the cache; who waited for it reads it himself
  *   pages it wrote    they are dirty again
  *   an inode lock     free; pages that were to be cut away stay
+ *   a write lock      free; of what was to be written a part is, page by page
  *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
  *   an open file      given back: this may be its last close
  *   frames in reserve  free
@@ -52,7 +53,8 @@ import {
   T_RESERVE,
   T_RUN_FIRST,
   T_RUN_PAGES,
-  T_STARVING
+  T_STARVING,
+  T_WRITES
 } from '../sync/threads.ts'
 import { putFile } from './files.ts'
 import type { Machine } from './machine.ts'
@@ -105,6 +107,7 @@ function giveBackAll(m: Machine, thread: number): void {
   if (w[row + T_STARVING] !== 0) Atomics.sub(sync.words, S_STARVING, 1)
   giveBackPages(m, w[row + T_IO_KIND], w[row + T_IO_INODE], w[row + T_IO_FIRST], w[row + T_IO_PAGES])
   giveBackInode(m, w[row + T_INODE])
+  giveBackWriteLock(m, w[row + T_WRITES])
   giveBackMmap(m, w[row + T_MMAP], w[row + T_MMAP_MODE])
   for (let i = 0; i < NR_RECORDED_PINS; i++) giveBackPin(m, w[row + T_PINS + i])
   for (let i = 0; i < NR_RESERVE; i++) giveBackPin(m, w[row + T_RESERVE + i])
@@ -133,6 +136,12 @@ function giveBackInode(m: Machine, inode: number): void {
   if (inode === 0) return
   m.inodes.lock[inode] = 0
   m.inodes.cutting[inode] = 0
+  m.sync.wakeAll(WAIT_INODE, inode)
+}
+
+function giveBackWriteLock(m: Machine, inode: number): void {
+  if (inode === 0) return
+  m.inodes.writeLock[inode] = 0
   m.sync.wakeAll(WAIT_INODE, inode)
 }
 

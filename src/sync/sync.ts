@@ -35,7 +35,6 @@ import {
   S_STARVING,
   T_HAZARD,
   T_IN_IO,
-  T_INODE,
   T_IO_FIRST,
   T_IO_INODE,
   T_IO_KIND,
@@ -288,15 +287,6 @@ export class Sync {
       if (this.#t[row + T_STATE] === THREAD_FREE || this.#t[row + T_IO_KIND] === IO_NONE) continue
       const offset = index - this.#t[row + T_IO_FIRST]
       if (this.#t[row + T_IO_INODE] === inode && offset >= 0 && offset < this.#t[row + T_IO_PAGES]) return t
-    }
-    return -1
-  }
-
-  /** The thread that has the inode's lock, or -1. */
-  holderOfInode(inode: number): number {
-    for (let t = 0; t < this.threads.maxThreads; t++) {
-      const row = t << THREAD_SHIFT
-      if (this.#t[row + T_STATE] !== THREAD_FREE && this.#t[row + T_INODE] === inode) return t
     }
     return -1
   }

@@ -11,10 +11,21 @@ import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from 
 import { plainBytes } from '../base/bytes.ts'
 import { FILE_READ, FILE_WRITE, INODE_NOREMAP, INODE_RAMFS, INODE_SHMEM, INODE_STORE } from '../cache/inodes.ts'
 import { type BulkResult, copyFromUser, copyToUser } from '../mm/access.ts'
-import { closeFd, endFile, enterFile, fileOf, newQuota, onFile, openMemory, openStore, reopen } from '../mm/files.ts'
+import {
+  closeFd,
+  endFile,
+  enterFile,
+  fileOf,
+  leaveFile,
+  newQuota,
+  onFile,
+  openMemory,
+  openStore,
+  reopen
+} from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { fileSync } from '../mm/msync.ts'
-import { fileRead, fileWrite } from '../mm/rw.ts'
+import { fileRead, fileWriteWhole } from '../mm/rw.ts'
 import { punchHole, truncateInode } from '../mm/truncate.ts'
 import { readToUser, writeFromUser } from '../mm/user-rw.ts'
 import { GuardedStore } from '../store/guard.ts'
@@ -130,7 +141,7 @@ export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position:
   if (at === BAD) return -EINVAL
   if (!(buffer instanceof Uint8Array)) return -EFAULT
   const bytes = plainBytes(buffer)
-  return onFile(m, fd, file, () => fileWrite(m, file, at, bytes, 0, bytes.length))
+  return onFile(m, fd, file, () => fileWriteWhole(m, file, at, bytes))
 }
 
 /** Writes dirty pages and flushes the store. → 0, or EBADF, or an error of this or an earlier writeback. */
@@ -202,11 +213,26 @@ function transfer(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Q
   if (at === BAD || length === BAD || vpn === BAD) return -EINVAL
   const off = offOf(m, addr)
   if (vpn + Math.ceil((off + length) / m.ram.pageSize) > TASK_PAGES) return -EFAULT
-  const move = mode === FILE_READ ? readToUser : writeFromUser
+  const writes = mode === FILE_WRITE
+  const begun = beginTransfer(m, fd, file, writes)
+  if (begun < 0) return begun
+  // Each part of it begins and ends by itself, as the other side's faults do.
+  const result = (writes ? writeFromUser : readToUser)(m, mm.id, mm.generation, vpn, off, length, file, at)
+  if (!m.reenter()) return -m.refused
+  if (writes) m.inodes.releaseWrite(m.files.inode[file])
+  return endFile(m, file, result)
+}
+
+/** Holds the file, and has its write lock if it is to be written, without being within a verb. → 0 or -errno. */
+function beginTransfer(m: Machine, fd: number, file: number, writes: boolean): number {
   const held = enterFile(m, fd, file)
   if (held < 0) return held
-  // Each part of it begins and ends by itself, as the other side's faults do.
-  m.leave()
-  const result = move(m, mm.id, mm.generation, vpn, off, length, file, at)
-  return m.reenter() ? endFile(m, file, result) : -m.refused
+  try {
+    const busy = writes ? m.inodes.acquireWrite(m.files.inode[file]) : 0
+    if (busy !== 0) return leaveFile(m, file, -busy)
+    m.leave()
+    return 0
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
 }

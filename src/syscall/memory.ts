@@ -184,7 +184,7 @@ export function sys_madvise(mm: Mm, addr: Quantity, len: Quantity, advice: Quant
   if (offOf(m, addr) !== 0) return -EINVAL
   if (pages === 0) return isZero(m, len) ? 0 : -EINVAL
   if (vpn + pages >= pagesIn64Bits(m)) return -EINVAL
-  return m.runOn(mm.id, mm.generation, () => doMadvise(m, mm.id, vpn, vpn + pages, a))
+  return doMadvise(m, mm.id, mm.generation, vpn, vpn + pages, a)
 }
 
 /** Which pages are in memory: 1 or 0 a page in `vec`. → 0, or EINVAL, ENOMEM, EFAULT (vec too short). Linux: mincore(2). */
