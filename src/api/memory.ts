@@ -89,7 +89,8 @@ export class Memory {
     this.machine = this.#kernel.machine
     const { sync } = this.machine
     const thread = sync.isShared ? osThread() : undefined
-    if (thread !== undefined) sync.knowThread(thread.id, thread.start, hasOsThreadEnded)
+    if (thread !== undefined) sync.knowThread(thread.id, thread.start)
+    sync.setSystem(hasOsThreadEnded)
     this.pageSize = this.machine.ram.pageSize
   }
 

@@ -24,9 +24,9 @@ export function osThread(): OsThread | undefined {
 }
 
 /** Whether a thread has ended: nothing of it runs any more. False where that is not known. */
-export function hasOsThreadEnded(id: number, start: number): boolean {
+export function hasOsThreadEnded(id: number, start: number | undefined): boolean {
   const there = threadAt(`/proc/self/task/${id}/stat`)
-  if (there !== undefined) return there.id !== id || there.start !== start
+  if (there !== undefined) return there.id !== id || (start !== undefined && there.start !== start)
   // It is gone, unless nothing can be read at all.
   return osThread() !== undefined
 }

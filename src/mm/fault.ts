@@ -325,7 +325,15 @@ function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: num
  * Makes a frame that nobody knows yet an anonymous page, mapped writable and dirty, in the place of `old` if that is not
  * 0. A node is prepared, unless `old` has one.
  */
-function installAnon(m: Machine, mm: number, vma: number, vpn: number, slot: number, frame: number, old: number): void {
+export function installAnon(
+  m: Machine,
+  mm: number,
+  vma: number,
+  vpn: number,
+  slot: number,
+  frame: number,
+  old: number
+): void {
   const { w } = m.frames
   const row = frame << FRAME_SHIFT
   w[row + F_FLAGS] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY

@@ -42,6 +42,7 @@
 import { EOPNOTSUPP } from '../abi/errno.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 import { MM_NOTIFY_COUNT, MM_NOTIFY_SEQ, MM_SHIFT, type MmTable } from '../frame/mm-table.ts'
+import { BrokenMachine } from '../sync/sync.ts'
 
 export interface MmuNotifier {
   /** Drop and stop establishing translations in [start, end). */
@@ -266,6 +267,8 @@ export class Notifiers {
     try {
       return run()
     } catch (thrown) {
+      // Nothing may go on: a guest may be using what was to be taken from it.
+      if (thrown instanceof BrokenMachine) throw thrown
       void Promise.reject(thrown)
       return undefined
     } finally {

@@ -96,8 +96,8 @@ export class Sync {
   readonly patienceMs: number
   /** Gives back what a thread that has ended held; called with the machine lock held. Set by `kernel`. */
   recover: (thread: number) => void = () => {}
-  /** Whether the operating system has no such thread any more. Set where it can be asked (`knowThread`). */
-  #hasEnded: (id: number, start: number) => boolean = () => false
+  /** Whether the operating system has no such thread any more. Set where it can be asked (`setSystem`). */
+  #hasEnded: (id: number, start: number | undefined) => boolean = () => false
   readonly #t: Int32Array
   readonly #owner: number
   readonly #lockVigil: Vigil
@@ -110,18 +110,27 @@ export class Sync {
     this.me = me
     this.patienceMs = patienceMs
     this.row = me << THREAD_SHIFT
-    this.maySleep = this.isShared && canSleep(words)
+    this.maySleep = canSleep(words)
     this.#t = threads.w
     this.#lockVigil = new Vigil(threads)
     this.#waitVigil = new Vigil(threads)
     this.#owner = me + 1
   }
 
-  /** This thread is known to the operating system by these; `hasEnded` asks it for others. */
-  knowThread(id: number, start: number, hasEnded: (id: number, start: number) => boolean): void {
+  /** The operating system can be asked whether a thread has ended; `start` is undefined where it is not known. */
+  setSystem(hasEnded: (id: number, start: number | undefined) => boolean): void {
     this.#hasEnded = hasEnded
+  }
+
+  /** This thread is known to the operating system by these. */
+  knowThread(id: number, start: number): void {
     this.#t[this.row + T_OS_START] = start
     Atomics.store(this.#t, this.row + T_OS_THREAD, id)
+  }
+
+  /** Whether a thread that is not attached is known to have ended, by its number in the operating system; 0 is none. */
+  hasSystemThreadEnded(id: number): boolean {
+    return id !== 0 && this.#hasEnded(id, undefined)
   }
 
   /** Whether an attached thread is known to have ended. Costs two reads of files: not to be asked more often than every slice. */

@@ -59,6 +59,11 @@ const ops = {
     things[n][method](target, ...args)
     return target
   },
+  /** pwrite(2) of the first bytes of mapping `map` to file `n`. */
+  writeUser(n, map, length, position) {
+    const { space, address } = things[map]
+    return fremap.sys_write_user(space.mm, address, length, things[n].fd, position)
+  },
   property: (n, name) => things[n][name],
   /** Stores to a borrowed page. */
   poke(n, at, value) {
