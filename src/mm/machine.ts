@@ -377,11 +377,10 @@ export class Machine implements MachineParts {
     const { sync } = this
     const error = sync.lock()
     if (error !== 0) return error
-    const writes = mode === WRITE_LOCKED
-    // One that need not wait begins no wait: it may be in the middle of another one, for a page, whose patience counts.
-    if (!this.#isMmHeld(row, writes)) return 0
+    const { w } = this.mms
+    if (w[row + MM_MMAP_LOCK] === 0 && w[row + MM_WAITING_WRITERS] === 0) return 0
     try {
-      return this.#waitLongForMm(row, mm, writes)
+      return this.#waitLongForMm(row, mm, mode === WRITE_LOCKED)
     } catch (thrown) {
       return -this.abandon(thrown)
     }
@@ -394,8 +393,9 @@ export class Machine implements MachineParts {
 
   #waitLongForMm(row: number, mm: number, writes: boolean): number {
     const { sync } = this
-    sync.beginWait()
-    while (this.#isMmHeld(row, writes)) {
+    for (let rounds = 0; this.#isMmHeld(row, writes); rounds++) {
+      // One that need not wait begins no wait: it may be in the middle of another one, for a page, whose patience counts.
+      if (rounds === 0) sync.beginWait()
       if (sync.maySleep) sync.isPatient(sync.holderOfMmap(mm))
       if (writes) this.#noteWaitingWriter(row, mm, 1)
       const error = sync.waitFor(WAIT_MMAP, mm)

@@ -130,7 +130,13 @@ export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: 
   if (at === BAD) return -EINVAL
   if (!(buffer instanceof Uint8Array)) return -EFAULT
   const bytes = plainBytes(buffer)
-  return onFile(m, fd, file, () => fileRead(m, file, at, bytes, 0, bytes.length))
+  const held = enterFile(m, fd, file)
+  if (held < 0) return held
+  try {
+    return leaveFile(m, file, fileRead(m, file, at, bytes, 0, bytes.length))
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
 }
 
 /** Writes a buffer at a position, extending the file. → bytes, or EBADF, EINVAL, EFBIG, ENOSPC, the store's error. */
@@ -141,7 +147,13 @@ export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position:
   if (at === BAD) return -EINVAL
   if (!(buffer instanceof Uint8Array)) return -EFAULT
   const bytes = plainBytes(buffer)
-  return onFile(m, fd, file, () => fileWriteWhole(m, file, at, bytes))
+  const held = enterFile(m, fd, file)
+  if (held < 0) return held
+  try {
+    return leaveFile(m, file, fileWriteWhole(m, file, at, bytes))
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
 }
 
 /** Writes dirty pages and flushes the store. → 0, or EBADF, or an error of this or an earlier writeback. */
