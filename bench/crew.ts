@@ -5,7 +5,7 @@
  * thread that asks sleeps meanwhile.
  */
 import type { MappingHandle, MemoryHandle } from '../src/index.ts'
-import { allAttached, beginRound, endRound, ROLL_CALL_WORDS, startThread } from './roll-call.ts'
+import { allAttached, beginRound, endRound, isRoundOver, ROLL_CALL_WORDS, startThread } from './roll-call.ts'
 
 export const READ_WORDS = 1
 export const READ_PAGES = 2
@@ -78,7 +78,7 @@ export class Crew {
 
   /** Whether all have done what `begin` told them. */
   get isDone(): boolean {
-    return Atomics.load(this.#control, DONE) >= this.#workers.length
+    return isRoundOver(this.#control, this.#size)
   }
 
   end(spans: readonly (readonly [from: number, to: number])[]): CrewRun {

@@ -3,7 +3,7 @@
  * the threads that have done it. A crew may have more words behind these.
  *
  *  startThread, allAttached    by who asks, before the first round
- *  beginRound, endRound        by who asks, which sleeps meanwhile
+ *  beginRound, endRound        by who asks, which sleeps meanwhile, or asks isRoundOver
  *  reportDone, nextRound       by a thread: it has attached or is done; it waits for the next round
  */
 import { Worker } from 'node:worker_threads'
@@ -35,6 +35,11 @@ export function beginRound(control: Int32Array): void {
   Atomics.store(control, DONE, 0)
   Atomics.add(control, ROUND, 1)
   Atomics.notify(control, ROUND)
+}
+
+/** Whether all threads are done. */
+export function isRoundOver(control: Int32Array, size: number): boolean {
+  return Atomics.load(control, DONE) >= size
 }
 
 /** Sleeps until all threads are done. */

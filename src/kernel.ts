@@ -26,6 +26,7 @@ import { Trace } from './frame/trace.ts'
 import { Vmstat } from './frame/vmstat.ts'
 import { uncharge } from './mm/filemap.ts'
 import { Machine, POLICY_NONLINEAR } from './mm/machine.ts'
+import { recoverWaited } from './mm/recover.ts'
 import { mmuKinds } from './mmu/kinds.ts'
 import { Notifiers } from './notify/notifier.ts'
 import { PageTables } from './pgtable/page-tables.ts'
@@ -315,6 +316,7 @@ function build(
     maxMapCount: plan.maxMapCount,
     faultAroundPages: plan.faultAroundPages
   })
+  sync.recover = thread => recoverWaited(machine, thread)
   reclaim.setUncharge(inode => uncharge(machine, inode, 1))
   return machine
 }

@@ -38,6 +38,7 @@ export const EHOSTUNREACH = 113 as const
 export const ESTALE = 116 as const
 export const ECANCELED = 125 as const
 export const EOWNERDEAD = 130 as const
+export const ENOTRECOVERABLE = 131 as const
 
 const NAMES: ReadonlyMap<number, string> = new Map([
   [EPERM, 'EPERM'],
@@ -73,7 +74,8 @@ const NAMES: ReadonlyMap<number, string> = new Map([
   [EHOSTUNREACH, 'EHOSTUNREACH'],
   [ESTALE, 'ESTALE'],
   [ECANCELED, 'ECANCELED'],
-  [EOWNERDEAD, 'EOWNERDEAD']
+  [EOWNERDEAD, 'EOWNERDEAD'],
+  [ENOTRECOVERABLE, 'ENOTRECOVERABLE']
 ])
 
 /** The name of an error number, of either sign: `errnoName(-22) === 'EINVAL'`. Unknown ones give `E` and the number. */

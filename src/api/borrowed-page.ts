@@ -30,13 +30,13 @@ export class BorrowedPage {
     if (frame <= 0) return
     this.#frame = -1
     const m = this.#machine
-    const entered = m.reenter()
-    if (m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, this.#writes ? -frame : frame)
-    // Writeback may have cleaned the page while we went on storing to it.
-    if (this.#writes) m.cache.setDirty(frame)
-    m.frames.unpin(frame)
-    m.putFrame(frame)
-    if (entered) m.leave()
+    m.giveBack(() => {
+      if (m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, this.#writes ? -frame : frame)
+      // Writeback may have cleaned the page while we went on storing to it.
+      if (this.#writes) m.cache.setDirty(frame)
+      m.frames.unpin(frame)
+      m.putFrame(frame)
+    })
   }
 
   [Symbol.dispose](): void {

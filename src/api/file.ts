@@ -9,7 +9,7 @@ import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/mman.ts'
 import { DIRTY } from '../cache/inodes.ts'
 import { F_INDEX } from '../frame/frame-table.ts'
-import { enterFile, fileOf, leaveFile } from '../mm/files.ts'
+import { fileOf, onFile } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { fileWriteback } from '../mm/msync.ts'
 import {
@@ -132,8 +132,7 @@ export class MappedFile {
     for (let i = 0; i < pages.length && fileOf(machine, fd) === file; i += stepPages) {
       const last = pages[Math.min(i + stepPages, pages.length) - 1]
       // Errors are recorded in the inode; the sync at the end reports them.
-      const held = enterFile(machine, fd, file)
-      if (held > 0) leaveFile(machine, file, fileWriteback(machine, file, pages[i], last))
+      onFile(machine, fd, file, () => fileWriteback(machine, file, pages[i], last))
       await work.step(Math.min(stepPages, pages.length - i) * pageSize)
     }
     this.sync()

@@ -7,6 +7,7 @@
  * Views of pages are borrowed: `page(i)` is good until the next call on the same Memory that is not an accessor hit (any
  * of them may fault, and a fault may evict). `borrow(i)` pins the page until it is disposed of.
  */
+
 import { EAGAIN, ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_BUS, FAULT_OK } from '../abi/fault.ts'
 import {
@@ -27,11 +28,11 @@ import {
   PROT_READ,
   PROT_WRITE
 } from '../abi/mman.ts'
+import { plainBytes } from '../base/bytes.ts'
 import { F_FLAGS, F_INDEX, PG_ANON } from '../frame/frame-table.ts'
 import { copyFromUser, copyToUser, fillUser, translate } from '../mm/access.ts'
 import { PopulateCursor, populateStep } from '../mm/populate.ts'
 import { PTE_PRESENT, pteFile, pteFrame, pteToPgoff } from '../pgtable/pte.ts'
-import { plainBytes } from '../syscall/args.ts'
 import { sys_remap_file_pages, sys_remap_file_pages_vec } from '../syscall/fremap.ts'
 import { sys_madvise, sys_mincore, sys_mprotect, sys_mremap, sys_msync, sys_munmap } from '../syscall/memory.ts'
 import { sys_mlock, sys_munlock } from '../syscall/mlock.ts'

@@ -5,7 +5,7 @@
  *     const file = memory.open(nodeFile('huge.db', 'r+'))
  *     using map = memory.space().map(file, { writable: true })
  */
-import { EDEADLK, EIO, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
+import { EIO, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
 import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
 import { giveUpReserve } from '../mm/early-read.ts'
 import { openAgain, openLater, waitForFileCalls } from '../mm/files.ts'
@@ -27,8 +27,9 @@ import type { FileHandle, MappingHandle, MemoryHandle, SpaceHandle } from './han
 import type { Mapping } from './mapping.ts'
 import { type MemoryOptions, machineOptionsOf } from './memory-options.ts'
 import { type MemoryStats, memoryStats } from './memory-stats.ts'
+import { hasOsThreadEnded, osThread } from './os-thread.ts'
 import { pagerHost, unlessAborted } from './pager-host.ts'
-import { entered, turn } from './ready.ts'
+import { tried, turn } from './ready.ts'
 import { parseSize } from './size.ts'
 import { AddressSpace } from './space.ts'
 
@@ -86,6 +87,10 @@ export class Memory {
       this.#kernel.machine.sleepsForPagers = options.waitForPages ?? false
     }
     this.machine = this.#kernel.machine
+    const { sync } = this.machine
+    const thread = sync.isShared ? osThread() : undefined
+    if (thread !== undefined) sync.knowThread(thread.id, thread.start)
+    sync.setSystem(hasOsThreadEnded)
     this.pageSize = this.machine.ram.pageSize
   }
 
@@ -148,7 +153,8 @@ export class Memory {
 
   /**
    * Watches a worker that attaches: when it ends, however it ends, what it held is given back. Without this, threads that wait for
-   * something a dead one held find out by themselves, after 20 seconds, and the memory is declared broken (EOWNERDEAD).
+   * something a dead one held find out by themselves: at once on Linux with Node; elsewhere after 20 seconds, and then the memory is
+   * declared broken (EOWNERDEAD).
    */
   watch(worker: WatchedWorker): void {
     const { threadId } = worker
@@ -197,13 +203,16 @@ export class Memory {
     const { machine } = this
     const { signal, timeoutMs = 0 } = options
     if (!(timeoutMs >= 0 && timeoutMs < 2 ** 31)) throw new RangeError(`a time-out of ${timeoutMs} ms cannot be`)
-    let fd: number
+    let fd = 0
     try {
       signal?.throwIfAborted()
       const size = await unlessAborted(store.size(signal), signal)
-      while (!entered(machine, 'open')) await unlessAborted(turn(), signal)
-      fd = this.#isDetached || !machine.open ? -ENODEV : this.#openLater(store, size, timeoutMs)
-      machine.leave()
+      const { name, identity } = store
+      const open = (): void => {
+        const isClosed = this.#isDetached || !machine.open
+        fd = isClosed ? -ENODEV : this.#openLater(store, name, identity, size, timeoutMs)
+      }
+      while (!tried(machine, 'open', open)) await unlessAborted(turn(), signal)
     } catch (error) {
       await this.#closeUnlessServed(store)
       throw error
@@ -220,15 +229,15 @@ export class Memory {
     } catch {}
   }
 
-  #openLater(store: AsyncStore, size: number, timeoutMs: number): number {
+  #openLater(store: AsyncStore, name: string, identity: string | undefined, size: number, timeoutMs: number): number {
     const { machine } = this
     if (size < 0) return size
     if (!Number.isSafeInteger(size)) return -EIO
     machine.pager ??= new Pager(machine, pagerHost)
-    const known = machine.pager.inodeOf(store)
+    const known = machine.pager.inodeOf(store, identity)
     if (known !== 0) return openAgain(machine, known)
-    const fd = openLater(machine, store.name, size)
-    if (fd >= 0) machine.pager.add(machine.files.inode[machine.fds[fd]], store, timeoutMs)
+    const fd = openLater(machine, name, size)
+    if (fd >= 0) machine.pager.add(machine.files.inode[machine.fds[fd]], store, identity, timeoutMs)
     return fd
   }
 
@@ -248,11 +257,11 @@ export class Memory {
   /** Evicts what can be evicted, dirty pages by writing them. → pages freed. */
   shrink(): number {
     const { machine } = this
-    if (!machine.enter()) throw systemError(-machine.refused, 'shrink')
-    giveUpReserve(machine)
-    const freed = machine.reclaim.shrinkAll()
-    machine.leave()
-    return freed
+    const shrink = (): number => {
+      giveUpReserve(machine)
+      return machine.reclaim.shrinkAll()
+    }
+    return orThrow(machine.run(shrink), 'shrink')
   }
 
   /** The last events, oldest first, as lines. Empty without `traceEntries`. */
@@ -280,15 +289,14 @@ export class Memory {
   close(): void {
     const m = this.machine
     if (!m.open || this.#isDetached) return
-    if (m.inside) throw systemError(-EDEADLK, 'close')
+    if (m.inside) throw systemError(-m.whyInside, 'close')
     // From here on no thread makes or opens anything that would not be closed below.
     m.open = false
     let first = 0
     for (let mm = 1; mm <= m.mms.maxMms; mm++) {
-      if (!m.mms.isAlive(mm) || !m.lockMm(mm, 0)) continue
-      const result = endMm(m, mm)
-      m.unlock(mm)
-      if (result < 0 && first === 0) first = result
+      if (!m.mms.isAlive(mm)) continue
+      const result = m.runOn(mm, 0, () => endMm(m, mm))
+      if (result < 0 && result !== -ESRCH && first === 0) first = result
     }
     for (let fd = 0; fd < m.fds.length; fd++) {
       if (m.fds[fd] === 0) continue

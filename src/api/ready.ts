@@ -30,6 +30,7 @@ const STEP_PAGES = 256
 const MAX_WINDOW_BYTES = 16 << 20
 /** Attempts at a step that bring nothing more into memory: what came went again before all was there. */
 const MAX_ATTEMPTS = 100
+const NONE_FAILED = -1
 
 /** The cause of a SIGBUS: the store's error in the thread that had it, its message in others. */
 export function causeOf(m: Machine, failure: number, errno: number): unknown {
@@ -44,13 +45,18 @@ export function causeOf(m: Machine, failure: number, errno: number): unknown {
 }
 
 /**
- * Begins a verb. False where the lock is busy and this thread may not wait for it: to be tried again in a later turn of the event loop
- * (`turn`). No promise may be awaited before `leave`, so this cannot be asynchronous itself.
+ * Runs a verb. False where the lock is busy and this thread may not wait for it: to be tried again in a later turn of the event loop
+ * (`turn`). Throws where it cannot begin, or was ended.
  */
-export function entered(m: Machine, syscall: string): boolean {
-  if (m.enter()) return true
-  if (m.refused !== EAGAIN) throw systemError(-m.refused, syscall)
-  return false
+export function tried(m: Machine, syscall: string, verb: () => void): boolean {
+  let hasBegun = false
+  const result = m.run(() => {
+    hasBegun = true
+    verb()
+    return 0
+  })
+  if (result !== 0 && (hasBegun || result !== -EAGAIN)) throw systemError(result, syscall)
+  return hasBegun
 }
 
 /** Runs a call in which this thread does not sleep for a pager: such an access gives EAGAIN. */
@@ -78,10 +84,12 @@ export async function makeReady(mapping: Mapping, first: number, end: number, op
     // Half a window at a time, so that the store is asked for long runs.
     if (askedTo < end && askedTo - stop < windowPages >>> 1) {
       const wanted = Math.min(end, at + windowPages)
-      while (!entered(machine, 'ready')) await unlessAborted(turn(), options.signal)
-      const base = mapping.address / pageSize
-      if (mapping.isMapped) askFor(mapping, base + Math.max(at, askedTo), base + wanted)
-      machine.leave()
+      const from = Math.max(at, askedTo)
+      const ask = (): void => {
+        const base = mapping.address / pageSize
+        if (mapping.isMapped) askFor(mapping, base + from, base + wanted)
+      }
+      while (!tried(machine, 'ready', ask)) await unlessAborted(turn(), options.signal)
       askedTo = wanted
     }
     ready += await bringIn(mapping, at, stop, since, options.signal)
@@ -105,18 +113,23 @@ async function bringIn(
   let missing = -1
   for (let best = -1; ; ) {
     const settled = Atomics.load(requests.state, Q_SETTLED)
-    while (!entered(machine, 'ready')) await unlessAborted(turn(), signal)
-    // It may have moved.
-    const base = mapping.address / pageSize
+    let base = 0
+    let failed = NONE_FAILED
+    let isComing = false
+    const look = (): void => {
+      // It may have moved.
+      base = mapping.address / pageSize
+      if (!mapping.space.isAlive || !mapping.isMapped) return
+      isComing = missing >= 0 && isOnItsWay(mapping, base + missing)
+      failed = firstFailed(mapping, base + at, base + stop, since)
+      if (failed === NONE_FAILED) askFor(mapping, base + at, base + stop)
+    }
+    // Nothing is awaited between the look and the steps below: the window may move in any turn.
+    while (!tried(machine, 'ready', look)) await unlessAborted(turn(), signal)
+    checkMapped(mapping)
+    if (failed !== NONE_FAILED) mapping.failAt(failed, FAULT_BUS)
     const cursor = new PopulateCursor(base + at, base + stop, machine.vmas.clock, ERROR_ENDS)
     cursor.marksUsed = true
-    const isThere = mapping.space.isAlive && mapping.isMapped
-    const isComing = isThere && missing >= 0 && isOnItsWay(mapping, base + missing)
-    const failed = isThere ? firstFailed(mapping, cursor.vpn, cursor.end, since) : -1
-    if (isThere && failed < 0) askFor(mapping, cursor.vpn, cursor.end)
-    machine.leave()
-    checkMapped(mapping)
-    if (failed >= 0) mapping.failAt(failed, FAULT_BUS)
     unparked(machine, () => {
       while (!cursor.done) populateStep(machine, mmId, cursor, STEP_PAGES)
     })
@@ -170,10 +183,10 @@ function isOnItsWay(mapping: Mapping, vpn: number): boolean {
   return frame !== 0 && !frames.isUptodate(frame)
 }
 
-/** The first page of [at, stop) that could not be had, with why in `lastError`; -1 for none. Within a verb. */
+/** The first page of [at, stop) that could not be had, with why in `lastError`. Within a verb. */
 function firstFailed(mapping: Mapping, at: number, stop: number, since: number): number {
   const { machine } = mapping
-  if (machine.filler.requests.nrFailures === since) return -1
+  if (machine.filler.requests.nrFailures === since) return NONE_FAILED
   for (let vpn = at; vpn < stop; vpn++) {
     if (!lookAt(mapping, vpn)) continue
     const frame = machine.cache.lookup(shown.inode, shown.index)
@@ -254,13 +267,15 @@ export async function readFileLater(
       continue
     }
     if (got !== -EAGAIN) orThrow(got, 'pread')
-    while (!entered(machine, 'pread')) await unlessAborted(turn(), options.signal)
-    const inode = machine.files.inode[fileOf(machine, file.fd)]
-    const first = Math.floor(Number(at) / ram.pageSize)
-    const last = Math.min(Math.ceil((Number(at) + target.length - done) / ram.pageSize), machine.nrFilePages(inode)) - 1
-    const error = fetchError(machine, since, inode, first)
-    if (error === 0) filler.request(inode, first, Math.min(last, first + windowPages - 1))
-    machine.leave()
+    let error = 0
+    const ask = (): void => {
+      const inode = machine.files.inode[fileOf(machine, file.fd)]
+      const first = Math.floor(Number(at) / ram.pageSize)
+      const end = Math.min(Math.ceil((Number(at) + target.length - done) / ram.pageSize), machine.nrFilePages(inode))
+      error = fetchError(machine, since, inode, first)
+      if (error === 0) filler.request(inode, first, Math.min(end - 1, first + windowPages - 1))
+    }
+    while (!tried(machine, 'pread', ask)) await unlessAborted(turn(), options.signal)
     if (error !== 0) {
       const failure = systemError(-error, 'pread', undefined, `reading ${file.name}`)
       failure.cause = causeOf(machine, machine.lastFailure, error)

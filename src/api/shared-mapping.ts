@@ -22,10 +22,8 @@ import { ACCESS_READ, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
 import { hasTotalStoreOrder } from '../base/memory-order.ts'
 import { MM_SHIFT, MM_TABLE_SEQ } from '../frame/mm-table.ts'
 import { lockEntry } from '../mm/fault.ts'
-import { copyFromUserShared, copyToUserShared, fillUserShared } from '../mm/shared-access.ts'
 import { PTE_PRESENT, PTE_READ_HIT, PTE_WRITE, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
 import { S_EPOCH, T_HAZARD, T_RETRIES } from '../sync/threads.ts'
-import { plainBytes } from '../syscall/args.ts'
 import { scratch } from './accessors.ts'
 import { BorrowedPage } from './borrowed-page.ts'
 import { orThrow } from './errors.ts'
@@ -36,7 +34,6 @@ import type { AddressSpace } from './space.ts'
 const isOrdered = hasTotalStoreOrder()
 const MAX_ROUNDS = 100
 const STORABLE = PTE_PRESENT | PTE_WRITE
-const bulk = { fault: FAULT_OK as number }
 
 export class SharedMapping extends Mapping {
   /** Pages of the window; 0 once it is unmapped. */
@@ -269,9 +266,20 @@ export class SharedMapping extends Mapping {
     this.checkAlive()
     const { machine } = this
     const vpn = this.startVpn + Math.floor(offset / (this.pageMask + 1))
-    const code = lockEntry(machine, this.mmId, this.generation, vpn, access)
-    if (code !== FAULT_OK) this.fail(code, offset, access, 0)
-    const slot = machine.tables.find(this.mmId, vpn)
+    let code: number
+    try {
+      code = lockEntry(machine, this.mmId, this.generation, vpn, access)
+      if (code === FAULT_OK) return this.noteLeaf(vpn)
+    } catch (thrown) {
+      // Again, where there is more room: `lockEntry` may have had no stack left for it.
+      code = machine.abandon(thrown)
+    }
+    this.fail(code, offset, access, 0)
+  }
+
+  /** Remembers where a page's leaf table is. → the page's frame. With the machine lock held. */
+  private noteLeaf(vpn: number): number {
+    const slot = this.machine.tables.find(this.mmId, vpn)
     const leaf = (vpn >>> this.leafShift) - this.firstLeaf
     this.bases[leaf] = slot - (vpn & this.leafMask)
     this.seqs[leaf] = this.mmWords[this.seqAt]
@@ -331,35 +339,6 @@ export class SharedMapping extends Mapping {
     return this.machine.quietly(() => super.filePage(page))
   }
 
-  override read(target: Uint8Array, offset: number): void {
-    const bytes = plainBytes(target)
-    const [vpn, off] = this.locate(bytes.length, offset)
-    const { machine, mmId, generation } = this
-    const done = copyFromUserShared(machine, mmId, generation, vpn, off, bytes, 0, bytes.length, bulk)
-    if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
-  }
-
-  override write(source: Uint8Array, offset: number): void {
-    const bytes = plainBytes(source)
-    const [vpn, off] = this.locate(bytes.length, offset)
-    const { machine, mmId, generation } = this
-    const done = copyToUserShared(machine, mmId, generation, vpn, off, bytes, 0, bytes.length, bulk)
-    if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
-  }
-
-  override fill(value: number, offset = 0, length: number = this.lengthBytes - offset): void {
-    const [vpn, off] = this.locate(length, offset)
-    const done = fillUserShared(this.machine, this.mmId, this.generation, vpn, off, value, length, bulk)
-    if (done < length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
-  }
-
-  private locate(length: number, offset: number): [number, number] {
-    this.checkRange(offset, length)
-    this.checkAlive()
-    const page = Math.floor(offset / this.pageSize)
-    return [this.startVpn + page, offset - page * this.pageSize]
-  }
-
   /** As `Mapping.page`; the page is pinned until the next call of `page` on this mapping, or the end of it. */
   override page(index: number): Uint8Array {
     this.checkPages(index, 1)
@@ -390,10 +369,10 @@ export class SharedMapping extends Mapping {
     if (this.lent === 0) return
     const { machine, lent } = this
     this.lent = 0
-    const entered = machine.reenter()
-    machine.sync.threads.forgetPin(machine.sync.me, lent)
-    machine.frames.unpin(lent)
-    machine.putFrame(lent)
-    if (entered) machine.leave()
+    machine.giveBack(() => {
+      machine.sync.threads.forgetPin(machine.sync.me, lent)
+      machine.frames.unpin(lent)
+      machine.putFrame(lent)
+    })
   }
 }

@@ -1,5 +1,4 @@
 /** AddressSpace: where mappings live; what a process has one of. Made by `memory.space()` and `space.fork()`. */
-import { EDEADLK } from '../abi/errno.ts'
 import {
   MAP_ANONYMOUS,
   MAP_FIXED_NOREPLACE,
@@ -87,7 +86,7 @@ export class AddressSpace {
    * The same window in another address space, such as a fork: the mapping object for what is at the same address there.
    */
   view(mapping: Mapping): Mapping {
-    if (this.machine.inside) throw systemError(-EDEADLK, 'view')
+    if (this.machine.inside) throw systemError(-this.machine.whyInside, 'view')
     return this.window(mapping.file, mapping.writable, mapping.address / mapping.pageSize, mapping.pageCount)
   }
 

@@ -13,7 +13,7 @@ import type { ColumnSource } from '../frame/frame-table.ts'
 import type { GuardedStore } from '../store/guard.ts'
 import { WAIT_INODE } from '../sync/lock-order.ts'
 import type { Sync } from '../sync/sync.ts'
-import { T_INODE } from '../sync/threads.ts'
+import { T_INODE, T_WRITES } from '../sync/threads.ts'
 import { StoreTable } from './store-table.ts'
 
 /** Bytes live in a store; pages are a cache of it. Dirty pages are accounted (page_mkwrite, page_mkclean). */
@@ -59,6 +59,8 @@ export class InodeTable {
   readonly storeSeq: Int32Array
   /** The inode lock: 0 free, else the number of the thread that has it + 1. Changed under the machine lock. */
   readonly lock: Int32Array
+  /** The same for the write lock. */
+  readonly writeLock: Int32Array
   /** 1 while pages are about to be cut away, so that no more are sent for. */
   readonly cutting: Int32Array
   /** For a store that answers later: the number of the thread that has it + 1, or PAGER_GONE. 0 for one that answers at once. */
@@ -80,6 +82,7 @@ export class InodeTable {
     this.storeBytes = columns.float64('inodes', n)
     this.storeSeq = columns.int32('inodes', n)
     this.lock = columns.int32('inodes', n)
+    this.writeLock = columns.int32('inodes', n)
     this.pager = columns.int32('inodes', n)
     this.cutting = columns.int32('inodes', n)
     this.#sync = sync
@@ -99,6 +102,7 @@ export class InodeTable {
       this.sizeBytes[i] = 0
       this.storeBytes[i] = 0
       this.lock[i] = 0
+      this.writeLock[i] = 0
       this.pager[i] = 0
       this.addFilling(i, -this.nrFilling(i))
       this.cutting[i] = 0
@@ -115,25 +119,41 @@ export class InodeTable {
 
   /** Takes the inode lock, waiting for another thread that has it (the machine lock is given back meanwhile). → 0 or an errno. */
   acquire(inode: number): number {
-    const sync = this.#sync
-    if (!sync.isShared) return 0
-    sync.beginWait()
-    while (this.lock[inode] !== 0) {
-      if (!sync.maySleep) return EAGAIN
-      sync.isPatient(this.lock[inode] - 1)
-      const error = sync.waitFor(WAIT_INODE, inode)
-      if (error !== 0) return error
-    }
-    this.lock[inode] = sync.me + 1
-    sync.threads.w[sync.row + T_INODE] = inode
-    return 0
+    return this.#sync.isShared ? this.#acquire(this.lock, inode, T_INODE) : 0
   }
 
   release(inode: number): void {
+    if (this.#sync.isShared) this.#release(this.lock, inode, T_INODE)
+  }
+
+  /** The same for the write lock: whoever changes the file's bytes or its size by a call has it (Linux: i_rwsem). */
+  acquireWrite(inode: number): number {
+    return this.#sync.isShared ? this.#acquire(this.writeLock, inode, T_WRITES) : 0
+  }
+
+  releaseWrite(inode: number): void {
+    if (this.#sync.isShared) this.#release(this.writeLock, inode, T_WRITES)
+  }
+
+  #acquire(lock: Int32Array, inode: number, word: number): number {
     const sync = this.#sync
-    if (!sync.isShared) return
-    this.lock[inode] = 0
-    sync.threads.w[sync.row + T_INODE] = 0
+    if (lock[inode] !== 0) {
+      if (!sync.maySleep) return EAGAIN
+      sync.beginWait()
+      while (lock[inode] !== 0) {
+        sync.isPatient(lock[inode] - 1)
+        sync.waitWithin(WAIT_INODE, inode)
+      }
+    }
+    lock[inode] = sync.me + 1
+    sync.threads.w[sync.row + word] = inode
+    return 0
+  }
+
+  #release(lock: Int32Array, inode: number, word: number): void {
+    const sync = this.#sync
+    lock[inode] = 0
+    sync.threads.w[sync.row + word] = 0
     sync.wakeAll(WAIT_INODE, inode)
   }
 

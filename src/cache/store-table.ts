@@ -114,10 +114,13 @@ export class StoreTable {
     const opener = this.#openers.get(handle.kind)
     if (opener === undefined)
       return this.#unreachable(name, `no opener for stores of kind '${handle.kind}' was given to attach`)
+    const outer = this.#sync.beginStoreCall()
     try {
       return new GuardedStore(opener.open(handle), this.#sync)
     } catch (thrown) {
       return this.#unreachable(name, thrown)
+    } finally {
+      this.#sync.endStoreCall(outer)
     }
   }
 

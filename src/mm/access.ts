@@ -12,12 +12,13 @@
  *
  * Hot: one shape, no allocation but the views that a bulk copy needs.
  */
-import { ACCESS_READ, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
+import { ACCESS_READ, ACCESS_WRITE, FAULT_BUS, FAULT_OK } from '../abi/fault.ts'
+import { plainBytes } from '../base/bytes.ts'
 import { PTE_READ_HIT, PTE_WRITE_HIT, PTE_YOUNG, pteFrame } from '../pgtable/pte.ts'
 import { handleMmFault } from './fault.ts'
 import { runLength } from './frame-run.ts'
 import type { Machine } from './machine.ts'
-import { copyFromUserShared, copyToUserShared, fillUserShared } from './shared-access.ts'
+import { beginRun, endRun, run } from './shared-access.ts'
 
 /** → frame (0 is the zero page), or -(fault code). */
 export function translate(m: Machine, mm: number, vpn: number, access: number): number {
@@ -42,6 +43,14 @@ export interface BulkResult {
   fault: number
 }
 
+/** What a bulk access does with a run of frames. */
+const LOAD = 0
+const STORE = 1
+const FILL = 2
+type Bulk = typeof LOAD | typeof STORE | typeof FILL
+
+const NO_BYTES = new Uint8Array(0)
+
 /** Copies bytes from page `vpn`, byte `off` on. → bytes copied, `length` unless a page faulted. */
 export function copyFromUser(
   m: Machine,
@@ -54,28 +63,7 @@ export function copyFromUser(
   length: number,
   result: BulkResult
 ): number {
-  if (m.sync.isShared) return copyFromUserShared(m, mm, generation, vpn, off, target, offset, length, result)
-  const { pageSize, u8 } = m.ram
-  result.fault = FAULT_OK
-  let page = vpn
-  let from = off
-  let done = 0
-  while (done < length) {
-    const frame = translate(m, mm, page, ACCESS_READ)
-    if (frame < 0) {
-      result.fault = -frame
-      return done
-    }
-    const pagesLeft = Math.ceil((from + length - done) / pageSize)
-    const pages = frame === 0 ? 1 : runLength(m, mm, page, frame, pagesLeft, PTE_READ_HIT)
-    const n = Math.min(length - done, pages * pageSize - from)
-    const base = frame * pageSize + from
-    target.set(u8.subarray(base, base + n), offset + done)
-    done += n
-    page += pages
-    from = 0
-  }
-  return done
+  return bulk(m, mm, generation, vpn, off, plainBytes(target), offset, length, result, LOAD)
 }
 
 /** Copies bytes to page `vpn`, byte `off` on. → bytes copied. */
@@ -90,26 +78,7 @@ export function copyToUser(
   length: number,
   result: BulkResult
 ): number {
-  if (m.sync.isShared) return copyToUserShared(m, mm, generation, vpn, off, source, offset, length, result)
-  const { pageSize, u8 } = m.ram
-  result.fault = FAULT_OK
-  let page = vpn
-  let to = off
-  let done = 0
-  while (done < length) {
-    const frame = translate(m, mm, page, ACCESS_WRITE)
-    if (frame < 0) {
-      result.fault = -frame
-      return done
-    }
-    const pages = runLength(m, mm, page, frame, Math.ceil((to + length - done) / pageSize), PTE_WRITE_HIT)
-    const n = Math.min(length - done, pages * pageSize - to)
-    u8.set(source.subarray(offset + done, offset + done + n), frame * pageSize + to)
-    done += n
-    page += pages
-    to = 0
-  }
-  return done
+  return bulk(m, mm, generation, vpn, off, plainBytes(source), offset, length, result, STORE)
 }
 
 /** Stores `value` (0-255) to `length` bytes. → bytes stored. */
@@ -123,24 +92,64 @@ export function fillUser(
   length: number,
   result: BulkResult
 ): number {
-  if (m.sync.isShared) return fillUserShared(m, mm, generation, vpn, off, value, length, result)
+  // A number now, and not with frames in hand: what is none runs code of its own.
+  return bulk(m, mm, generation, vpn, off, NO_BYTES, +value, length, result, FILL)
+}
+
+/** `offset` is where in `bytes` the first one is, or the value to fill with. */
+function bulk(
+  m: Machine,
+  mm: number,
+  generation: number,
+  vpn: number,
+  off: number,
+  bytes: Uint8Array,
+  offset: number,
+  length: number,
+  result: BulkResult,
+  what: Bulk
+): number {
   const { pageSize, u8 } = m.ram
+  const { isShared } = m.sync
+  const access = what === LOAD ? ACCESS_READ : ACCESS_WRITE
   result.fault = FAULT_OK
   let page = vpn
-  let to = off
+  let at = off
   let done = 0
   while (done < length) {
-    const frame = translate(m, mm, page, ACCESS_WRITE)
-    if (frame < 0) {
-      result.fault = -frame
+    const pagesLeft = Math.ceil((at + length - done) / pageSize)
+    try {
+      const code = isShared
+        ? beginRun(m, mm, generation, page, pagesLeft, access)
+        : findRun(m, mm, page, pagesLeft, access)
+      if (code !== FAULT_OK) {
+        result.fault = code
+        return done
+      }
+      const n = Math.min(length - done, run.pages * pageSize - at)
+      const base = run.frame * pageSize + at
+      if (what === LOAD) bytes.set(u8.subarray(base, base + n), offset + done)
+      else if (what === STORE) u8.set(bytes.subarray(offset + done, offset + done + n), base)
+      else u8.fill(offset, base, base + n)
+      page += run.pages
+      if (isShared) endRun(m, mm, access)
+      done += n
+    } catch (thrown) {
+      m.lastError = -m.abandon(thrown)
+      result.fault = FAULT_BUS
       return done
     }
-    const n = Math.min(length - done, pageSize - to)
-    const base = frame * pageSize + to
-    u8.fill(value, base, base + n)
-    done += n
-    page++
-    to = 0
+    at = 0
   }
   return done
+}
+
+/** The frames of `vpn` and of what follows it in RAM, in `run`: good until something else is called. → a fault code. */
+function findRun(m: Machine, mm: number, vpn: number, maxPages: number, access: number): number {
+  const frame = translate(m, mm, vpn, access)
+  if (frame < 0) return -frame
+  run.frame = frame
+  const need = access === ACCESS_WRITE ? PTE_WRITE_HIT : PTE_READ_HIT
+  run.pages = frame === 0 ? 1 : runLength(m, mm, vpn, frame, maxPages, need)
+  return FAULT_OK
 }

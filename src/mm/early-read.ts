@@ -72,9 +72,13 @@ export function readEarly(m: Machine, mm: number, vpn: number): void {
   early.generation = inodes.stores.generation(inode)
   early.storeSeq = Atomics.load(inodes.storeSeq, inode)
   const reserve = w[sync.row + T_RESERVE + nrReserved - 1]
+  let done = 0
   m.inside = true
-  const done = store.read(index * ram.pageSize, ram.u8, reserve * ram.pageSize, ram.pageSize)
-  m.inside = false
+  try {
+    done = store.read(index * ram.pageSize, ram.u8, reserve * ram.pageSize, ram.pageSize)
+  } finally {
+    m.inside = false
+  }
   m.vmstat[STORE_READS]++
   m.vmstat[PGPGIN]++
   if (done === ram.pageSize) early.index = index

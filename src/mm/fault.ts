@@ -108,23 +108,27 @@ export function lockEntry(m: Machine, mm: number, generation: number, vpn: numbe
   if (m.sync.isShared) readEarly(m, mm, vpn)
   for (let round = 0; ; round++) {
     if (!m.lockMmRead(mm, generation)) return m.refused === ESRCH ? FAULT_MAPERR : busError(m, m.refused)
-    // Another thread may have made it allow the access by now.
-    if (m.sync.isShared && entryAllows(m, mm, vpn, access)) return FAULT_OK
-    const code = faultInside(m, mm, vpn, access)
-    // Nobody wanted what was read early: whatever the next guess would go by, it is wrong.
-    if (m.early.index >= 0) m.early.forget()
-    if (code === FAULT_OK) return FAULT_OK
-    if (code !== FAULT_WAIT) {
-      m.unlockMmRead(mm)
-      return code
+    try {
+      // Another thread may have made it allow the access by now.
+      if (m.sync.isShared && entryAllows(m, mm, vpn, access)) return FAULT_OK
+      const code = faultInside(m, mm, vpn, access)
+      // Nobody wanted what was read early: whatever the next guess would go by, it is wrong.
+      if (m.early.index >= 0) m.early.forget()
+      if (code === FAULT_OK) return FAULT_OK
+      if (code !== FAULT_WAIT) {
+        m.unlockMmRead(mm)
+        return code
+      }
+      if (round === 0) m.sync.beginWait()
+      const inode = m.waitInode
+      const index = m.waitIndex
+      const error = m.waitForPageOutside(mm)
+      if (error === EAGAIN) return parked(m)
+      const failed = error !== 0 ? error : fetchError(m, since, inode, index)
+      if (failed !== 0) return busError(m, failed)
+    } catch (thrown) {
+      return busError(m, -m.abandon(thrown))
     }
-    if (round === 0) m.sync.beginWait()
-    const inode = m.waitInode
-    const index = m.waitIndex
-    const error = m.waitForPageOutside(mm)
-    if (error === EAGAIN) return parked(m)
-    const failed = error !== 0 ? error : fetchError(m, since, inode, index)
-    if (failed !== 0) return busError(m, failed)
   }
 }
 
@@ -321,7 +325,15 @@ function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: num
  * Makes a frame that nobody knows yet an anonymous page, mapped writable and dirty, in the place of `old` if that is not
  * 0. A node is prepared, unless `old` has one.
  */
-function installAnon(m: Machine, mm: number, vma: number, vpn: number, slot: number, frame: number, old: number): void {
+export function installAnon(
+  m: Machine,
+  mm: number,
+  vma: number,
+  vpn: number,
+  slot: number,
+  frame: number,
+  old: number
+): void {
   const { w } = m.frames
   const row = frame << FRAME_SHIFT
   w[row + F_FLAGS] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY

@@ -9,8 +9,7 @@ import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { FILE_READ, FILE_WRITE, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { UNDER_LOCK } from '../cache/writeback.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
-import { GuardedStore } from '../store/guard.ts'
-import type { Store } from '../store/store.ts'
+import type { GuardedStore } from '../store/guard.ts'
 import { WAIT_ARRIVALS, WAIT_INODE } from '../sync/lock-order.ts'
 import { T_FILE } from '../sync/threads.ts'
 import { uncharge } from './filemap.ts'
@@ -20,25 +19,23 @@ import type { Machine } from './machine.ts'
  * Opens a store. → file descriptor, or -errno (the store's own from size()). The store is the machine's from here on: the
  * last close closes it, and so does an open that fails.
  */
-export function openStore(m: Machine, store: Store, mode: number): number {
+export function openStore(m: Machine, store: GuardedStore, mode: number): number {
   if ((mode & FILE_WRITE) !== 0 && store.readOnly) return refuse(m, store, -EBADF)
   let inode = findInode(m, store)
   if (inode !== 0) {
     m.inodes.refs[inode]++
     const known = m.inodes.store(inode)
-    if (known !== undefined && !known.isOf(store)) {
+    if (known !== undefined && !known.isSame(store)) {
       // One store serves the inode; a writable one replaces a read-only one.
-      const other = new GuardedStore(store, m.sync)
       if (known.readOnly && !store.readOnly) {
-        m.inodes.stores.set(inode, store.name, other)
+        m.inodes.stores.set(inode, store.name, store)
         known.close()
-      } else other.close()
+      } else store.close()
     }
   } else {
-    const guarded = new GuardedStore(store, m.sync)
-    const size = guarded.size()
+    const size = store.size()
     if (size < 0) return refuse(m, store, size)
-    inode = m.inodes.alloc(INODE_STORE, store.name, guarded)
+    inode = m.inodes.alloc(INODE_STORE, store.name, store)
     if (inode === 0) return refuse(m, store, -ENFILE)
     m.inodes.sizeBytes[inode] = Math.min(size, MAX_FILE_PAGES * m.ram.pageSize)
     m.inodes.storeBytes[inode] = m.inodes.sizeBytes[inode]
@@ -63,8 +60,8 @@ export function openLater(m: Machine, name: string, sizeBytes: number): number {
 }
 
 /** Closes a store that cannot be opened, unless it is open already. */
-function refuse(m: Machine, store: Store, error: number): number {
-  if (m.inodes.store(findInode(m, store))?.isOf(store) !== true) new GuardedStore(store, m.sync).close()
+function refuse(m: Machine, store: GuardedStore, error: number): number {
+  if (m.inodes.store(findInode(m, store))?.isSame(store) !== true) store.close()
   return error
 }
 
@@ -107,6 +104,26 @@ export function enterFile(m: Machine, fd: number, file: number): number {
   return file
 }
 
+/** Runs a verb between `enterFile` and `leaveFile`. → its result, or -errno. */
+export function onFile(m: Machine, fd: number, file: number, verb: () => number): number {
+  const held = enterFile(m, fd, file)
+  if (held < 0) return held
+  try {
+    return leaveFile(m, file, verb())
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
+}
+
+/** `leaveFile` after a verb that let go of the machine lock in between. */
+export function endFile(m: Machine, file: number, result: number): number {
+  try {
+    return leaveFile(m, file, result)
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
+}
+
 /** Holds an open file for the call that this thread is in, until `leaveFile`. */
 export function holdFile(m: Machine, file: number): void {
   const { sync } = m
@@ -132,8 +149,11 @@ export function leaveFile(m: Machine, file: number, result: number): number {
  */
 export function waitForFileCalls(m: Machine): number {
   const { sync } = m
-  if (!sync.isShared || !sync.maySleep) return 0
-  if (!m.enter()) return -m.refused
+  return !sync.isShared || !sync.maySleep ? 0 : m.run(() => untilNoCalls(m))
+}
+
+function untilNoCalls(m: Machine): number {
+  const { sync } = m
   const { threads } = sync
   sync.beginWait()
   for (let thread = 0; thread < threads.maxThreads; thread++) {
@@ -141,13 +161,9 @@ export function waitForFileCalls(m: Machine): number {
       const file = threads.w[threads.at(thread, T_FILE)]
       if (file === 0) break
       sync.isPatient(thread)
-      const error = sync.waitFor(WAIT_INODE, m.files.inode[file])
-      if (error === 0) continue
-      m.leave()
-      return -error
+      sync.waitWithin(WAIT_INODE, m.files.inode[file])
     }
   }
-  m.leave()
   return 0
 }
 
@@ -221,11 +237,11 @@ function putInode(m: Machine, inode: number): number {
 }
 
 /** The inode that has this store, or one over the same bytes; 0 for none. */
-function findInode(m: Machine, store: Store): number {
+function findInode(m: Machine, store: GuardedStore): number {
   for (let i = 1; i <= m.inodes.capacity; i++) {
     if (m.inodes.kind[i] !== INODE_STORE) continue
     const known = m.inodes.store(i)
-    if (known?.isOf(store) || (store.identity !== undefined && known?.identity === store.identity)) return i
+    if (known?.isSame(store) || (store.identity !== undefined && known?.identity === store.identity)) return i
   }
   return 0
 }

@@ -4,8 +4,12 @@
  * Copied entry by entry: nonlinear vmas (file entries verbatim, so the child shows what the parent showed) and private
  * ones that were ever stored to (present pages become read-only in both: copy-on-write). Other file mappings start empty
  * and fault. VM_DONTCOPY parts are left out; locks are not inherited.
+ *
+ * A private page that is pinned (borrowed, for one) is copied for the child at once, and the parent keeps its own, writable: what is
+ * stored through the pin belongs to the parent (Linux 5.9, copy_present_page, commit 70e806e4e645).
  */
 import { ENOMEM } from '../abi/errno.ts'
+import { F_FLAGS, PG_ANON } from '../frame/frame-table.ts'
 import {
   MM_BRK_OFF,
   MM_BRK_PAGE,
@@ -26,10 +30,11 @@ import {
   pteFromMigration,
   pteMigration,
   pteSwap,
-  pteSwapOffset
+  pteSwapOffset,
+  pteWithFrame
 } from '../pgtable/pte.ts'
 import { VM_DONTCOPY, VM_LOCKED, VM_LOCKONFAULT, VM_NONLINEAR, VM_SHARED } from '../vma/flags.ts'
-import { NEEDS_NODE, prepareEntry } from './fault.ts'
+import { installAnon, NEEDS_NODE, prepareEntry } from './fault.ts'
 import { getFile } from './files.ts'
 import type { Machine } from './machine.ts'
 import { addTotalVm } from './mmap.ts'
@@ -99,7 +104,9 @@ function copyEntries(m: Machine, parent: number, child: number, vma: number, cop
 function copyEntry(m: Machine, parent: number, child: number, copy: number, vpn: number, shared: boolean): number {
   const { tables } = m
   const { i32 } = m.ram
-  if (tables.get(parent, vpn) === 0) return 0
+  const before = tables.get(parent, vpn)
+  if (before === 0) return 0
+  if (!shared && isPinnedAnon(m, before)) return copyPinned(m, child, copy, vpn, before)
   // This may reclaim: the parent's entry is read after it.
   const target = prepareEntry(m, child, vpn, NEEDS_NODE)
   if (target === 0) return -ENOMEM
@@ -129,5 +136,27 @@ function copyEntry(m: Machine, parent: number, child: number, copy: number, vpn:
     m.rmap.addRmap(frame, child, copy, vpn)
   }
   tables.set(target, pte)
+  return 0
+}
+
+function isPinnedAnon(m: Machine, pte: number): boolean {
+  if ((pte & PTE_PRESENT) === 0) return false
+  const frame = pteFrame(pte)
+  return frame !== 0 && (m.frames.row(frame, F_FLAGS) & PG_ANON) !== 0 && m.frames.pins(frame) > 0
+}
+
+/** Reclaim leaves a pinned page and its entry alone, so `pte` stays the parent's across the allocations. */
+function copyPinned(m: Machine, child: number, copy: number, vpn: number, pte: number): number {
+  const frame = m.allocator.alloc()
+  if (frame === 0) return -ENOMEM
+  const target = prepareEntry(m, child, vpn, NEEDS_NODE)
+  if (target === 0) {
+    m.allocator.free(frame)
+    return -ENOMEM
+  }
+  m.ram.copyFrame(frame, pteFrame(pte))
+  installAnon(m, child, copy, vpn, target, frame, 0)
+  // As the parent's, but that the first store to it asks whether the vma allows it.
+  m.ram.i32[target] = (pteWithFrame(pte, frame) & ~PTE_WRITE) | PTE_DIRTY
   return 0
 }

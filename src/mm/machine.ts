@@ -5,7 +5,7 @@
  * options. Page numbers are virtual (vpn) or file pages (pgoff, index); frames are frame numbers.
  */
 
-import { EAGAIN, EDEADLK, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
+import { EAGAIN, EDEADLK, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
 import type { Filler } from '../cache/fill.ts'
 import { type FileTable, INODE_RAMFS, type InodeTable } from '../cache/inodes.ts'
 import type { PageCache } from '../cache/page-cache.ts'
@@ -45,7 +45,7 @@ import {
   WAITS_TO_WRITE,
   WRITE_LOCKED
 } from '../sync/lock-order.ts'
-import type { Sync } from '../sync/sync.ts'
+import { BrokenMachine, type Sync } from '../sync/sync.ts'
 import { S_OPEN, T_MMAP, T_MMAP_MODE, T_PAGER } from '../sync/threads.ts'
 import type { VmaTable } from '../vma/vma-table.ts'
 import { EarlyRead } from './early-read.ts'
@@ -233,7 +233,7 @@ export class Machine implements MachineParts {
    * says why.
    */
   enter(): boolean {
-    if (this.inside) return this.#refuse(EDEADLK)
+    if (this.inside) return this.#refuse(this.whyInside)
     if (this.sync.isShared) {
       const error = this.sync.lock()
       if (error !== 0) return this.#refuse(error)
@@ -243,12 +243,28 @@ export class Machine implements MachineParts {
   }
 
   /**
-   * Enters to give something back: goes on where `enter` gives up. → whether to `leave` afterwards: false within a verb, which has
+   * Enters, and goes on where `enter` gives up because the lock is busy. → whether to `leave` afterwards: false within a verb, which has
    * what is needed, and on a broken machine, where nobody has.
    */
   reenter(): boolean {
+    if (this.inside) return false
     while (!this.enter()) if (this.refused !== EAGAIN) return false
     return true
+  }
+
+  /** Gives something back: also within a verb, and where `enter` gives up. Nothing on a broken machine. */
+  giveBack(act: () => void): void {
+    if (this.inside && this.sync.broken === 0) {
+      act()
+      return
+    }
+    if (!this.reenter()) return
+    try {
+      act()
+      this.leave()
+    } catch (thrown) {
+      this.abandon(thrown)
+    }
   }
 
   /** Looks at the machine while nothing changes. */
@@ -259,6 +275,62 @@ export class Machine implements MachineParts {
     } finally {
       if (entered) this.leave()
     }
+  }
+
+  /** Runs a verb between `enter` and `leave`. → its result, or -errno. */
+  run(verb: () => number): number {
+    if (!this.enter()) return -this.refused
+    try {
+      const result = verb()
+      this.leave()
+      return result
+    } catch (thrown) {
+      return this.abandon(thrown)
+    }
+  }
+
+  /** The same between `lockMm` and `unlock`. */
+  runOn(mm: number, generation: number, verb: () => number): number {
+    if (!this.lockMm(mm, generation)) return -this.refused
+    try {
+      const result = verb()
+      this.unlock(mm)
+      return result
+    } catch (thrown) {
+      return this.abandon(thrown)
+    }
+  }
+
+  /**
+   * What a verb does with an exception. Whatever came up in the middle of it, half of a change may be made and the other half not:
+   * the machine is declared broken, the machine lock given back, and the exception thrown on, to whoever made the call. Every other
+   * call, of all threads, says ENOTRECOVERABLE. (Foreign code, stores and notifiers, is guarded where it is called: what it throws does
+   * not come here.) → -errno when it is that the verb was ended because the machine is broken.
+   */
+  abandon(thrown: unknown): number {
+    const { sync } = this
+    // First, and with as few calls as can be: the stack may be full.
+    if (!(thrown instanceof BrokenMachine)) {
+      sync.abandon(this.inside ? ENOTRECOVERABLE : 0)
+      this.inside &&= !sync.isShared
+      throw thrown
+    }
+    // A machine of one thread has no lock to be refused: this thread stays inside.
+    this.inside &&= !sync.isShared
+    return -thrown.errno
+  }
+
+  /**
+   * Why nothing can be begun by a thread that is inside: EDEADLK, or what broke a machine of one thread. If no code of others runs in the
+   * verb that it is inside of, that verb has ended without `leave`: its exception found a stack too full even for `abandon`.
+   */
+  get whyInside(): number {
+    const { sync } = this
+    if (!sync.isInStore && !this.notifiers.areCalled) {
+      sync.abandon(ENOTRECOVERABLE)
+      this.inside = !sync.isShared
+    }
+    return sync.broken || EDEADLK
   }
 
   leave(): void {
@@ -280,7 +352,7 @@ export class Machine implements MachineParts {
   }
 
   #lockMm(mm: number, generation: number, mode: typeof READ_LOCKED | typeof WRITE_LOCKED): boolean {
-    if (this.inside) return this.#refuse(EDEADLK)
+    if (this.inside) return this.#refuse(this.whyInside)
     const { w } = this.mms
     const row = mm << MM_SHIFT
     if (this.sync.isShared) {
@@ -303,16 +375,30 @@ export class Machine implements MachineParts {
   /** Takes the machine lock when the mmap lock is free for `mode`. Writers come first. → 0 or an errno, without the lock. */
   #waitForMm(row: number, mm: number, mode: typeof READ_LOCKED | typeof WRITE_LOCKED): number {
     const { sync } = this
-    const { w } = this.mms
-    let error = sync.lock()
+    const error = sync.lock()
     if (error !== 0) return error
+    const { w } = this.mms
     if (w[row + MM_MMAP_LOCK] === 0 && w[row + MM_WAITING_WRITERS] === 0) return 0
-    sync.beginWait()
-    const writes = mode === WRITE_LOCKED
-    while (writes ? w[row + MM_MMAP_LOCK] !== 0 : w[row + MM_MMAP_LOCK] < 0 || w[row + MM_WAITING_WRITERS] > 0) {
+    try {
+      return this.#waitLongForMm(row, mm, mode === WRITE_LOCKED)
+    } catch (thrown) {
+      return -this.abandon(thrown)
+    }
+  }
+
+  #isMmHeld(row: number, writes: boolean): boolean {
+    const { w } = this.mms
+    return writes ? w[row + MM_MMAP_LOCK] !== 0 : w[row + MM_MMAP_LOCK] < 0 || w[row + MM_WAITING_WRITERS] > 0
+  }
+
+  #waitLongForMm(row: number, mm: number, writes: boolean): number {
+    const { sync } = this
+    for (let rounds = 0; this.#isMmHeld(row, writes); rounds++) {
+      // One that need not wait begins no wait: it may be in the middle of another one, for a page, whose patience counts.
+      if (rounds === 0) sync.beginWait()
       if (sync.maySleep) sync.isPatient(sync.holderOfMmap(mm))
       if (writes) this.#noteWaitingWriter(row, mm, 1)
-      error = sync.waitFor(WAIT_MMAP, mm)
+      const error = sync.waitFor(WAIT_MMAP, mm)
       if (error !== 0) return error
       if (writes) this.#noteWaitingWriter(row, mm, -1)
     }
@@ -368,7 +454,8 @@ export class Machine implements MachineParts {
 
   /**
    * Within a verb: sleeps until the page of `waitFrame` may be there; what is locked stays so, but for the machine lock meanwhile.
-   * → 0 to look again; EAGAIN where this thread may not sleep, or is itself the one that brings the page in; ETIMEDOUT, EOWNERDEAD.
+   * → 0 to look again; EAGAIN where this thread may not sleep, or is itself the one that brings the page in; ETIMEDOUT; EOWNERDEAD when
+   * the one that brings it has ended. Throws BrokenMachine.
    */
   waitForPageInside(): number {
     const { sync, frames, waitFrame } = this
@@ -378,12 +465,14 @@ export class Machine implements MachineParts {
     if (waitFrame === 0) {
       if (this.inodes.lock[inode] === 0) return 0
       sync.isPatient(this.inodes.lock[inode] - 1)
-      return sync.waitFor(WAIT_INODE, inode)
+      sync.waitWithin(WAIT_INODE, inode)
+      return 0
     }
     const pager = this.inodes.pager[inode] - 1
     if (pager >= 0) return this.#sleepForPager(pager, WAIT_PAGE, waitFrame)
     sync.isPatient(sync.holderOfPage(inode, frames.row(waitFrame, F_INDEX)))
-    return sync.waitFor(WAIT_PAGE, waitFrame)
+    sync.waitWithin(WAIT_PAGE, waitFrame)
+    return 0
   }
 
   /** The same until some page of a store that answers later came, or was given up, so that there is room for others. */
@@ -412,9 +501,9 @@ export class Machine implements MachineParts {
     if (!sync.isAttached(pager)) return EOWNERDEAD
     if (!sync.isHopeful(pager)) return ETIMEDOUT
     w[sync.row + T_PAGER] = pager + 1
-    const error = sync.waitFor(kind, id)
+    sync.waitWithin(kind, id)
     w[sync.row + T_PAGER] = 0
-    return error
+    return 0
   }
 
   #refuse(errno: number): false {

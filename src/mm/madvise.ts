@@ -54,8 +54,10 @@ import {
 import { changeFlags } from './change-flags.ts'
 import { faultThrough, swapInAnon } from './fault.ts'
 import { FILL_HOLES, getPage } from './filemap.ts'
+import { holdFile, leaveFile } from './files.ts'
 import type { Machine } from './machine.ts'
 import { punchHole } from './truncate.ts'
+import { VmaParts } from './vma-parts.ts'
 import { ZAP_REMEMBER, zapEntry, zapRange } from './zap.ts'
 
 export function isAdvice(advice: number): boolean {
@@ -71,25 +73,27 @@ export function isAdvice(advice: number): boolean {
  * Advises [start, end). → 0; the first error of a vma; or -ENOMEM when part was unmapped (the rest is done, but
  * not by POPULATE, which goes page by page and stops there).
  */
-export function doMadvise(m: Machine, mm: number, start: number, end: number, advice: number): number {
-  const { vmas } = m
-  let unmapped = 0
-  let at = start
-  while (at < end) {
-    const vma = vmas.find(mm, at)
-    if (vma === 0) return -ENOMEM
-    if (at < vmas.start[vma]) {
-      if (advice === MADV_POPULATE_READ || advice === MADV_POPULATE_WRITE) return -ENOMEM
-      unmapped = -ENOMEM
-      at = vmas.start[vma]
-      if (at >= end) break
-    }
-    const stop = Math.min(end, vmas.end[vma])
-    const error = adviseVma(m, mm, vma, at, stop, advice)
+export function doMadvise(
+  m: Machine,
+  mm: number,
+  generation: number,
+  start: number,
+  end: number,
+  advice: number
+): number {
+  const parts = new VmaParts(m, mm, start, end)
+  if (advice === MADV_REMOVE) return removeParts(m, mm, generation, parts)
+  return m.runOn(mm, generation, () => adviseParts(m, mm, parts, advice))
+}
+
+function adviseParts(m: Machine, mm: number, parts: VmaParts, advice: number): number {
+  const populates = advice === MADV_POPULATE_READ || advice === MADV_POPULATE_WRITE
+  while (parts.next()) {
+    if (parts.hasHoles && populates) return -ENOMEM
+    const error = adviseVma(m, mm, parts.vma, parts.start, parts.stop, advice)
     if (error < 0) return error
-    at = stop
   }
-  return unmapped
+  return parts.hasHoles ? -ENOMEM : 0
 }
 
 function adviseVma(m: Machine, mm: number, vma: number, start: number, end: number, advice: number): number {
@@ -100,8 +104,6 @@ function adviseVma(m: Machine, mm: number, vma: number, start: number, end: numb
       return dontNeed(m, mm, vma, start, end)
     case MADV_FREE:
       return free(m, mm, vma, start, end)
-    case MADV_REMOVE:
-      return remove(m, vma, start, end)
     case MADV_POPULATE_READ:
     case MADV_POPULATE_WRITE:
       return populate(m, mm, start, end, advice === MADV_POPULATE_WRITE ? ACCESS_WRITE : ACCESS_READ)
@@ -209,15 +211,39 @@ function free(m: Machine, mm: number, vma: number, start: number, end: number): 
   return 0
 }
 
-/** Punches the file pages of a linear shared writable mapping. */
-function remove(m: Machine, vma: number, start: number, end: number): number {
+/** Punches what the parts show, each without the mmap lock, as Linux does: a punch takes locks that stand above it. */
+function removeParts(m: Machine, mm: number, generation: number, parts: VmaParts): number {
+  if (!m.lockMm(mm, generation)) return -m.refused
+  try {
+    let result = 0
+    while (result === 0 && parts.next()) {
+      const { vma } = parts
+      result = mayRemove(m, vma)
+      if (result < 0) break
+      const { pageSize } = m.ram
+      const inode = m.vmas.inode[vma]
+      const first = m.vmas.linearIndex(vma, parts.start)
+      const file = m.vmas.file[vma]
+      holdFile(m, file)
+      m.unlock(mm)
+      if (!m.reenter()) return -m.refused
+      result = leaveFile(m, file, punchHole(m, inode, first * pageSize, (parts.stop - parts.start) * pageSize))
+      if (!m.lockMm(mm, generation)) return -m.refused
+    }
+    m.unlock(mm)
+    return result < 0 ? result : parts.hasHoles ? -ENOMEM : 0
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
+}
+
+/** 0 for a linear shared writable mapping of a file. */
+function mayRemove(m: Machine, vma: number): number {
   const flags = m.vmas.flags[vma]
   if ((flags & (VM_LOCKED | VM_NONLINEAR)) !== 0) return -EINVAL
-  const inode = m.vmas.inode[vma]
-  if (inode === 0) return -EINVAL
-  if ((flags & (VM_SHARED | VM_WRITE)) !== (VM_SHARED | VM_WRITE) || (flags & VM_MAYWRITE) === 0) return -EACCES
-  const { pageSize } = m.ram
-  return punchHole(m, inode, m.vmas.linearIndex(vma, start) * pageSize, (end - start) * pageSize)
+  if (m.vmas.inode[vma] === 0) return -EINVAL
+  const isWritable = (flags & (VM_SHARED | VM_WRITE)) === (VM_SHARED | VM_WRITE) && (flags & VM_MAYWRITE) !== 0
+  return isWritable ? 0 : -EACCES
 }
 
 function populate(m: Machine, mm: number, start: number, end: number, access: number): number {

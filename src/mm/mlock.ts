@@ -30,10 +30,10 @@ export function applyLock(m: Machine, mm: number, start: number, end: number, lo
 }
 
 /** mlockall and munlockall: every vma, errors ignored. */
-export function applyLockAll(m: Machine, mm: number, flags: number): void {
+export function applyLockAll(m: Machine, mm: number, flags: number): 0 {
   const lockFlags = VM_LOCKED | ((flags & MCL_ONFAULT) === 0 ? 0 : VM_LOCKONFAULT)
   m.mms.w[(mm << MM_SHIFT) + MM_DEF_FLAGS] = (flags & MCL_FUTURE) === 0 ? 0 : lockFlags
-  if (flags === MCL_FUTURE || flags === (MCL_FUTURE | MCL_ONFAULT)) return
+  if (flags === MCL_FUTURE || flags === (MCL_FUTURE | MCL_ONFAULT)) return 0
   const want = (flags & MCL_CURRENT) === 0 ? 0 : lockFlags
   let vma = m.vmas.first(mm)
   while (vma !== 0) {
@@ -41,6 +41,7 @@ export function applyLockAll(m: Machine, mm: number, flags: number): void {
     fixup(m, mm, vma, m.vmas.start[vma], end, want)
     vma = m.vmas.find(mm, end)
   }
+  return 0
 }
 
 /** One vma's part of a lock or unlock. → the vma that has [start, end) now, or 0 when it could not be split. */

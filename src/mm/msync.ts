@@ -11,38 +11,36 @@ import { IN_WINDOWS } from '../cache/writeback.ts'
 import { VM_LOCKED, VM_NONLINEAR, VM_SHARED } from '../vma/flags.ts'
 import { holdFile, leaveFile } from './files.ts'
 import type { Machine } from './machine.ts'
+import { VmaParts } from './vma-parts.ts'
 
 /**
  * Syncs [start, end), with the mmap lock held for reading but for the syncs themselves: then the file is held, and what comes after is
  * looked up again. → 0; -ENOMEM if part was unmapped (the rest is done); or the store's error.
  */
 export function doMsync(m: Machine, mm: number, generation: number, start: number, end: number, flags: number): number {
-  const { vmas } = m
   if (!m.lockMmRead(mm, generation)) return -m.refused
-  let result = 0
-  let at = start
-  while (at < end) {
-    const vma = vmas.find(mm, at)
-    if (vma === 0) {
-      result = -ENOMEM
-      break
-    }
-    if (at < vmas.start[vma]) {
-      result = -ENOMEM
-      at = vmas.start[vma]
-      if (at >= end) break
-    }
+  try {
+    return msyncLocked(m, mm, generation, start, end, flags)
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
+}
+
+function msyncLocked(m: Machine, mm: number, generation: number, start: number, end: number, flags: number): number {
+  const { vmas } = m
+  const parts = new VmaParts(m, mm, start, end)
+  while (parts.next()) {
+    const { vma } = parts
     const vmFlags = vmas.flags[vma]
     if ((flags & MS_INVALIDATE) !== 0 && (vmFlags & VM_LOCKED) !== 0) {
-      result = -EBUSY
-      break
+      m.unlockMmRead(mm)
+      return -EBUSY
     }
-    const stop = Math.min(end, vmas.end[vma])
     const file = vmas.file[vma]
     if ((flags & MS_SYNC) !== 0 && file !== 0 && (vmFlags & VM_SHARED) !== 0) {
       const whole = (vmFlags & VM_NONLINEAR) !== 0
-      const first = whole ? 0 : vmas.linearIndex(vma, at)
-      const last = whole ? MAX_FILE_PAGES : vmas.linearIndex(vma, stop) - 1
+      const first = whole ? 0 : vmas.linearIndex(vma, parts.start)
+      const last = whole ? MAX_FILE_PAGES : vmas.linearIndex(vma, parts.stop) - 1
       holdFile(m, file)
       m.unlockMmRead(mm)
       if (!m.reenter()) return -m.refused
@@ -50,10 +48,9 @@ export function doMsync(m: Machine, mm: number, generation: number, start: numbe
       if (error < 0) return error
       if (!m.lockMmRead(mm, generation)) return -m.refused
     }
-    at = stop
   }
   m.unlockMmRead(mm)
-  return result
+  return parts.hasHoles ? -ENOMEM : 0
 }
 
 /** fsync on an open file. → 0 or -errno: this sync's error, or one recorded since the file's last sync. */

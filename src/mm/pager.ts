@@ -20,6 +20,7 @@
  * Lock: machine lock, for taking requests and for delivering; never while a store works.
  */
 import { EIO, errnoFromName } from '../abi/errno.ts'
+import { plainBytes } from '../base/bytes.ts'
 import { Q_BELL } from '../cache/fetch-queue.ts'
 import { TRACE_READ } from '../frame/trace.ts'
 import { READ_ERRORS, STORE_READS } from '../frame/vmstat.ts'
@@ -66,6 +67,8 @@ type ReadPieces = NonNullable<AsyncStore['readPieces']>
 interface Failure {
   readonly errno: number
   readonly cause: unknown
+  /** For threads that cannot be given the cause itself. */
+  readonly why: string
 }
 
 interface GivenUp {
@@ -81,6 +84,8 @@ interface Call {
 
 class PagedStore {
   readonly store: AsyncStore
+  /** As it was when it was opened. */
+  readonly identity: string | undefined
   readonly inode: number
   /** Tells the inode from another one that has its row later. */
   readonly generation: number
@@ -92,8 +97,9 @@ class PagedStore {
   /** Its file is closed: what still comes is not wanted. */
   isDropped = false
 
-  constructor(store: AsyncStore, inode: number, generation: number, timeoutMs: number) {
+  constructor(store: AsyncStore, identity: string | undefined, inode: number, generation: number, timeoutMs: number) {
     this.store = store
+    this.identity = identity
     this.inode = inode
     this.generation = generation
     this.timeoutMs = timeoutMs
@@ -123,16 +129,16 @@ export class Pager {
   }
 
   /** Serves an inode from now on, until it is closed. `timeoutMs` 0: for as long as a read takes. */
-  add(inode: number, store: AsyncStore, timeoutMs: number): void {
+  add(inode: number, store: AsyncStore, identity: string | undefined, timeoutMs: number): void {
     const generation = this.machine.inodes.stores.generation(inode)
-    this.#stores.set(inode, new PagedStore(store, inode, generation, timeoutMs))
+    this.#stores.set(inode, new PagedStore(store, identity, inode, generation, timeoutMs))
     if (this.machine.sync.isShared && !this.#isListening) void this.#listen()
   }
 
   /** The inode of a store that this thread is the pager of, or of another one over the same bytes; 0 for none. */
-  inodeOf(store: AsyncStore): number {
+  inodeOf(store: AsyncStore, identity: string | undefined): number {
     for (const known of this.#stores.values()) {
-      const same = known.store === store || (store.identity !== undefined && known.store.identity === store.identity)
+      const same = known.store === store || (identity !== undefined && known.identity === identity)
       if (same && this.#isServed(known)) return known.inode
     }
     return 0
@@ -185,23 +191,42 @@ export class Pager {
       void this.end()
       return
     }
-    if (!machine.enter()) {
+    let gone: PagedStore[] = []
+    const isDone = this.#attempt(() => {
+      this.#takeRequests()
+      gone = [...this.#stores.values()].filter(known => !this.#isServed(known))
+    })
+    if (!isDone) {
       // The lock is busy, on a thread that may not wait for it. Not in a microtask: others are to have their turn.
       this.#host.after(TRY_AGAIN_MS, () => this.#serve())
       return
     }
-    const { requests } = machine.filler
-    const { ram } = machine
+    for (const known of gone) this.#drop(known)
+    for (const known of this.#stores.values()) this.#start(known)
+  }
+
+  #takeRequests(): void {
+    const { filler, ram } = this.machine
+    const { requests } = filler
     const maxPages = Math.max(1, Math.min(MAX_READ_BYTES >>> ram.pageShift, ram.nrFrames >>> 2))
     const isMine = (inode: number): boolean => this.#isMine(inode)
     while (requests.shift(isMine)) {
       const { inode, first, pages } = requests
       enqueue((this.#stores.get(inode) as PagedStore).waiting, first, pages, maxPages)
     }
-    const gone = [...this.#stores.values()].filter(known => !this.#isServed(known))
-    machine.leave()
-    for (const known of gone) this.#drop(known)
-    for (const known of this.#stores.values()) this.#start(known)
+  }
+
+  /** Does something within a verb. False where none can be begun now. */
+  #attempt(act: () => void): boolean {
+    const { machine } = this
+    if (machine.inside || !machine.enter()) return false
+    try {
+      act()
+      machine.leave()
+    } catch (thrown) {
+      machine.abandon(thrown)
+    }
+    return true
   }
 
   #start(known: PagedStore): void {
@@ -262,12 +287,12 @@ export class Pager {
         store.readPieces === undefined
           ? await this.#fetchWhole(known, delivery, position, length)
           : await this.#fetchPieces(known, delivery, position, length)
-      if (result < 0) return { errno: -result, cause: undefined }
+      if (result < 0) return { errno: -result, cause: undefined, why: '' }
       if (result === length && (delivery.isWhole || known.isDropped)) return undefined
       const cause = new Error(`${store.name} ended after ${Math.min(result, delivery.doneBytes)} of ${length} bytes`)
-      return { errno: EIO, cause }
+      return { errno: EIO, cause, why: cause.message }
     } catch (thrown) {
-      return { errno: errnoOf(thrown), cause: thrown ?? new Error(`${store.name} does not say why`) }
+      return failureOf(thrown ?? new Error(`${store.name} does not say why`))
     }
   }
 
@@ -289,7 +314,6 @@ export class Pager {
   }
 
   async #fetchPieces(known: PagedStore, delivery: Delivery, position: number, length: number): Promise<number> {
-    const { machine } = this
     /** Pieces that came while the lock was busy, on a thread that may not wait for it. */
     const late: Uint8Array[] = []
     let toldBytes = 0
@@ -315,10 +339,9 @@ export class Pager {
       const take = (piece: Uint8Array): void => {
         // Once it is given up, its pages may be those of another read.
         if (given.isUp || known.isDropped) return
-        late.push(piece)
-        if (!machine.enter()) return
-        put()
-        machine.leave()
+        if (!(piece instanceof Uint8Array)) throw new TypeError('a piece of a read is a Uint8Array')
+        late.push(plainBytes(piece))
+        this.#attempt(put)
       }
       return (known.store.readPieces as ReadPieces)(position, length, take, given.signal)
     })
@@ -334,11 +357,7 @@ export class Pager {
   async #within(known: PagedStore, act: () => void): Promise<boolean> {
     const { machine } = this
     while (!known.isDropped && machine.sync.broken === 0) {
-      if (machine.enter()) {
-        act()
-        machine.leave()
-        return true
-      }
+      if (this.#attempt(act)) return true
       await new Promise<void>(resolve => this.#host.after(TRY_AGAIN_MS, resolve))
     }
     return false
@@ -389,10 +408,9 @@ export class Pager {
   }
 
   /** Notes why a read failed, and gives up what did not come. Within a verb. */
-  #fail(inode: number, batch: Batch, delivery: Delivery, { errno, cause }: Failure): void {
+  #fail(inode: number, batch: Batch, delivery: Delivery, { errno, cause, why }: Failure): void {
     const { filler, vmstat } = this.machine
     vmstat[READ_ERRORS]++
-    const why = cause instanceof Error ? cause.message : String(cause ?? '')
     const failure = filler.requests.fail(inode, batch.first, batch.pages, errno, why)
     this.#causes.set(failure, cause)
     this.#causes.delete(failure - MAX_CAUSES)
@@ -416,8 +434,13 @@ function coded(code: string, text: string): Error {
   return Object.assign(new Error(`${code}: ${text}`), { code })
 }
 
-/** The errno that an error of a store names by `code`; EIO where it names none. */
-function errnoOf(thrown: unknown): number {
-  const { code } = (thrown ?? {}) as { code?: unknown }
-  return (typeof code === 'string' ? errnoFromName(code) : undefined) ?? EIO
+/** What a store threw: the errno that it names by `code`, EIO where it names none. It may be anything, and throw when it is looked at. */
+function failureOf(cause: unknown): Failure {
+  try {
+    const { code } = cause as { code?: unknown }
+    const errno = (typeof code === 'string' ? errnoFromName(code) : undefined) ?? EIO
+    return { errno, cause, why: String(cause instanceof Error ? cause.message : cause) }
+  } catch {
+    return { errno: EIO, cause, why: 'what the store threw cannot be looked at' }
+  }
 }

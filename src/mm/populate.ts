@@ -81,16 +81,8 @@ export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, max
       return
     }
     const before = cursor.populated
-    const code = populateLocked(m, mm, cursor, Math.min(left, LOCKED_PAGES))
+    const error = populateOrWait(m, mm, cursor, Math.min(left, LOCKED_PAGES))
     left -= cursor.populated - before
-    if (code !== FAULT_WAIT) {
-      m.unlockMmRead(mm)
-      continue
-    }
-    if (cursor.waitInode === 0) m.sync.beginWait()
-    cursor.waitInode = m.waitInode
-    cursor.waitIndex = m.waitIndex
-    const error = m.waitForPageOutside(mm)
     if (error !== 0) {
       if (error === EAGAIN) cursor.fail(-EAGAIN, FAULT_WAIT, cursor.end)
       else {
@@ -99,6 +91,22 @@ export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, max
       }
       return
     }
+  }
+}
+
+/** With the mmap lock held, which is let go of. → 0 when something was populated or waited for, else an errno. */
+function populateOrWait(m: Machine, mm: number, cursor: PopulateCursor, maxPages: number): number {
+  try {
+    if (populateLocked(m, mm, cursor, maxPages) !== FAULT_WAIT) {
+      m.unlockMmRead(mm)
+      return 0
+    }
+    if (cursor.waitInode === 0) m.sync.beginWait()
+    cursor.waitInode = m.waitInode
+    cursor.waitIndex = m.waitIndex
+    return m.waitForPageOutside(mm)
+  } catch (thrown) {
+    return -m.abandon(thrown)
   }
 }
 

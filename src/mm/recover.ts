@@ -6,6 +6,7 @@
  *   a page it read    the page leaves the cache; who waited for it reads it himself
  *   pages it wrote    they are dirty again
  *   an inode lock     free; pages that were to be cut away stay
+ *   a write lock      free; of what was to be written a part is, page by page
  *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
  *   an open file      given back: this may be its last close
  *   frames in reserve  free
@@ -13,8 +14,8 @@
  *   a guest           is in it no longer; translations of its own (mmu/tlb) go
  *   a pager's stores  every page asked of them fails with EOWNERDEAD
  *
- * Called when the platform says that the thread has ended, so nothing of it runs any more; also with an orderly detach, where there is
- * nothing to give back but its row.
+ * Called when the platform says that the thread has ended, or the operating system says so to one that waits for it, so nothing of it
+ * runs any more; also with an orderly detach, where there is nothing to give back but its row.
  */
 import { EOWNERDEAD } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
@@ -47,10 +48,12 @@ import {
   T_MMAP,
   T_MMAP_MODE,
   T_PINS,
+  T_PLATFORM_ID,
   T_RESERVE,
   T_RUN_FIRST,
   T_RUN_PAGES,
-  T_STARVING
+  T_STARVING,
+  T_WRITES
 } from '../sync/threads.ts'
 import { putFile } from './files.ts'
 import type { Machine } from './machine.ts'
@@ -66,14 +69,44 @@ export function recoverThread(m: Machine, thread: number, platformId: number): n
   if (!threads.declareDead(thread, platformId)) return 0
   if (sync.lockOwner === thread) sync.declareBroken(EOWNERDEAD)
   // Whoever has the machine lock may be waiting for the guest that ran in it.
+  endGuest(m, thread)
+  if (!m.reenter()) return sync.broken
+  try {
+    giveBackAll(m, thread)
+    m.leave()
+    return 0
+  } catch (thrown) {
+    return -m.abandon(thrown)
+  }
+}
+
+/** The same in the middle of a wait, with the machine lock held, for a thread that the operating system has no more. */
+export function recoverWaited(m: Machine, thread: number): void {
+  const { threads } = m.sync
+  // Whoever frees the row needs the lock: it is still that thread's.
+  if (!threads.declareDead(thread, threads.w[threads.at(thread, T_PLATFORM_ID)])) return
+  const wasInside = m.inside
+  m.inside = true
+  endGuest(m, thread)
+  giveBackAll(m, thread)
+  m.inside = wasInside
+}
+
+function endGuest(m: Machine, thread: number): void {
+  const { threads } = m.sync
   Atomics.store(threads.w, threads.at(thread, T_GUEST), 0)
   Atomics.notify(threads.w, threads.at(thread, T_GUEST))
-  if (!m.reenter()) return sync.broken
+}
+
+function giveBackAll(m: Machine, thread: number): void {
+  const { sync } = m
+  const { threads } = sync
   const { w } = threads
   const row = threads.at(thread, 0)
   if (w[row + T_STARVING] !== 0) Atomics.sub(sync.words, S_STARVING, 1)
   giveBackPages(m, w[row + T_IO_KIND], w[row + T_IO_INODE], w[row + T_IO_FIRST], w[row + T_IO_PAGES])
   giveBackInode(m, w[row + T_INODE])
+  giveBackWriteLock(m, w[row + T_WRITES])
   giveBackMmap(m, w[row + T_MMAP], w[row + T_MMAP_MODE])
   for (let i = 0; i < NR_RECORDED_PINS; i++) giveBackPin(m, w[row + T_PINS + i])
   for (let i = 0; i < NR_RESERVE; i++) giveBackPin(m, w[row + T_RESERVE + i])
@@ -82,8 +115,6 @@ export function recoverThread(m: Machine, thread: number, platformId: number): n
   endPager(m, thread)
   m.notifiers.forgetThread(thread)
   threads.free(thread)
-  m.leave()
-  return 0
 }
 
 function giveBackPages(m: Machine, kind: number, inode: number, first: number, pages: number): void {
@@ -104,6 +135,12 @@ function giveBackInode(m: Machine, inode: number): void {
   if (inode === 0) return
   m.inodes.lock[inode] = 0
   m.inodes.cutting[inode] = 0
+  m.sync.wakeAll(WAIT_INODE, inode)
+}
+
+function giveBackWriteLock(m: Machine, inode: number): void {
+  if (inode === 0) return
+  m.inodes.writeLock[inode] = 0
   m.sync.wakeAll(WAIT_INODE, inode)
 }
 

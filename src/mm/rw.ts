@@ -3,6 +3,9 @@
  *
  * Positions and lengths are bytes. A short count means the end of the file, a full quota, or an error after some bytes;
  * an error with nothing done is -errno. Writes past the end extend the file.
+ *
+ * A write has the file's write lock throughout, as write(2) has i_rwsem: of two that overlap one comes after the other, whole, and a
+ * truncation comes before it or after it. Reads take no lock, as in Linux: they may see a part of a write.
  */
 import { EFBIG } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
@@ -44,7 +47,17 @@ export function fileRead(
   return Math.max(0, at - position)
 }
 
-/** Copies `source[offset, offset + length)` to the file. → bytes, or -errno. */
+/** `fileWrite` with the file's write lock. → bytes, or -errno. */
+export function fileWriteWhole(m: Machine, file: number, position: number, source: Uint8Array): number {
+  const inode = m.files.inode[file]
+  const busy = m.inodes.acquireWrite(inode)
+  if (busy !== 0) return -busy
+  const result = fileWrite(m, file, position, source, 0, source.length)
+  m.inodes.releaseWrite(inode)
+  return result
+}
+
+/** Copies `source[offset, offset + length)` to the file, whose write lock the caller has. → bytes, or -errno. */
 export function fileWrite(
   m: Machine,
   file: number,

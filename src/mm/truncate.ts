@@ -115,10 +115,13 @@ export function truncateInode(m: Machine, inode: number, sizeBytes: number): num
   return result
 }
 
-/** Takes the inode lock to cut pages away; faults that would bring in more wait. → 0 or an errno. */
+/** Takes the write lock and the inode lock to cut pages away; faults that would bring in more wait. → 0 or an errno. */
 function beginCut(m: Machine, inode: number): number {
+  const busy = m.inodes.acquireWrite(inode)
+  if (busy !== 0) return busy
   const error = m.inodes.acquire(inode)
-  if (error === 0 && m.sync.isShared) m.inodes.cutting[inode] = 1
+  if (error !== 0) m.inodes.releaseWrite(inode)
+  else if (m.sync.isShared) m.inodes.cutting[inode] = 1
   return error
 }
 
@@ -126,6 +129,7 @@ function endCut(m: Machine, inode: number): void {
   m.inodes.storeSeq[inode]++
   m.inodes.cutting[inode] = 0
   m.inodes.release(inode)
+  m.inodes.releaseWrite(inode)
 }
 
 /** Waits until none of the pages [first, last] is on its way from the store. → 0 or an errno. */

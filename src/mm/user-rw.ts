@@ -53,26 +53,30 @@ function readPart(
   at: number
 ): number {
   const { pageSize, u8 } = m.ram
-  if (!m.enter()) return -m.refused
-  const frame = getPage(m, m.files.inode[file], file, Math.floor(at / pageSize), RA_NORMAL, KEEP_HOLES)
-  const pinned = frame <= 0 || m.frames.pin(frame)
-  if (frame > 0 && pinned && m.sync.isShared) m.sync.threads.notePin(m.sync.me, frame)
-  m.leave()
+  const frame = m.run(() => pinnedPage(m, file, Math.floor(at / pageSize)))
   if (frame < 0) return frame
-  if (!pinned) return -EFAULT
   if (m.policy === POLICY_LINUX) touchEnds(m, mm, generation, vpn, off, n)
   let done: number
   if (frame === 0) done = fillUser(m, mm, generation, vpn, off, 0, n, bulk)
   else {
     done = copyToUser(m, mm, generation, vpn, off, u8, frame * pageSize + (at % pageSize), n, bulk)
-    const entered = m.reenter()
-    if (m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, frame)
-    m.lru.markAccessed(frame)
-    m.frames.unpin(frame)
-    m.putFrame(frame)
-    if (entered) m.leave()
+    m.giveBack(() => {
+      if (m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, frame)
+      m.lru.markAccessed(frame)
+      m.frames.unpin(frame)
+      m.putFrame(frame)
+    })
   }
   return done
+}
+
+/** → the frame of a file page, pinned; 0 for a hole, or -errno. */
+function pinnedPage(m: Machine, file: number, index: number): number {
+  const frame = getPage(m, m.files.inode[file], file, index, RA_NORMAL, KEEP_HOLES)
+  if (frame <= 0) return frame
+  if (!m.frames.pin(frame)) return -EFAULT
+  if (m.sync.isShared) m.sync.threads.notePin(m.sync.me, frame)
+  return frame
 }
 
 /**
@@ -125,8 +129,5 @@ export function writeFromUser(
 }
 
 function writePart(m: Machine, file: number, at: number, bytes: Uint8Array, n: number): number {
-  if (!m.enter()) return -m.refused
-  const put = fileWrite(m, file, at, bytes, 0, n)
-  m.leave()
-  return put
+  return m.run(() => fileWrite(m, file, at, bytes, 0, n))
 }

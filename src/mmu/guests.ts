@@ -7,7 +7,8 @@
  * cleared. Its thread (mmu/shadow-guest) has a word that says whether it is inside:
  *
  *     a thread that attached          T_GUEST of its row in the thread table: the id of the secondary MMU, or 0
- *     another one, that was admitted  one of the words 1 to 15 beside KICK: 1 or 0
+ *     another one, that was admitted  one of the words 1 to 15 beside KICK: 0, or its number in the operating system + 1, 1 if it
+ *                                     does not know that
  *
  *     guest   enter       its word = inside; if KICK: its word = 0, wake the host, wait until KICK is 0, again
  *             leave       its word = 0; if KICK: wake the host
@@ -23,22 +24,22 @@
  * waits for nothing: its word is 0 before it asks for any lock. So it comes to a safe point, unless
  *  - its thread has ended: `recoverThread` writes its word for it, before it asks for the machine lock that this thread holds;
  *    and a row that was given to another thread is zero;
- *  - it loops without a safe point, or nobody notices its thread's end: after `patienceMs` the machine is declared broken, as for
- *    a thread that holds a lock (sync/sync.ts). The translation stays cleared; no verb goes on.
+ *  - the operating system says that its thread is no more, where it can be asked (after a slice of waiting);
+ *  - it loops without a safe point, or nobody can tell that its thread has ended: after `patienceMs` the machine is declared broken,
+ *    as for a thread that holds a lock (sync/sync.ts), also one of one thread. The translation stays cleared; no verb goes on
+ *    (BrokenMachine).
  * The host's own thread is not waited for: its guest is in a call of the host, across which it keeps no translation.
- * A machine of one thread has no bound here: whoever ends a guest's thread must say so (`expel`).
  *
  * Lock: the machine lock, where threads share the machine. So there is one host at a time.
  */
 import { EOWNERDEAD } from '../abi/errno.ts'
-import type { Sync } from '../sync/sync.ts'
+import { BrokenMachine, type Sync } from '../sync/sync.ts'
 import { T_GUEST } from '../sync/threads.ts'
 
 /** Words before a table's entries: KICK and those of admitted threads. */
 export const NR_GUEST_WORDS = 16 as const
 export const KICK = 0 as const
 export const OUTSIDE = 0 as const
-export const INSIDE = 1 as const
 
 const SPINS = 300
 const SLICE_MS = 50
@@ -62,31 +63,42 @@ export class Guests {
     if (admitted === 0 && !sync.isShared) return 0
     const words = this.#words
     Atomics.store(words, KICK, 1)
-    let nrWaits = 0
-    for (let slot = KICK + 1; slot < NR_GUEST_WORDS && admitted !== 0; slot++) {
-      if ((admitted & (1 << slot)) !== 0 && this.#outlast(words, slot, INSIDE, -1)) nrWaits++
+    try {
+      let nrWaits = 0
+      for (let slot = KICK + 1; slot < NR_GUEST_WORDS && admitted !== 0; slot++) {
+        const inside = (admitted & (1 << slot)) === 0 ? OUTSIDE : Atomics.load(words, slot)
+        if (inside !== OUTSIDE && this.#outlast(words, slot, inside, -1)) nrWaits++
+      }
+      const { threads } = sync
+      for (let t = 0; t < threads.maxThreads && sync.isShared; t++) {
+        if (t !== sync.me && this.#outlast(threads.w, threads.at(t, T_GUEST), this.#mark, t)) nrWaits++
+      }
+      return nrWaits
+    } finally {
+      Atomics.store(words, KICK, 0)
+      Atomics.notify(words, KICK)
     }
-    const { threads } = sync
-    for (let t = 0; t < threads.maxThreads && sync.isShared; t++) {
-      if (t !== sync.me && this.#outlast(threads.w, threads.at(t, T_GUEST), this.#mark, t)) nrWaits++
-    }
-    Atomics.store(words, KICK, 0)
-    Atomics.notify(words, KICK)
-    return nrWaits
   }
 
-  /** Returns when the word is not `inside`. → whether it was. */
+  /** Returns when the word is not `inside`, or whoever wrote it is no more. → whether it was. Throws BrokenMachine. */
   #outlast(words: Int32Array, at: number, inside: number, thread: number): boolean {
     if (Atomics.load(words, at) !== inside) return false
     const sync = this.#sync
     for (let spin = 0; spin < SPINS; spin++) if (Atomics.load(words, at) !== inside) return true
-    const deadline = Date.now() + sync.patienceMs
+    const begun = Date.now()
+    let asked = begun
     while (Atomics.load(words, at) === inside) {
-      if (sync.isShared) {
-        if (sync.broken !== 0 || (thread >= 0 && !sync.isAttached(thread))) break
-        if (Date.now() > deadline) sync.declareBroken(EOWNERDEAD)
+      if (sync.broken !== 0) throw new BrokenMachine(sync.broken)
+      if (thread >= 0 && !sync.isAttached(thread)) break
+      const now = Date.now()
+      if (now - asked >= SLICE_MS) {
+        asked = now
+        // Nobody else writes an admitted thread's word once it is gone: the next one that waits is not to ask again.
+        if (thread < 0 && sync.hasSystemThreadEnded(inside - 1)) Atomics.compareExchange(words, at, inside, OUTSIDE)
+        else if (sync.hasEnded(thread)) break
       }
-      if (sync.maySleep || !sync.isShared) Atomics.wait(words, at, inside, SLICE_MS)
+      if (now - begun > sync.patienceMs) sync.declareBroken(EOWNERDEAD)
+      else if (sync.maySleep) Atomics.wait(words, at, inside, SLICE_MS)
     }
     return true
   }

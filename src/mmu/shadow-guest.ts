@@ -17,6 +17,7 @@
  */
 const KICK = 0
 const OUTSIDE = 0
+/** Inside, in a thread that does not know its number in the operating system. */
 const INSIDE = 1
 const SLICE_MS = 50
 /** Longer than whoever raised KICK may wait for others before it declares the machine broken. */
@@ -47,7 +48,7 @@ export class ShadowGuest {
     this.#kick = new Int32Array(place.buffer, place.byteOffset, 16)
     this.#words = seat?.words ?? this.#kick
     this.#at = seat?.at ?? slot
-    this.#inside = seat?.inside ?? INSIDE
+    this.#inside = seat?.inside ?? insideWord()
     this.#check = seat === undefined ? () => {} : () => seat.check()
   }
 
@@ -100,5 +101,17 @@ export class ShadowGuest {
   #leave(): void {
     Atomics.store(this.#words, this.#at, OUTSIDE)
     if (Atomics.load(this.#kick, KICK) !== 0) Atomics.notify(this.#words, this.#at)
+  }
+}
+
+/** What an admitted thread's word is while it is inside: its number in the operating system + 1, so that a host can see that it has ended. */
+function insideWord(): number {
+  const { process } = globalThis as { process?: { getBuiltinModule?: (name: string) => unknown } }
+  try {
+    const fs = process?.getBuiltinModule?.('node:fs') as { readlinkSync(path: string): string } | undefined
+    const id = Number(fs?.readlinkSync('/proc/thread-self').split('/').pop())
+    return Number.isSafeInteger(id) && id > 0 ? id + 1 : INSIDE
+  } catch {
+    return INSIDE
   }
 }

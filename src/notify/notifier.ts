@@ -42,6 +42,7 @@
 import { EOPNOTSUPP } from '../abi/errno.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 import { MM_NOTIFY_COUNT, MM_NOTIFY_SEQ, MM_SHIFT, type MmTable } from '../frame/mm-table.ts'
+import { BrokenMachine } from '../sync/sync.ts'
 
 export interface MmuNotifier {
   /** Drop and stop establishing translations in [start, end). */
@@ -100,6 +101,8 @@ export class Notifiers {
   /** All of them by address space, as of version `#seen`; undefined is the common, free case. */
   readonly #ops: (MmuNotifier[] | undefined)[] = []
   #seen = 0
+  /** How many operations are running. */
+  #nrCalls = 0
 
   constructor(columns: ColumnSource, mms: MmTable, isShared: boolean, kinds: readonly (NotifierKind | undefined)[]) {
     this.mms = mms
@@ -120,7 +123,7 @@ export class Notifiers {
   unregister(mm: number, ops: MmuNotifier): boolean {
     const at = this.#plain.findIndex(one => one.mm === mm && one.ops === ops)
     if (at < 0) return false
-    safely(() => ops.release?.(mm))
+    this.#safely(() => ops.release?.(mm))
     this.#plain.splice(at, 1)
     this.#w[VERSION]++
     return true
@@ -151,7 +154,7 @@ export class Notifiers {
     const ops = this.view(id)
     if (ops === undefined) return false
     const row = id & ROW_MASK
-    safely(() => ops.release?.(this.#w[(row << ROW_SHIFT) + N_MM]))
+    this.#safely(() => ops.release?.(this.#w[(row << ROW_SHIFT) + N_MM]))
     this.#free(row)
     return true
   }
@@ -193,6 +196,11 @@ export class Notifiers {
     return this.#of(mm) !== undefined
   }
 
+  /** Whether an operation of a secondary MMU runs in this thread. */
+  get areCalled(): boolean {
+    return this.#nrCalls !== 0
+  }
+
   count(mm: number): number {
     return this.mms.row(mm, MM_NOTIFY_COUNT)
   }
@@ -205,12 +213,12 @@ export class Notifiers {
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_COUNT]++
     const list = this.#of(mm)
     if (list === undefined) return
-    for (const ops of list) safely(() => ops.invalidateRangeStart?.(mm, start, end))
+    for (const ops of list) this.#safely(() => ops.invalidateRangeStart?.(mm, start, end))
   }
 
   rangeEnd(mm: number, start: number, end: number): void {
     const list = this.#of(mm)
-    if (list !== undefined) for (const ops of list) safely(() => ops.invalidateRangeEnd?.(mm, start, end))
+    if (list !== undefined) for (const ops of list) this.#safely(() => ops.invalidateRangeEnd?.(mm, start, end))
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_SEQ]++
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_COUNT]--
   }
@@ -219,19 +227,19 @@ export class Notifiers {
     const list = this.#of(mm)
     if (list === undefined) return
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_SEQ]++
-    for (const ops of list) safely(() => ops.invalidatePage?.(mm, vpn))
+    for (const ops of list) this.#safely(() => ops.invalidatePage?.(mm, vpn))
   }
 
   clearFlushYoung(mm: number, start: number, end: number): boolean {
     const list = this.#of(mm)
     if (list === undefined) return false
     let young = false
-    for (const ops of list) if (safely(() => ops.clearFlushYoung?.(mm, start, end)) === true) young = true
+    for (const ops of list) if (this.#safely(() => ops.clearFlushYoung?.(mm, start, end)) === true) young = true
     return young
   }
 
   testYoung(mm: number, vpn: number): boolean {
-    return this.#of(mm)?.some(ops => safely(() => ops.testYoung?.(mm, vpn)) === true) ?? false
+    return this.#of(mm)?.some(ops => this.#safely(() => ops.testYoung?.(mm, vpn)) === true) ?? false
   }
 
   changePte(mm: number, vpn: number, frame: number): void {
@@ -239,7 +247,7 @@ export class Notifiers {
     if (list === undefined) return
     this.mms.w[(mm << MM_SHIFT) + MM_NOTIFY_SEQ]++
     for (const ops of list) {
-      safely(() => (ops.changePte === undefined ? ops.invalidatePage?.(mm, vpn) : ops.changePte(mm, vpn, frame)))
+      this.#safely(() => (ops.changePte === undefined ? ops.invalidatePage?.(mm, vpn) : ops.changePte(mm, vpn, frame)))
     }
   }
 
@@ -247,10 +255,25 @@ export class Notifiers {
   release(mm: number): void {
     const list = this.#of(mm)
     if (list === undefined) return
-    for (const ops of list) safely(() => ops.release?.(mm))
+    for (const ops of list) this.#safely(() => ops.release?.(mm))
     for (let row = 1; row < NR_ROWS; row++) if (this.#w[(row << ROW_SHIFT) + N_MM] === mm) this.#free(row)
     for (let i = this.#plain.length - 1; i >= 0; i--) if (this.#plain[i].mm === mm) this.#plain.splice(i, 1)
     this.#w[VERSION]++
+  }
+
+  /** Runs an operation; what it throws must not end the verb half way. */
+  #safely<T>(run: () => T): T | undefined {
+    this.#nrCalls++
+    try {
+      return run()
+    } catch (thrown) {
+      // Nothing may go on: a guest may be using what was to be taken from it.
+      if (thrown instanceof BrokenMachine) throw thrown
+      void Promise.reject(thrown)
+      return undefined
+    } finally {
+      this.#nrCalls--
+    }
   }
 
   #of(mm: number): readonly MmuNotifier[] | undefined {
@@ -294,15 +317,5 @@ export class Notifiers {
     const list = this.#ops[mm]
     if (list === undefined) this.#ops[mm] = [ops]
     else list.push(ops)
-  }
-}
-
-/** Runs an operation of a secondary MMU; what it throws must not end the verb half way. */
-function safely<T>(run: () => T): T | undefined {
-  try {
-    return run()
-  } catch (thrown) {
-    void Promise.reject(thrown)
-    return undefined
   }
 }

@@ -78,6 +78,11 @@ export function mkPte(frame: number, flags: number): number {
   return (frame << PTE_FRAME_SHIFT) | PTE_PRESENT | flags
 }
 
+/** A present entry with another frame. */
+export function pteWithFrame(pte: number, frame: number): number {
+  return (frame << PTE_FRAME_SHIFT) | (pte & PTE_FLAGS_MASK)
+}
+
 /** The frame of a present entry. */
 export function pteFrame(pte: number): number {
   return pte >>> PTE_FRAME_SHIFT

@@ -2,7 +2,8 @@
  * Holds a store to its contract: whatever it throws, or answers that is no answer, becomes -EIO.
  *
  * A store is other people's code, called in the middle of a fault or of reclaim, where an exception would leave half of
- * the work done. What was thrown is kept in `lastThrown`, for whoever looks for the cause.
+ * the work done. What was thrown is kept in `lastThrown`, for whoever looks for the cause. What a store is (its name, handle and the
+ * like) is read once, when it is guarded: before a verb begins, so what its getters throw comes up there.
  *
  * Other threads are told that this one is in a store, also where it holds the machine lock meanwhile: it may take long, and is not dead.
  */
@@ -28,7 +29,7 @@ export class GuardedStore implements Store {
     this.identity = inner.identity
     this.readOnly = inner.readOnly
     this.durable = inner.durable
-    this.handle = inner.handle
+    this.handle = plainHandle(inner.handle)
   }
 
   size(): number {
@@ -108,14 +109,24 @@ export class GuardedStore implements Store {
     }
   }
 
-  /** Whether this guards `store`, or is it. */
-  isOf(store: Store): boolean {
-    return store === this || store === this.#inner
+  /** Whether both guard one store. */
+  isSame(other: GuardedStore): boolean {
+    return other.#inner === this.#inner
   }
 
   #note(thrown: unknown): number {
     this.lastThrown = thrown
     return -EIO
+  }
+}
+
+/** A copy without code of its author's, as far as it goes into JSON; what does not cannot be sent to other threads. */
+function plainHandle(handle: StoreHandle | undefined): StoreHandle | undefined {
+  if (handle === undefined) return undefined
+  try {
+    return JSON.parse(JSON.stringify(handle)) as StoreHandle
+  } catch {
+    return undefined
   }
 }
 

@@ -3,15 +3,16 @@
  * it on its path. After Linux 3.19 (the comment at the head of mm/rmap.c); docs/locking.md says what each one guards and why
  * some of Linux's locks are one here.
  *
- *   inode lock            truncate, punch, writeback and last close of one file           sleeps
- *   └─ mmap lock          an address space's vmas; readers fault, writers change           sleeps
- *      └─ page lock       PG_LOCKED: one page's contents and place in its file             sleeps
- *         └─ machine lock every table, list, hash and counter; and the words of the three
- *                         locks above                                                      never held across I/O or a wait
+ *   write lock               write, truncate, punch of one file                            sleeps
+ *   ├─ inode lock            truncate, punch, fsync and msync of one file                  sleeps
+ *   │  └─ page lock
+ *   └─ mmap lock             an address space's vmas; readers fault, writers change        sleeps
+ *      └─ page lock          PG_LOCKED: one page's contents and place in its file          sleeps
+ *         └─ machine lock    every table, list, hash and counter; and the words of the
+ *                            locks above                                                   never held across I/O or a wait
  *
- * msync takes an inode lock while holding the mmap lock. That is the one place where a lock of the tree is taken from below,
- * and it is safe because nobody who holds an inode lock ever takes an mmap lock (reads into and writes from an address space
- * hold neither while they copy).
+ * Nobody takes an inode lock or a write lock while holding an mmap lock: msync and MADV_REMOVE let go of it first. (A fault within a verb
+ * waits for the inode lock of a file that is being cut; whoever has that never wants an mmap lock.)
  *
  * The machine lock stands for Linux's page-table lock, i_mmap lock, LRU lock, tree lock, swap lock and the allocator's: they are
  * all held for less than a microsecond at a time, and taking five of them costs more than holding one.

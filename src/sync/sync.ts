@@ -12,13 +12,17 @@
  * Word of the machine lock: 0 free, else the owner's number + 1, with SLEEPING set when somebody may sleep on it.
  *
  * Nobody waits without end. Every sleep is cut into slices; after each one the thread looks whether the machine was declared
- * broken, and whether whoever it waits for shows a sign of life (T_PROGRESS). If there is none for `patienceMs`, ten times as long for
- * one that is in a store, it is taken for dead and the machine is declared broken (-EOWNERDEAD for all). Deaths that the platform
- * reports are dealt with at once, and mostly without breaking anything (mm/recover.ts).
+ * broken, and whether whoever it waits for still exists, where the operating system tells (`hasEnded`). If that has ended, what it held is
+ * given back there and then (mm/recover.ts), or the machine is broken if that was the machine lock (-EOWNERDEAD for all). Where the
+ * system does not tell, a thread counts on signs of life (T_PROGRESS): if there is none for `patienceMs`, ten times as long for one
+ * that is in a store, it is taken for dead and the machine is declared broken. Ends that the platform reports are dealt with at once.
+ *
+ * A verb that comes back from a window or a wait and finds the machine broken has no lock any more: it is ended where it stands, by a
+ * BrokenMachine that is thrown through it (`Machine.abandon` catches it), and changes nothing.
  *
  * A machine of one thread never comes here: `isShared` is false and callers ask first.
  */
-import { EAGAIN, EOWNERDEAD } from '../abi/errno.ts'
+import { EAGAIN, ENOTRECOVERABLE, EOWNERDEAD } from '../abi/errno.ts'
 import { READ_LOCKED, UNLOCKED, WAITS_TO_WRITE, WRITE_LOCKED } from './lock-order.ts'
 import {
   IO_NONE,
@@ -31,7 +35,6 @@ import {
   S_STARVING,
   T_HAZARD,
   T_IN_IO,
-  T_INODE,
   T_IO_FIRST,
   T_IO_INODE,
   T_IO_KIND,
@@ -39,6 +42,8 @@ import {
   T_LOCK_WAITS,
   T_MMAP,
   T_MMAP_MODE,
+  T_OS_START,
+  T_OS_THREAD,
   T_PROGRESS,
   T_STARVING,
   T_STATE,
@@ -65,6 +70,17 @@ const SLICE_MS = 50
 const SPIN_LIMIT_MS = 20
 export const DEFAULT_PATIENCE_MS = 20_000 as const
 
+/** Ends a verb that has come back to a broken machine. `errno` is what it answers. */
+export class BrokenMachine extends Error {
+  readonly errno: number
+
+  constructor(errno: number) {
+    super('the memory is broken')
+    this.name = 'BrokenMachine'
+    this.errno = errno
+  }
+}
+
 export class Sync {
   /** False on a machine of one thread: nothing below is called then. */
   readonly isShared: boolean
@@ -78,6 +94,10 @@ export class Sync {
   readonly maySleep: boolean
   /** How long a thread without a sign of life is waited for. */
   readonly patienceMs: number
+  /** Gives back what a thread that has ended held; called with the machine lock held. Set by `kernel`. */
+  recover: (thread: number) => void = () => {}
+  /** Whether the operating system has no such thread any more. Set where it can be asked (`setSystem`). */
+  #hasEnded: (id: number, start: number | undefined) => boolean = () => false
   readonly #t: Int32Array
   readonly #owner: number
   readonly #lockVigil: Vigil
@@ -90,11 +110,37 @@ export class Sync {
     this.me = me
     this.patienceMs = patienceMs
     this.row = me << THREAD_SHIFT
-    this.maySleep = this.isShared && canSleep(words)
+    this.maySleep = canSleep(words)
     this.#t = threads.w
     this.#lockVigil = new Vigil(threads)
     this.#waitVigil = new Vigil(threads)
     this.#owner = me + 1
+  }
+
+  /** The operating system can be asked whether a thread has ended; `start` is undefined where it is not known. */
+  setSystem(hasEnded: (id: number, start: number | undefined) => boolean): void {
+    this.#hasEnded = hasEnded
+  }
+
+  /** This thread is known to the operating system by these. */
+  knowThread(id: number, start: number): void {
+    this.#t[this.row + T_OS_START] = start
+    Atomics.store(this.#t, this.row + T_OS_THREAD, id)
+  }
+
+  /** Whether a thread that is not attached is known to have ended, by its number in the operating system; 0 is none. */
+  hasSystemThreadEnded(id: number): boolean {
+    return id !== 0 && this.#hasEnded(id, undefined)
+  }
+
+  /** Whether an attached thread is known to have ended. Costs two reads of files: not to be asked more often than every slice. */
+  hasEnded(thread: number): boolean {
+    if (thread < 0 || !this.isAttached(thread)) return false
+    const row = thread << THREAD_SHIFT
+    const id = Atomics.load(this.#t, row + T_OS_THREAD)
+    if (id === 0 || !this.#hasEnded(id, this.#t[row + T_OS_START])) return false
+    // Its row may have been given to another thread meanwhile.
+    return Atomics.load(this.#t, row + T_OS_THREAD) === id && this.isAttached(thread)
   }
 
   /** 0, or the errno of what broke the machine. */
@@ -119,7 +165,7 @@ export class Sync {
   }
 
   unlock(): void {
-    // On a broken machine a verb comes to its end without the lock.
+    // On a broken machine a verb may have lost the lock.
     if (this.words[S_BROKEN] !== 0 && !this.isLocked) return
     const before = Atomics.exchange(this.words, S_LOCK, 0)
     if ((before & SLEEPING) !== 0) Atomics.notify(this.words, S_LOCK, 1)
@@ -141,6 +187,23 @@ export class Sync {
     for (let q = 0; q < NR_QUEUES; q++) {
       Atomics.add(this.words, S_QUEUES + q, 1)
       Atomics.notify(this.words, S_QUEUES + q)
+    }
+  }
+
+  /**
+   * A verb of this thread was cut off: declares the machine broken, if it held the machine lock or `errno` is not 0, and gives the lock
+   * back. Calls nothing of ours.
+   */
+  abandon(errno: number): void {
+    const { words } = this
+    const isMine = (Atomics.load(words, S_LOCK) & OWNER_MASK) === this.#owner
+    if (!isMine && errno === 0) return
+    Atomics.compareExchange(words, S_BROKEN, 0, errno === 0 ? ENOTRECOVERABLE : errno)
+    if (isMine) Atomics.store(words, S_LOCK, 0)
+    Atomics.notify(words, S_LOCK)
+    for (let q = 0; q < NR_QUEUES; q++) {
+      Atomics.add(words, S_QUEUES + q, 1)
+      Atomics.notify(words, S_QUEUES + q)
     }
   }
 
@@ -170,14 +233,20 @@ export class Sync {
     return error
   }
 
+  /** `waitFor` in the middle of a verb, of a thread that may sleep. Throws BrokenMachine. */
+  waitWithin(kind: number, id: number): void {
+    const error = this.waitFor(kind, id)
+    if (error !== 0) throw new BrokenMachine(error)
+  }
+
   /** Begins a wait for another thread: `isPatient` counts from here. */
   beginWait(): void {
     this.#waitVigil.begin()
   }
 
   /**
-   * Whether to go on waiting for what `thread` has (-1: nobody is known to have it). Declares the machine broken when that thread
-   * has shown no sign of life for too long.
+   * Whether to go on waiting for what `thread` has (-1: nobody is known to have it). With the machine lock held. If that thread has ended,
+   * what it had is given back. Declares the machine broken when it has shown no sign of life for too long.
    */
   isPatient(thread: number): boolean {
     if (this.isHopeful(thread)) return true
@@ -187,7 +256,9 @@ export class Sync {
 
   /** The same, for waits that may end without the machine being broken. */
   isHopeful(thread: number): boolean {
-    return this.#waitVigil.isHopeful(thread, this.patienceMs)
+    if (!this.#waitVigil.isHopeful(thread, this.patienceMs)) return false
+    if (this.#waitVigil.isTime(SLICE_MS) && this.hasEnded(thread)) this.recover(thread)
+    return true
   }
 
   isAttached(thread: number): boolean {
@@ -229,13 +300,9 @@ export class Sync {
     return -1
   }
 
-  /** The thread that has the inode's lock, or -1. */
-  holderOfInode(inode: number): number {
-    for (let t = 0; t < this.threads.maxThreads; t++) {
-      const row = t << THREAD_SHIFT
-      if (this.#t[row + T_STATE] !== THREAD_FREE && this.#t[row + T_INODE] === inode) return t
-    }
-    return -1
+  /** Whether code of a store runs in this thread, or a window is open. */
+  get isInStore(): boolean {
+    return this.#t[this.row + T_IN_IO] !== 0
   }
 
   /** Tells the others that this thread is in a store from here on, and may take long. → what to give `endStoreCall`. */
@@ -263,10 +330,12 @@ export class Sync {
     this.unlock()
   }
 
-  /** Takes the machine lock again. On a broken machine it is not had, and no other thread can have it either. */
+  /** Takes the machine lock again. Throws BrokenMachine. */
   closeWindow(): void {
     if (!this.isShared) return
-    while (this.lock() === EAGAIN);
+    let error = this.lock()
+    while (error === EAGAIN) error = this.lock()
+    if (error !== 0) throw new BrokenMachine(error)
     this.#t[this.row + T_IN_IO] = 0
     this.#t[this.row + T_IO_KIND] = IO_NONE
   }
@@ -309,11 +378,17 @@ export class Sync {
   #outlast(thread: number, hazard: number): void {
     const at = (thread << THREAD_SHIFT) + T_HAZARD
     for (let look = 0; look < LOOKS; look++) if (Atomics.load(this.#t, at) !== hazard) return
-    const deadline = Date.now() + this.patienceMs
+    const begun = Date.now()
+    let asked = begun
     while (Atomics.load(this.#t, at) === hazard) {
       if (this.#t[(thread << THREAD_SHIFT) + T_STATE] !== THREAD_ATTACHED) return
       if (this.words[S_BROKEN] !== 0) return
-      if (Date.now() > deadline) {
+      const now = Date.now()
+      if (now - asked > SLICE_MS) {
+        asked = now
+        if (this.hasEnded(thread)) return
+      }
+      if (now - begun > this.patienceMs) {
         this.declareBroken(EOWNERDEAD)
         return
       }
@@ -336,18 +411,23 @@ export class Sync {
         if (Atomics.compareExchange(words, S_LOCK, 0, this.#owner | SLEEPING) === 0) break
         continue
       }
+      // A verb of this very thread that was cut off, and where there was no stack left to say so.
+      if ((value & OWNER_MASK) === this.#owner) this.abandon(ENOTRECOVERABLE)
       if (words[S_BROKEN] !== 0) {
         error = words[S_BROKEN]
         break
       }
       if ((value & SLEEPING) === 0 && Atomics.compareExchange(words, S_LOCK, value, value | SLEEPING) !== value)
         continue
-      Atomics.wait(words, S_LOCK, value | SLEEPING, SLICE_MS)
+      const owner = (value & OWNER_MASK) - 1
+      const isLong = Atomics.wait(words, S_LOCK, value | SLEEPING, SLICE_MS) === 'timed-out'
+      // In this order: what is still locked by a thread that has ended was locked by it when it ended.
+      if (isLong && this.hasEnded(owner) && this.lockOwner === owner) this.declareBroken(EOWNERDEAD)
       if (++sleeps === STARVING_AFTER) {
         this.#t[this.row + T_STARVING] = 1
         Atomics.add(words, S_STARVING, 1)
       }
-      if (!this.#lockVigil.isHopeful((value & OWNER_MASK) - 1, this.patienceMs)) this.declareBroken(EOWNERDEAD)
+      if (!this.#lockVigil.isHopeful(owner, this.patienceMs)) this.declareBroken(EOWNERDEAD)
     }
     if (this.#t[this.row + T_STARVING] !== 0) {
       this.#t[this.row + T_STARVING] = 0

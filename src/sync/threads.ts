@@ -10,7 +10,7 @@
  *                       +-- its end was noticed: dead --what it held is given back--> free
  *
  * Four cache lines a row. The second one begins with the hazard word, which its thread writes at every store through an
- * accessor; nothing else may lie beside it that others read often.
+ * accessor; nothing else may lie beside it that others read often. The fourth one is for what is seldom looked at.
  */
 import type { Arena } from '../base/arena.ts'
 
@@ -68,6 +68,12 @@ export const T_GUEST = 31 as const
 export const T_RESERVE = 32 as const
 export const NR_RESERVE = 8 as const
 export const T_NR_RESERVED = 40 as const
+
+/** The operating system's number for the thread, 0 where it is not known, and when it started (`Sync.hasEnded`). */
+export const T_OS_THREAD = 48 as const
+export const T_OS_START = 49 as const
+/** The inode whose write lock it holds. */
+export const T_WRITES = 50 as const
 
 export const IO_NONE = 0 as const
 export const IO_FILL = 1 as const

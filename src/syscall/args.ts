@@ -61,19 +61,6 @@ export function bytesOf(x: Quantity): number {
   return Number(x)
 }
 
-/**
- * A buffer as a plain view of its bytes, made before anything is locked: a `set` or `subarray` of a subclass must not run, and perhaps throw, in
- * the middle of a call. Throws a TypeError for what is no array of bytes.
- */
-export function plainBytes(bytes: Uint8Array): Uint8Array {
-  if (Object.getPrototypeOf(bytes) === Uint8Array.prototype) return bytes
-  const given: unknown = bytes
-  if (ArrayBuffer.isView(given) && bytes.BYTES_PER_ELEMENT === 1) {
-    return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length)
-  }
-  throw new TypeError('bytes are copied from and to a Uint8Array')
-}
-
 /** A 32-bit argument as int32, or NaN. */
 export function intOf(x: Quantity): number {
   const n = typeof x === 'bigint' && x >= 0n && x < TWO_64 ? Number(x) : x

@@ -8,16 +8,29 @@ import { EBADF, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/
 import { FAULT_OK } from '../abi/fault.ts'
 import { MAX_FILE_PAGES, TASK_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../abi/mman.ts'
+import { plainBytes } from '../base/bytes.ts'
 import { FILE_READ, FILE_WRITE, INODE_NOREMAP, INODE_RAMFS, INODE_SHMEM, INODE_STORE } from '../cache/inodes.ts'
 import { type BulkResult, copyFromUser, copyToUser } from '../mm/access.ts'
-import { closeFd, enterFile, fileOf, leaveFile, newQuota, openMemory, openStore, reopen } from '../mm/files.ts'
+import {
+  closeFd,
+  endFile,
+  enterFile,
+  fileOf,
+  leaveFile,
+  newQuota,
+  onFile,
+  openMemory,
+  openStore,
+  reopen
+} from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { fileSync } from '../mm/msync.ts'
-import { fileRead, fileWrite } from '../mm/rw.ts'
+import { fileRead, fileWriteWhole } from '../mm/rw.ts'
 import { punchHole, truncateInode } from '../mm/truncate.ts'
 import { readToUser, writeFromUser } from '../mm/user-rw.ts'
+import { GuardedStore } from '../store/guard.ts'
 import type { Store } from '../store/store.ts'
-import { BAD, bytesOf, type Mm, machineOf, offOf, pageOf, plainBytes, type Quantity } from './args.ts'
+import { BAD, bytesOf, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
 
 export const O_RDONLY = 0 as const
 export const O_WRONLY = 1 as const
@@ -35,21 +48,25 @@ export const MEMORY_NOREMAP = 2 as const
 export function sys_open(m: Machine, store: Store, flags: number): number {
   const mode = modeOf(flags)
   if (!m.open) return -ENODEV
-  if (mode === 0 || typeof store?.read !== 'function') return -EINVAL
-  if (!m.enter()) return -m.refused
-  const result = m.open ? openStore(m, store, mode) : -ENODEV
-  m.leave()
-  return result
+  const guarded = mode === 0 ? undefined : guard(m, store)
+  if (guarded === undefined) return -EINVAL
+  return m.run(() => (m.open ? openStore(m, guarded, mode) : -ENODEV))
+}
+
+/** Undefined for what is no store. */
+function guard(m: Machine, store: Store): GuardedStore | undefined {
+  try {
+    return typeof store?.read === 'function' ? new GuardedStore(store, m.sync) : undefined
+  } catch {
+    return undefined
+  }
 }
 
 /** Another open of the same file, with its own mode. → descriptor, or -errno. */
 export function sys_reopen(m: Machine, fd: number, flags: number): number {
   const mode = modeOf(flags)
   if (mode === 0) return -EINVAL
-  if (!m.enter()) return -m.refused
-  const result = reopen(m, fd, mode)
-  m.leave()
-  return result
+  return m.run(() => reopen(m, fd, mode))
 }
 
 function modeOf(flags: number): number {
@@ -70,26 +87,17 @@ export function sys_memory(m: Machine, name: string, kind: number, size: Quantit
   if (bytes > MAX_FILE_PAGES * m.ram.pageSize) return -EFBIG
   if (quota !== 0 && (!Number.isInteger(quota) || !(m.quotas[quota * 2] > 0))) return -EINVAL
   const inodeKind = kind === MEMORY_SHMEM ? INODE_SHMEM : kind === MEMORY_RAMFS ? INODE_RAMFS : INODE_NOREMAP
-  if (!m.enter()) return -m.refused
-  const result = m.open ? openMemory(m, inodeKind, name, bytes, quota) : -ENODEV
-  m.leave()
-  return result
+  return m.run(() => (m.open ? openMemory(m, inodeKind, name, bytes, quota) : -ENODEV))
 }
 
 /** A group of memory files that may hold `maxPages` pages together. → group, or -errno. */
 export function sys_quota(m: Machine, maxPages: number): number {
-  if (!m.enter()) return -m.refused
-  const result = newQuota(m, maxPages)
-  m.leave()
-  return result
+  return m.run(() => newQuota(m, maxPages))
 }
 
 /** Closes a descriptor; mappings of the file stay. → 0, -EBADF, or the error of writing what was dirty. */
 export function sys_close(m: Machine, fd: number): number {
-  if (!m.enter()) return -m.refused
-  const result = closeFd(m, fd)
-  m.leave()
-  return result
+  return m.run(() => closeFd(m, fd))
 }
 
 /** Sets a file's size in bytes. → 0, or EBADF, EINVAL (size, or not open for writing), EFBIG, the store's error. */
@@ -98,8 +106,7 @@ export function sys_ftruncate(m: Machine, fd: number, size: Quantity): number {
   if (file === 0) return -EBADF
   const bytes = bytesOf(size)
   if (bytes === BAD || (m.files.mode[file] & FILE_WRITE) === 0) return -EINVAL
-  const held = enterFile(m, fd, file)
-  return held < 0 ? held : leaveFile(m, held, truncateInode(m, m.files.inode[file], bytes))
+  return onFile(m, fd, file, () => truncateInode(m, m.files.inode[file], bytes))
 }
 
 /** Punches holes (PUNCH_HOLE | KEEP_SIZE) or zeroes a range. → 0, or EBADF, EINVAL, EOPNOTSUPP, the store's error. */
@@ -112,8 +119,7 @@ export function sys_fallocate(m: Machine, fd: number, mode: number, off: Quantit
   if (from + length > Number.MAX_SAFE_INTEGER) return -EFBIG
   const punch = mode === (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
   if (!punch && mode !== (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)) return -EOPNOTSUPP
-  const held = enterFile(m, fd, file)
-  return held < 0 ? held : leaveFile(m, held, punchHole(m, m.files.inode[file], from, length))
+  return onFile(m, fd, file, () => punchHole(m, m.files.inode[file], from, length))
 }
 
 /** Reads at a position into a buffer. → bytes (short at the end of the file), or EBADF, EINVAL, EFAULT, the store's error. */
@@ -125,7 +131,12 @@ export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: 
   if (!(buffer instanceof Uint8Array)) return -EFAULT
   const bytes = plainBytes(buffer)
   const held = enterFile(m, fd, file)
-  return held < 0 ? held : leaveFile(m, held, fileRead(m, file, at, bytes, 0, bytes.length))
+  if (held < 0) return held
+  try {
+    return leaveFile(m, file, fileRead(m, file, at, bytes, 0, bytes.length))
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
 }
 
 /** Writes a buffer at a position, extending the file. → bytes, or EBADF, EINVAL, EFBIG, ENOSPC, the store's error. */
@@ -137,15 +148,19 @@ export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position:
   if (!(buffer instanceof Uint8Array)) return -EFAULT
   const bytes = plainBytes(buffer)
   const held = enterFile(m, fd, file)
-  return held < 0 ? held : leaveFile(m, held, fileWrite(m, file, at, bytes, 0, bytes.length))
+  if (held < 0) return held
+  try {
+    return leaveFile(m, file, fileWriteWhole(m, file, at, bytes))
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
 }
 
 /** Writes dirty pages and flushes the store. → 0, or EBADF, or an error of this or an earlier writeback. */
 export function sys_fsync(m: Machine, fd: number): number {
   const file = fileOf(m, fd)
   if (file === 0) return -EBADF
-  const held = enterFile(m, fd, file)
-  return held < 0 ? held : leaveFile(m, held, fileSync(m, file))
+  return onFile(m, fd, file, () => fileSync(m, file))
 }
 
 /** The size of an open file in bytes, or -EBADF. */
@@ -212,10 +227,26 @@ function transfer(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Q
   if (at === BAD || length === BAD || vpn === BAD) return -EINVAL
   const off = offOf(m, addr)
   if (vpn + Math.ceil((off + length) / m.ram.pageSize) > TASK_PAGES) return -EFAULT
-  const move = mode === FILE_READ ? readToUser : writeFromUser
+  const writes = mode === FILE_WRITE
+  const begun = beginTransfer(m, fd, file, writes)
+  if (begun < 0) return begun
+  // Each part of it begins and ends by itself, as the other side's faults do.
+  const result = (writes ? writeFromUser : readToUser)(m, mm.id, mm.generation, vpn, off, length, file, at)
+  if (!m.reenter()) return -m.refused
+  if (writes) m.inodes.releaseWrite(m.files.inode[file])
+  return endFile(m, file, result)
+}
+
+/** Holds the file, and has its write lock if it is to be written, without being within a verb. → 0 or -errno. */
+function beginTransfer(m: Machine, fd: number, file: number, writes: boolean): number {
   const held = enterFile(m, fd, file)
   if (held < 0) return held
-  m.leave()
-  const result = move(m, mm.id, mm.generation, vpn, off, length, file, at)
-  return m.reenter() ? leaveFile(m, file, result) : -m.refused
+  try {
+    const busy = writes ? m.inodes.acquireWrite(m.files.inode[file]) : 0
+    if (busy !== 0) return leaveFile(m, file, -busy)
+    m.leave()
+    return 0
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
 }

@@ -43,9 +43,13 @@ export function sys_remap_file_pages(
   if (vpn === BAD || pages === BAD || first === BAD) return -EINVAL
   if (pages === 0 || vpn + pages >= pagesIn64Bits(m)) return -EINVAL
   if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const result = doRemap(m, mm.id, vpn, pages, first, pageProt)
-  m.unlock(mm.id)
-  if (result < 0) return result
+  try {
+    const result = doRemap(m, mm.id, vpn, pages, first, pageProt)
+    m.unlock(mm.id)
+    if (result < 0) return result
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
   populateAfterRemap(m, mm.id, vpn, pages, f)
   return 0
 }
@@ -73,9 +77,13 @@ export function sys_remap_file_pages_vec(
   const pages = pgoffs.length
   if (pages === 0) return 0
   if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const result = remapVector(m, mm.id, vpn, pgoffs, pageProt)
-  m.unlock(mm.id)
-  if (result < 0) return result
+  try {
+    const result = remapVector(m, mm.id, vpn, pgoffs, pageProt)
+    m.unlock(mm.id)
+    if (result < 0) return result
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
   populateAfterRemap(m, mm.id, vpn, pages, f)
   return 0
 }

@@ -71,15 +71,14 @@ export function sys_mmap(
   const pages = pagesUp(m, len)
   if (pages === 0) return lenPages === 0 && offOf(m, len) === 0 ? -EINVAL : -ENOMEM
   if ((f & (MAP_FIXED | MAP_FIXED_NOREPLACE)) !== 0 && offOf(m, addr) !== 0 && vpn <= TASK_PAGES - pages) return -EINVAL
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  // Another thread may have closed it while this one waited.
-  if (!anonymous && fileOf(m, fd) !== file) {
-    m.unlock(mm.id)
-    return -EBADF
-  }
-  const at = doMmap(m, mm.id, vpn, pages, p, f, file, anonymous ? 0 : pgoff)
-  const locked = at >= 0 && (m.vmas.flags[m.vmas.at(mm.id, at)] & VM_LOCKED) !== 0
-  m.unlock(mm.id)
+  let locked = false
+  const at = m.runOn(mm.id, mm.generation, () => {
+    // Another thread may have closed it while this one waited.
+    if (!anonymous && fileOf(m, fd) !== file) return -EBADF
+    const vpnMapped = doMmap(m, mm.id, vpn, pages, p, f, file, anonymous ? 0 : pgoff)
+    locked = vpnMapped >= 0 && (m.vmas.flags[m.vmas.at(mm.id, vpnMapped)] & VM_LOCKED) !== 0
+    return vpnMapped
+  })
   if (at < 0) return at
   if (locked || (f & (MAP_POPULATE | MAP_NONBLOCK)) === MAP_POPULATE) {
     mmPopulate(m, mm.id, at, at + pages, m.vmas.clock)
@@ -95,10 +94,7 @@ export function sys_munmap(mm: Mm, addr: Quantity, len: Quantity): number {
   const pages = pagesUp(m, len)
   if (vpn === BAD || pages === BAD || offOf(m, addr) !== 0) return -EINVAL
   if (vpn > TASK_PAGES || pages > TASK_PAGES - vpn || pages === 0) return -EINVAL
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const result = doMunmap(m, mm.id, vpn, vpn + pages)
-  m.unlock(mm.id)
-  return result
+  return m.runOn(mm.id, mm.generation, () => doMunmap(m, mm.id, vpn, vpn + pages))
 }
 
 /** Changes protection. → 0, or EINVAL, ENOMEM (unmapped, wrap, map count), EACCES. Linux: mprotect(2). */
@@ -118,10 +114,9 @@ export function sys_mprotect(mm: Mm, addr: Quantity, len: Quantity, prot: Quanti
   // Nothing here grows by itself, which is what these flags are for.
   if (grows !== 0) return -EINVAL
   if (vpn >= TASK_PAGES) return -ENOMEM
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const result = doMprotect(m, mm.id, vpn, vpn + pages, p & (PROT_READ | PROT_WRITE | PROT_EXEC))
-  m.unlock(mm.id)
-  return result
+  return m.runOn(mm.id, mm.generation, () =>
+    doMprotect(m, mm.id, vpn, vpn + pages, p & (PROT_READ | PROT_WRITE | PROT_EXEC))
+  )
 }
 
 const mremapResult = new MremapResult()
@@ -155,11 +150,9 @@ export function sys_mremap(
   if ((f & MREMAP_FIXED) !== 0 && offOf(m, newAddr) !== 0) return -EINVAL
   // Linux 3.19 gives such an address back where a shrinking source wraps around; nothing can be mapped there.
   if (vpn >= TASK_PAGES) return -EFAULT
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const at = doMremap(m, mm.id, vpn, oldPages, newPages, f, target, mremapResult)
-  const { growStart, growEnd } = mremapResult
-  m.unlock(mm.id)
+  const at = m.runOn(mm.id, mm.generation, () => doMremap(m, mm.id, vpn, oldPages, newPages, f, target, mremapResult))
   if (at < 0) return at
+  const { growStart, growEnd } = mremapResult
   if (growEnd > growStart) mmPopulate(m, mm.id, growStart, growEnd, m.vmas.clock)
   return at * m.ram.pageSize
 }
@@ -191,10 +184,7 @@ export function sys_madvise(mm: Mm, addr: Quantity, len: Quantity, advice: Quant
   if (offOf(m, addr) !== 0) return -EINVAL
   if (pages === 0) return isZero(m, len) ? 0 : -EINVAL
   if (vpn + pages >= pagesIn64Bits(m)) return -EINVAL
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const result = doMadvise(m, mm.id, vpn, vpn + pages, a)
-  m.unlock(mm.id)
-  return result
+  return doMadvise(m, mm.id, mm.generation, vpn, vpn + pages, a)
 }
 
 /** Which pages are in memory: 1 or 0 a page in `vec`. → 0, or EINVAL, ENOMEM, EFAULT (vec too short). Linux: mincore(2). */
@@ -207,9 +197,13 @@ export function sys_mincore(mm: Mm, addr: Quantity, len: Quantity, vec: Uint8Arr
   if (vpn + pages > TASK_PAGES || (pages === 0 && !isZero(m, len))) return -ENOMEM
   if (!(vec instanceof Uint8Array) || vec.length < pages) return -EFAULT
   if (!m.lockMmRead(mm.id, mm.generation)) return -m.refused
-  const result = doMincore(m, mm.id, vpn, vpn + pages, vec)
-  m.unlockMmRead(mm.id)
-  return result
+  try {
+    const result = doMincore(m, mm.id, vpn, vpn + pages, vec)
+    m.unlockMmRead(mm.id)
+    return result
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
 }
 
 /** Moves the end of the heap. → the end after the call: the one asked for, or the old one. Linux: brk(2). */
@@ -218,11 +212,15 @@ export function sys_brk(mm: Mm, addr: Quantity): number {
   if (m === undefined) return -ESRCH
   const page = pageOf(m, addr)
   if (page === BAD) return -EINVAL
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const grown = doBrk(m, mm.id, page, offOf(m, addr))
-  const end = m.mms.row(mm.id, MM_BRK_PAGE)
-  const off = m.mms.row(mm.id, MM_BRK_OFF)
-  m.unlock(mm.id)
+  let end = 0
+  let off = 0
+  const grown = m.runOn(mm.id, mm.generation, () => {
+    const pages = doBrk(m, mm.id, page, offOf(m, addr))
+    end = m.mms.row(mm.id, MM_BRK_PAGE)
+    off = m.mms.row(mm.id, MM_BRK_OFF)
+    return pages
+  })
+  if (grown < 0) return grown
   const top = end + (off > 0 ? 1 : 0)
   if (grown > 0) mmPopulate(m, mm.id, top - grown, top, m.vmas.clock)
   return end * m.ram.pageSize + off

@@ -39,11 +39,10 @@ function lock(mm: Mm, addr: Quantity, len: Quantity, lockFlags: number): number 
   if (vpn + pages >= pagesIn64Bits(m)) return -EINVAL
   if (pages === 0) return 0
   if (vpn >= TASK_PAGES) return -ENOMEM
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const result = applyLock(m, mm.id, vpn, vpn + pages, lockFlags)
-  m.unlock(mm.id)
+  const result = m.runOn(mm.id, mm.generation, () => applyLock(m, mm.id, vpn, vpn + pages, lockFlags))
   if (result < 0 || lockFlags === 0) return result
   const error = mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock, ERROR_ENDS)
+  if (m.sync.broken !== 0) return -m.sync.broken
   // POSIX wants other numbers for these than a page fault gives.
   return error === 0 ? 0 : error === -ENOMEM || error === -EAGAIN ? -EAGAIN : -ENOMEM
 }
@@ -65,9 +64,8 @@ export function sys_mlockall(mm: Mm, flags: Quantity): number {
   const limit = m.mms.row(mm.id, MM_RLIMIT_MEMLOCK)
   if (limit === 0) return -EPERM
   if ((f & MCL_CURRENT) !== 0 && limit > 0 && m.mms.row(mm.id, MM_TOTAL_VM) > limit) return -ENOMEM
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  applyLockAll(m, mm.id, f)
-  m.unlock(mm.id)
+  const result = m.runOn(mm.id, mm.generation, () => applyLockAll(m, mm.id, f))
+  if (result < 0) return result
   if ((f & MCL_CURRENT) !== 0) mmPopulate(m, mm.id, 0, TASK_PAGES, m.vmas.clock)
   return 0
 }
@@ -76,8 +74,5 @@ export function sys_mlockall(mm: Mm, flags: Quantity): number {
 export function sys_munlockall(mm: Mm): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  applyLockAll(m, mm.id, 0)
-  m.unlock(mm.id)
-  return 0
+  return m.runOn(mm.id, mm.generation, () => applyLockAll(m, mm.id, 0))
 }

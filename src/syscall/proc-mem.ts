@@ -2,8 +2,9 @@
 import { EIO, ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE } from '../abi/fault.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
+import { plainBytes } from '../base/bytes.ts'
 import { forcedFrame } from '../mm/forced.ts'
-import { BAD, type Mm, machineOf, offOf, pageOf, plainBytes, type Quantity } from './args.ts'
+import { BAD, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
 
 /** Reads memory into a buffer. → bytes, short before the first page that cannot be read; -EIO when that is the first. */
 export function sys_mem_read(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
@@ -26,16 +27,17 @@ function transfer(mm: Mm, addr: Quantity, buffer: Uint8Array, access: number): n
   let done = 0
   while (done < bytes.length) {
     if (vpn >= TASK_PAGES || !m.lockMmRead(mm.id, mm.generation)) return done > 0 ? done : -EIO
-    const frame = forcedFrame(m, mm.id, vpn, access)
-    if (frame < 0) {
-      m.unlockMmRead(mm.id)
-      return done > 0 ? done : -EIO
-    }
     const n = Math.min(bytes.length - done, pageSize - off)
-    const base = frame * pageSize + off
-    if (access === ACCESS_WRITE) u8.set(bytes.subarray(done, done + n), base)
-    else bytes.set(u8.subarray(base, base + n), done)
-    m.unlockMmRead(mm.id)
+    try {
+      const frame = forcedFrame(m, mm.id, vpn, access)
+      const base = frame * pageSize + off
+      if (frame >= 0 && access === ACCESS_WRITE) u8.set(bytes.subarray(done, done + n), base)
+      else if (frame >= 0) bytes.set(u8.subarray(base, base + n), done)
+      m.unlockMmRead(mm.id)
+      if (frame < 0) return done > 0 ? done : -EIO
+    } catch (thrown) {
+      return m.abandon(thrown)
+    }
     done += n
     vpn++
     off = 0

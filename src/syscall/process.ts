@@ -14,9 +14,7 @@ export const RLIMIT_AS = 9 as const
 /** A new, empty address space, or -errno. */
 export function sys_mm_create(m: Machine): Mm | number {
   if (!m.open) return -ENODEV
-  if (!m.enter()) return -m.refused
-  const id = m.open ? newMm(m) : -ENODEV
-  m.leave()
+  const id = m.run(() => (m.open ? newMm(m) : -ENODEV))
   return id < 0 ? id : new Mm(m, id)
 }
 
@@ -24,9 +22,7 @@ export function sys_mm_create(m: Machine): Mm | number {
 export function sys_fork(mm: Mm): Mm | number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const child = m.open ? doFork(m, mm.id) : -ESRCH
-  m.unlock(mm.id)
+  const child = m.runOn(mm.id, mm.generation, () => (m.open ? doFork(m, mm.id) : -ESRCH))
   return child < 0 ? child : new Mm(m, child)
 }
 
@@ -37,10 +33,7 @@ export function sys_fork(mm: Mm): Mm | number {
 export function sys_exit(mm: Mm): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const result = endMm(m, mm.id)
-  m.unlock(mm.id)
-  return result
+  return m.runOn(mm.id, mm.generation, () => endMm(m, mm.id))
 }
 
 /** Limits locked memory (RLIMIT_MEMLOCK) or address space (RLIMIT_AS) to `pages`; -1 is no limit. → 0 or -errno. */
@@ -58,10 +51,10 @@ export function sys_clear_refs(mm: Mm, kind: number): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   if (!Number.isInteger(kind) || kind < CLEAR_REFS_ALL || kind > CLEAR_REFS_MM_HIWATER_RSS) return -EINVAL
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  clearRefs(m, mm.id, kind)
-  m.unlock(mm.id)
-  return 0
+  return m.runOn(mm.id, mm.generation, () => {
+    clearRefs(m, mm.id, kind)
+    return 0
+  })
 }
 
 /**
@@ -71,20 +64,14 @@ export function sys_clear_refs(mm: Mm, kind: number): number {
 export function sys_mmu_notifier_register(mm: Mm, notifier: MmuNotifier): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const result = m.notifiers.register(mm.id, notifier)
-  m.unlock(mm.id)
-  return result
+  return m.runOn(mm.id, mm.generation, () => m.notifiers.register(mm.id, notifier))
 }
 
 /** Takes a secondary MMU off; its `release` runs first. → 0, -EINVAL if it was not registered, or -errno. */
 export function sys_mmu_notifier_unregister(mm: Mm, notifier: MmuNotifier): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const found = m.notifiers.unregister(mm.id, notifier)
-  m.unlock(mm.id)
-  return found ? 0 : -EINVAL
+  return m.runOn(mm.id, mm.generation, () => (m.notifiers.unregister(mm.id, notifier) ? 0 : -EINVAL))
 }
 
 /**
@@ -94,18 +81,12 @@ export function sys_mmu_notifier_unregister(mm: Mm, notifier: MmuNotifier): numb
 export function sys_mmu_kind_register(mm: Mm, kind: number, thread: number, own: readonly number[]): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const id = m.notifiers.registerKind(mm.id, kind, thread, own)
-  m.unlock(mm.id)
-  return id === 0 ? -ENOMEM : id
+  return m.runOn(mm.id, mm.generation, () => m.notifiers.registerKind(mm.id, kind, thread, own) || -ENOMEM)
 }
 
 /** Takes it off; its `release` runs first. → 0, -EINVAL when it was taken off already, or -errno. */
 export function sys_mmu_kind_unregister(mm: Mm, id: number): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  const found = m.notifiers.unregisterKind(id)
-  m.unlock(mm.id)
-  return found ? 0 : -EINVAL
+  return m.runOn(mm.id, mm.generation, () => (m.notifiers.unregisterKind(id) ? 0 : -EINVAL))
 }

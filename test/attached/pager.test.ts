@@ -280,9 +280,9 @@ describe('one store', () => {
     const again = await p.side.memory.openAsync(store)
     const { m } = p.side
     expect(m.files.inode[m.fds[again.fd]]).toBe(m.files.inode[m.fds[file.fd]])
-    expect(p.pager.inodeOf(store)).toBe(m.files.inode[m.fds[file.fd]])
+    expect(p.pager.inodeOf(store, undefined)).toBe(m.files.inode[m.fds[file.fd]])
     const other = laterStore(memoryStore({ sizeBytes: PAGE }))
-    expect([p.pager.inodeOf(other), p.pager.has(other)]).toEqual([0, false])
+    expect([p.pager.inodeOf(other, undefined), p.pager.has(other)]).toEqual([0, false])
   })
 
   test('has six reads under way at most', async () => {

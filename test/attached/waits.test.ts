@@ -61,6 +61,8 @@ describe('the machine lock', () => {
   test('is not to be had twice by one thread: EDEADLK', () => {
     const { mine } = attached()
     expect(mine.m.enter()).toBe(true)
+    // As if from within a store.
+    const outer = mine.m.sync.beginStoreCall()
     expect(mine.m.enter()).toBe(false)
     expect(mine.m.refused).toBe(35)
     expect(mine.m.reenter()).toBe(false)
@@ -68,6 +70,7 @@ describe('the machine lock', () => {
     expect(mine.m.lockMmRead(1, 0)).toBe(false)
     expect(mine.m.quietly(() => 5)).toBe(5)
     expect(mine.m.inside).toBe(true)
+    mine.m.sync.endStoreCall(outer)
     mine.m.leave()
     expect(mine.m.quietly(() => mine.m.inside)).toBe(true)
     expect(mine.m.inside).toBe(false)

@@ -2,19 +2,17 @@
  * What a thread held goes back when it has ended (mm/recover). The thread is a second machine attached to the same memory that the test runs up
  * to some point and then no further; `test/threads/deaths.test.ts` ends real ones.
  */
-import { afterEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { EOWNERDEAD } from '../../src/abi/errno.ts'
 import { MAP_SHARED } from '../../src/abi/mman.ts'
-import { F_FLAGS, PIN_SHIFT } from '../../src/frame/frame-table.ts'
 import { MM_MMAP_LOCK } from '../../src/frame/mm-table.ts'
 import { attachKernel, createKernel } from '../../src/kernel.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import { recoverThread } from '../../src/mm/recover.ts'
 import { checkMachine } from '../../src/observe/check.ts'
-import { pteFrame } from '../../src/pgtable/pte.ts'
 import type { StoreOpener } from '../../src/store/store.ts'
 import { sharedStore, sharedStoreBuffer, sharedStores } from '../../src/stores/shared.ts'
-import { IO_FILL, S_STARVING, T_RUN_PAGES, T_STARVING } from '../../src/sync/threads.ts'
+import { IO_FILL, S_STARVING, T_STARVING } from '../../src/sync/threads.ts'
 import { Mm } from '../../src/syscall/args.ts'
 import * as f from '../../src/syscall/file.ts'
 import { sys_remap_file_pages } from '../../src/syscall/fremap.ts'
@@ -66,54 +64,6 @@ function expectWhole({ m, mm, fd, at }: Two): void {
   expect(m.allocator.nrFree).toBe(m.ram.nrFrames - 1)
   expect(checkMachine(m)).toEqual([])
 }
-
-const pinsOf = (m: Machine, frame: number): number => m.frames.row(frame, F_FLAGS) >>> PIN_SHIFT
-
-describe('a thread that ends in the middle of a bulk copy', () => {
-  /** The copy itself is where it ends: the mmap lock is held for reading, the frames of the run are pinned, the machine lock is free. */
-  function endInCopy(copy: () => unknown): void {
-    vi.spyOn(Uint8Array.prototype, 'set').mockImplementationOnce(() => {
-      throw new Error('the end')
-    })
-    expect(copy).toThrow('the end')
-  }
-
-  test('from memory: pins and the mmap lock go back, the pages are clean', () => {
-    const two = twoThreads()
-    const { m, dying, mm, mmThere, at } = two
-    expect(f.sys_copy_from_user(mm, at, new Uint8Array(4 * P))).toBe(4 * P)
-    const frame = pteFrame(m.tables.get(mm.id, at / P))
-    endInCopy(() => f.sys_copy_from_user(mmThere, at, new Uint8Array(4 * P)))
-    expect(pinsOf(m, frame)).toBe(1)
-    expect(m.mms.row(mm.id, MM_MMAP_LOCK)).toBe(1)
-    expect(recoverThread(m, dying.sync.me, DYING)).toBe(0)
-    expect(pinsOf(m, frame)).toBe(0)
-    expect(m.cache.nrDirty(1)).toBe(0)
-    expectWhole(two)
-  })
-
-  test('to memory: what it may have stored to is dirty, though it was written meanwhile', () => {
-    const two = twoThreads()
-    const { m, dying, mm, mmThere, fd, at } = two
-    f.sys_copy_to_user(mm, at, new Uint8Array(2 * P))
-    endInCopy(() => f.sys_copy_to_user(mmThere, at, new Uint8Array(2 * P).fill(9)))
-    // Half of it was there already, say.
-    const frame = pteFrame(m.tables.get(mm.id, at / P))
-    m.ram.u8[frame * P] = 9
-    expect(f.sys_fsync(m, fd)).toBe(0)
-    expect(m.cache.nrDirty(1)).toBe(0)
-    // As many as lie side by side.
-    const pages = -dying.sync.threads.w[dying.sync.row + T_RUN_PAGES]
-    expect(pages).toBeGreaterThan(0)
-    expect(recoverThread(m, dying.sync.me, DYING)).toBe(0)
-    expect(m.cache.nrDirty(1)).toBe(pages)
-    expect(f.sys_fsync(m, fd)).toBe(0)
-    const bytes = new Uint8Array(1)
-    m.inodes.store(1)?.read(0, bytes, 0, 1)
-    expect(bytes[0]).toBe(9)
-    expectWhole(two)
-  })
-})
 
 test('pages that it read and that are gone by now are passed over, those that came are kept', () => {
   const two = twoThreads()

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { EOPNOTSUPP, SHADOW_READ, ShadowTable, sys_mmu_notifier_register } from '../../src/index.ts'
+import { T_OS_THREAD } from '../../src/sync/threads.ts'
 import { Prng } from '../../tools/fuzz/prng.ts'
 import { BUDGET, PAGE, STOP, sample, sumOf, type Thread, useWorlds } from '../support/shared-guest.ts'
 
@@ -85,11 +86,24 @@ test('a guest whose thread ends while another one waits for it: that one goes on
   expect(w.table.nrWaits).toBe(1)
 })
 
+// Where the operating system tells whether a thread exists.
+test.runIf(process.platform === 'linux')('the same with nobody who watches: it is seen all the same', async () => {
+  const w = world(sample(8))
+  const [dying, other] = [w.thread({ watched: false }), w.thread({ patienceMs: 60_000 })]
+  void dying.do('die', { kick: w.place.table.byteOffset / 4 }).catch(() => {})
+  await w.ready(1)
+  await other.do('remap', { at: 0, page: 3 })
+  expect(await other.call('sum', 0, PAGE)).toBe(sumOf(sample(8).subarray(3 * PAGE, 4 * PAGE)))
+})
+
 test('the same with nobody to notice it: the memory is declared broken, and nobody hangs', async () => {
   const w = world(sample(8))
   const [dying, other] = [w.thread({ watched: false }), w.thread({ patienceMs: 100 })]
   void dying.do('die', { kick: w.place.table.byteOffset / 4 }).catch(() => {})
   await w.ready(1)
+  // As where the system does not tell.
+  const { threads } = w.memory.machine.sync
+  for (let t = 0; t < threads.maxThreads; t++) threads.w[threads.at(t, T_OS_THREAD)] = 0
   await other.do('remap', { at: 0, page: 3 }).catch(() => {})
   await expect(other.call('sum', PAGE, PAGE)).rejects.toMatchObject({ code: 'EOWNERDEAD' })
   expect(() => w.map.remap({ at: 0, page: 1 })).toThrow(/EOWNERDEAD/)

@@ -281,7 +281,7 @@ describe('who holds what', () => {
     const set = (thread: number, word: number, value: number): void => {
       threads.w[threads.at(thread, word)] = value
     }
-    expect([me.holderOfMmap(3), me.holderOfInode(3), me.holderOfPage(3, 8)]).toEqual([-1, -1, -1])
+    expect([me.holderOfMmap(3), me.holderOfPage(3, 8)]).toEqual([-1, -1])
     expect(me.mmapHolders(3)).toBe(0)
     set(1, T_MMAP, 3)
     set(1, T_MMAP_MODE, READ_LOCKED)
@@ -289,12 +289,10 @@ describe('who holds what', () => {
     set(2, T_MMAP_MODE, READ_LOCKED)
     set(3, T_MMAP, 4)
     set(3, T_MMAP_MODE, WRITE_LOCKED)
-    set(3, T_INODE, 3)
     expect(me.mmapHolders(3)).toBe(2)
     expect(me.mmapHolders(4)).toBe(-1)
     expect([1, 2]).toContain(me.holderOfMmap(3))
     expect(me.holderOfMmap(4)).toBe(3)
-    expect(me.holderOfInode(3)).toBe(3)
     syncs[2].lock()
     syncs[2].openWindow(IO_FILL, 3, 8, 4)
     expect([7, 8, 11, 12].map(index => me.holderOfPage(3, index))).toEqual([-1, 2, 2, -1])
@@ -303,7 +301,7 @@ describe('who holds what', () => {
     expect(me.holderOfPage(3, 8)).toBe(-1)
     syncs[2].unlock()
     threads.free(3)
-    expect([me.holderOfMmap(4), me.holderOfInode(3)]).toEqual([-1, -1])
+    expect(me.holderOfMmap(4)).toBe(-1)
     expect([0, 3, 4, 1000].map(thread => me.isAttached(thread))).toEqual([true, false, false, false])
   })
 

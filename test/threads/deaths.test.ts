@@ -287,7 +287,7 @@ describe('a thread that ends in the middle of a change', () => {
   })
 
   test('and is not watched: the others lose patience, and the memory is broken', async () => {
-    const rig = await threads({ workers: 2, isWatched: false, patienceMs: 40 })
+    const rig = await threads({ workers: 2, isWatched: false, isAskable: false, patienceMs: 40 })
     const [a, b] = rig.workers
     rig.hold('truncate')
     void a.call(a.file, 'truncate', 5 * PAGE)
@@ -298,9 +298,102 @@ describe('a thread that ends in the middle of a change', () => {
   })
 })
 
-describe('a thread that nobody watches', () => {
+// Where the operating system tells whether a thread exists.
+describe.runIf(process.platform === 'linux')('a thread that ends while others wait, and that nobody watches', () => {
+  // Those that wait do not lose patience within the test.
+  const unwatched = { isWatched: false, patienceMs: 60_000 }
+
+  test.each([true, false])(
+    'with the machine lock, and the main thread waits (watched: %s): it is told',
+    async isWatched => {
+      const rig = await threads({ workers: 2, ...unwatched, isWatched })
+      const [a, b] = rig.workers
+      rig.hold('truncate')
+      void a.call(a.file, 'truncate', 5 * PAGE)
+      await rig.held('truncate')
+      // No turn of the event loop, which would bring the news, until the remap is over.
+      void a.worker.terminate()
+      expect(() => rig.map.remap({ at: 7, page: 40 })).toThrow('EOWNERDEAD')
+      await a.ended
+      rig.release('truncate')
+      await expectBroken(rig, b)
+    }
+  )
+
+  test('with the machine lock: a worker that waits is told', async () => {
+    const rig = await threads({ workers: 2, ...unwatched })
+    const [a, b] = rig.workers
+    rig.hold('truncate')
+    void a.call(a.file, 'truncate', 5 * PAGE)
+    await rig.held('truncate')
+    const load = b.load(3)
+    await a.terminate()
+    expect(await errorOf(load)).toMatchObject({ code: 'EOWNERDEAD' })
+    rig.release('truncate')
+    await expectBroken(rig, b)
+  })
+
+  test('in the read of a fault, and the main thread wants the mmap lock: it remaps, and all go on', async () => {
+    const rig = await threads({ workers: 2, ...unwatched })
+    const [a, b] = rig.workers
+    rig.hold('read')
+    void a.load(4)
+    await rig.held('read')
+    void a.worker.terminate()
+    rig.map.remap({ at: 2, page: 30 })
+    rig.release('read')
+    expect(rig.map.getUint32(2 * PAGE)).toBe(31)
+    expect(rig.map.getUint32(4 * PAGE)).toBe(5)
+    await a.ended
+    await expectUnharmed(rig, b)
+  })
+
+  test('in the read of a fault: whoever waits for the page reads it himself', async () => {
+    const rig = await threads({ workers: 2, ...unwatched })
+    const [a, b] = rig.workers
+    rig.hold('read')
+    void a.load(4)
+    await rig.held('read')
+    const [load] = await rig.waiting(b, () => b.load(4))
+    await a.terminate()
+    await until(() => rig.calls('read') === 2, 'the second read')
+    rig.release('read')
+    expect(await load).toBe(5)
+    await expectUnharmed(rig, b)
+    // Its seat is free.
+    for (let i = 0; i < 2; i++) await rig.start()
+  })
+
+  test('in the flush of a sync: whoever wants the inode lock gets it', async () => {
+    const rig = await threads({ workers: 2, ...unwatched })
+    const [a, b] = rig.workers
+    await a.store(4, 400)
+    rig.hold('flush')
+    void a.call(a.file, 'sync')
+    await rig.held('flush')
+    const [cut] = await rig.waiting(b, () => b.call(b.file, 'truncate', 60 * PAGE))
+    await a.terminate()
+    rig.release('flush')
+    await cut
+    await expectUnharmed(rig, b)
+  })
+
+  test('that was to bring the page of a store which answers later: it cannot be had', async () => {
+    const rig = await threads({ workers: 2, ...unwatched })
+    const [a, b] = rig.workers
+    const handle = await a.do('openSilent', 8)
+    const file = await b.do<number>('adopt', handle)
+    const map = await b.call<number>(b.space, 'map', { thing: file })
+    const [asked] = await rig.waiting(b, () => b.call(map, 'getUint32', 0))
+    await a.terminate()
+    expect(await errorOf(asked)).toMatchObject({ code: 'SIGBUS', errno: -EOWNERDEAD })
+    await expectUnharmed(rig, b)
+  })
+})
+
+describe('a thread that nobody watches, and that the system cannot be asked for', () => {
   test('and that ends with the mmap lock: the others lose patience', async () => {
-    const rig = await threads({ workers: 2, isWatched: false, patienceMs: 30 })
+    const rig = await threads({ workers: 2, isWatched: false, isAskable: false, patienceMs: 30 })
     const [a, b] = rig.workers
     rig.hold('read')
     void a.load(4)
@@ -312,9 +405,21 @@ describe('a thread that nobody watches', () => {
     await expectBroken(rig, b)
   })
 
+  test('and that ends in the read of a page: whoever waits for the page loses patience, too', async () => {
+    const rig = await threads({ workers: 2, isWatched: false, isAskable: false, patienceMs: 30 })
+    const [a, b] = rig.workers
+    rig.hold('read')
+    void a.load(4)
+    await rig.held('read')
+    await a.terminate()
+    expect(await errorOf(b.load(4))).toMatchObject({ code: 'EOWNERDEAD' })
+    rig.release('read')
+    await expectBroken(rig, b)
+  })
+
   test('and whose store takes long while it holds the machine lock is not taken for dead', async () => {
     const patienceMs = 100
-    const rig = await threads({ workers: 2, isWatched: false, patienceMs })
+    const rig = await threads({ workers: 2, isWatched: false, isAskable: false, patienceMs })
     const [a, b] = rig.workers
     rig.hold('truncate')
     const cut = a.call(a.file, 'truncate', 5 * PAGE)
@@ -328,7 +433,7 @@ describe('a thread that nobody watches', () => {
   })
 
   test('and that only takes long is waited for, as long as it shows signs of life', async () => {
-    const rig = await threads({ workers: 2, isWatched: false, patienceMs: 100 })
+    const rig = await threads({ workers: 2, isWatched: false, isAskable: false, patienceMs: 100 })
     const [a, b] = rig.workers
     rig.hold('read', 4)
     const load = a.load(4)

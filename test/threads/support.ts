@@ -19,7 +19,7 @@ import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { afterEach, beforeAll, expect } from 'vitest'
 import * as fremap from '../../src/index.ts'
-import { T_WAITS } from '../../src/sync/threads.ts'
+import { T_OS_THREAD, T_WAITS } from '../../src/sync/threads.ts'
 import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
 import { G_CALLS, G_CLOSED, G_ERRNO, G_HELD, G_POSITION, G_TICKETS, gateAt, gatedStore, newGates } from './gate.mjs'
 
@@ -39,6 +39,8 @@ export interface ThreadOptions {
   readonly swapSlots?: number
   /** Whether the main thread is told when a worker ends. Default true. */
   readonly isWatched?: boolean
+  /** Whether the operating system can be asked for a thread, where it can be at all. Default true. */
+  readonly isAskable?: boolean
   readonly patienceMs?: number
   readonly readahead?: number
   readonly faultAroundPages?: number
@@ -175,7 +177,7 @@ export class ThreadRig {
 
   /** Starts one more worker, with the rig's things adopted. */
   async start(): Promise<ThreadWorker> {
-    const { isWatched = true } = this.#options
+    const { isWatched = true, isAskable = true } = this.#options
     const workerData = {
       dist: pathToFileURL(`${ROOT}dist/fremap.js`).href,
       handle: this.memory.handle,
@@ -187,6 +189,8 @@ export class ThreadRig {
     this.workers.push(worker)
     if (isWatched) this.memory.watch(worker.worker)
     await worker.attached()
+    const { threads } = this.memory.machine.sync
+    if (!isAskable) threads.w[threads.at(worker.row, T_OS_THREAD)] = 0
     worker.space = await worker.do('adopt', this.space.handle)
     worker.file = await worker.do('adopt', this.file.handle)
     worker.map = await worker.do('adopt', this.map.handle)

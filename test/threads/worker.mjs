@@ -68,12 +68,48 @@ const ops = {
     things[n][method](target, ...args)
     return target
   },
+  /** pwrite(2) of the first bytes of mapping `map` to file `n`. */
+  writeUser(n, map, length, position) {
+    const { space, address } = things[map]
+    return fremap.sys_write_user(space.mm, address, length, things[n].fd, position)
+  },
   property: (n, name) => things[n][name],
   /** Stores to a borrowed page. */
   poke(n, at, value) {
     things[n].bytes[at] = value
   },
   peek: (n, at) => things[n].bytes[at],
+  /** A method of a part of this thread's machine throws from now on: a bug in the middle of whatever calls it. */
+  sabotage(part, method, message) {
+    memory.machine[part][method] = () => {
+      throw new Error(message)
+    }
+  },
+  /** Makes call after call where the stack ends, each a little deeper than the one before. → how many ended in which way. */
+  exhaustStack(n, method, ...args) {
+    const ends = {}
+    const note = name => {
+      ends[name] = (ends[name] ?? 0) + 1
+    }
+    const deeper = () => {
+      try {
+        deeper()
+      } catch {
+        // Here there is room for a few frames, one more at each return.
+      }
+      try {
+        things[n][method](...args)
+        note('done')
+      } catch (error) {
+        note(error.code ?? error.name)
+        throw error
+      }
+    }
+    try {
+      deeper()
+    } catch {}
+    return ends
+  },
   loop: (name, n, ...args) => loops[name]({ thing: things[n], things, words, fremap }, ...args),
   exit: code => process.exit(code),
   throwUncaught(message) {
