@@ -167,6 +167,11 @@ export class InodeTable {
     return this.stores.get(inode)
   }
 
+  /** The store holds other bytes by now: what was read before that is not to be taken for them. Ordered after the bytes. */
+  noteStored(inode: number): void {
+    Atomics.add(this.storeSeq, inode, 1)
+  }
+
   /** Pages that are on their way from the store. */
   nrFilling(inode: number): number {
     return this.pageLists[Lists.spare(inode * 2 + CLEAN)]

@@ -221,7 +221,7 @@ export class Writeback {
     }
     const done = store.write(position, buffer, offset, length)
     if (how === IN_WINDOWS) this.#sync.closeWindow()
-    this.inodes.storeSeq[inode]++
+    this.inodes.noteStored(inode)
     if (how === IN_WINDOWS) {
       for (let i = from; i < to; i++) {
         w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK

@@ -126,7 +126,7 @@ function beginCut(m: Machine, inode: number): number {
 }
 
 function endCut(m: Machine, inode: number): void {
-  m.inodes.storeSeq[inode]++
+  m.inodes.noteStored(inode)
   m.inodes.cutting[inode] = 0
   m.inodes.release(inode)
   m.inodes.releaseWrite(inode)

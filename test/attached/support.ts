@@ -28,7 +28,8 @@ const FRAME_BYTES = PAGE + 44
 /** The number that the second thread attaches with. */
 export const THEIR_NUMBER = 7
 
-export type Call = 'read' | 'write' | 'flush' | 'truncate' | 'punch'
+/** 'answer': a read, when the store has given its bytes. */
+export type Call = 'read' | 'answer' | 'write' | 'flush' | 'truncate' | 'punch'
 
 export interface AttachedOptions {
   readonly frames?: number
@@ -200,6 +201,9 @@ export class AttachedRig {
     expect([this.#sleeps.length, this.#rests.length], 'sleeps and rests that did not come').toEqual([0, 0])
     if (m.sync.broken !== 0) return
     expect(memory.check()).toEqual([])
+    // Frames that each has in reserve.
+    memory.ended(THEIR_NUMBER)
+    memory.shrink()
     for (let mm = 1; mm <= m.mms.maxMms; mm++) if (m.mms.isAlive(mm)) sys_exit(new Mm(m, mm))
     for (let fd = 0; fd < m.fds.length; fd++) if (m.fds[fd] !== 0) sys_close(m, fd)
     expect(memory.check()).toEqual([])
@@ -210,6 +214,10 @@ export class AttachedRig {
   #open(name: string): Store {
     const inner = sharedStore(this.#buffers[name], { name })
     const call = name === 'data' ? this.#call.bind(this) : () => 0
+    const answered = (done: number): number => {
+      if (name === 'data') this.#act('answer')
+      return done
+    }
     return {
       name,
       identity: inner.identity,
@@ -218,7 +226,7 @@ export class AttachedRig {
       handle: { kind: 'acting', name },
       size: () => inner.size(),
       read: (position, buffer, offset, length) =>
-        call('read', position, length) || inner.read(position, buffer, offset, length),
+        call('read', position, length) || answered(inner.read(position, buffer, offset, length)),
       write: (position, buffer, offset, length) =>
         call('write', position, length) || inner.write(position, buffer, offset, length),
       flush: () => call('flush', 0, 0) || inner.flush(),
@@ -228,10 +236,14 @@ export class AttachedRig {
     }
   }
 
-  #call(call: Call, position: number, length: number): number {
-    this.calls.push([call, position, length])
+  #act(call: Call): void {
     const at = this.#acts.findIndex(([kind]) => kind === call)
     if (at >= 0) this.#acts.splice(at, 1)[0][1]()
+  }
+
+  #call(call: Call, position: number, length: number): number {
+    this.calls.push([call, position, length])
+    this.#act(call)
     const failing = this.#fails.findIndex(([kind]) => kind === call)
     return failing < 0 ? 0 : -this.#fails.splice(failing, 1)[0][1]
   }
