@@ -3,7 +3,7 @@ import { afterEach, expect, test } from 'vitest'
 import { FaultError, type Mapping, Memory, SHADOW_READ, SHADOW_WRITE, Tlb } from '../../src/index.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { Prng } from '../../tools/fuzz/prng.ts'
-import { PAGE, STOP, useWorlds } from '../support/shared-guest.ts'
+import { DROPPED, PAGE, STOP, useWorlds } from '../support/shared-guest.ts'
 
 const TLB_AT = 4096
 const RAM_AT = 2 ** 20
@@ -144,6 +144,7 @@ test(`two threads with a TLB each, a third that takes pages away; one of them en
   const ended = two.ended()
   void two.do('count', { seed: seed + 1, steps: 300_000, endsAt: 20_000, ...place(1) }).catch(() => {})
   await ended
+  await w.reached(DROPPED, 1)
   Atomics.store(w.control, STOP, 1)
   const { counts, ...told } = (await counting) as { counts: Int32Array } & Record<string, number>
   await disturbed

@@ -3,7 +3,7 @@
  * or disturbs those that do.
  *
  * workerData: `modules` (src/index and src/stores/node-file as JavaScript), `memory`, `mapping`, `table` (handles, the last one only for a thread with a guest), `wasm`
- * (the memory), `binary`, `control` (int32 words: STOP ends `disturb`, READY tells that a command has begun), `thread` and
+ * (the memory), `binary`, `control` (int32 words: STOP ends `disturb`, READY tells that a command has begun, DROPPED that a TLB has lost an entry), `thread` and
  * `patienceMs` if it is to be another. Messages in: one command with its arguments; out: `{ result }` or `{ error, code }`.
  */
 import { parentPort, threadId, workerData } from 'node:worker_threads'
@@ -11,7 +11,7 @@ import { parentPort, threadId, workerData } from 'node:worker_threads'
 const { modules, memory: memoryHandle, mapping, table: tableHandle, wasm, binary, control, patienceMs } = workerData
 const { Memory, SHADOW_READ, SHADOW_WRITE, ShadowTable, Tlb } = await import(modules.index)
 const { nodeFiles } = await import(modules.nodeFile)
-const [STOP, READY] = [0, 1]
+const [STOP, READY, DROPPED] = [0, 1, 2]
 const PAGE = 4096
 
 const memory = Memory.attach(memoryHandle, { stores: [nodeFiles], thread: threadId })
@@ -26,8 +26,12 @@ const { exports } = new WebAssembly.Instance(new WebAssembly.Module(binary), {
 })
 
 function ready() {
-  Atomics.add(control, READY, 1)
-  Atomics.notify(control, READY)
+  tell(READY)
+}
+
+function tell(word) {
+  Atomics.add(control, word, 1)
+  Atomics.notify(control, word)
 }
 
 const commands = {
@@ -132,7 +136,8 @@ function disturb({ seed, shown, own, tail, spare }) {
 
 /**
  * Counts up the second words of random pages [first, first + pages) of the window, for `steps` steps at least and until STOP, through
- * a TLB at byte `at` of the memory. Knows them all. This thread ends at step `endsAt`. → `counts`, and what the TLB counted.
+ * a TLB at byte `at` of the memory. Knows them all. This thread ends at step `endsAt`; one that does not tells when its TLB first lost an
+ * entry. → `counts`, and what the TLB counted.
  */
 function count({ seed, first, pages, at, nrEntries, steps, endsAt }) {
   const below = randomFrom(seed)
@@ -140,6 +145,7 @@ function count({ seed, first, pages, at, nrEntries, steps, endsAt }) {
   const tlb = new Tlb(map.space, { byteOffset: at, nrEntries })
   const counts = new Int32Array(pages)
   const vpn = map.address / PAGE + first
+  let hasLost = false
   tlb.guest().run(() => {
     for (let step = 0; step < steps || Atomics.load(control, STOP) === 0; step++) {
       const page = below(pages)
@@ -149,6 +155,10 @@ function count({ seed, first, pages, at, nrEntries, steps, endsAt }) {
       counts[page]++
       tlb.safePoint()
       if (step === endsAt) process.exit(0)
+      if (endsAt === undefined && !hasLost && tlb.nrDropped > 0) {
+        hasLost = true
+        tell(DROPPED)
+      }
     }
   })
   const { nrMisses, nrDropped, nrWaits } = tlb

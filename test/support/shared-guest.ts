@@ -20,6 +20,7 @@ const WORKER = fileURLToPath(new URL('./shared-guest-worker.mjs', import.meta.ur
 /** Words of `control`. */
 export const STOP = 0 as const
 export const READY = 1 as const
+export const DROPPED = 2 as const
 
 let binary: Uint8Array
 let folder: string
@@ -70,7 +71,7 @@ export class World {
   readonly map: Mapping
   table: ShadowTable
   readonly path: string
-  readonly control: Int32Array = new Int32Array(new SharedArrayBuffer(8))
+  readonly control: Int32Array = new Int32Array(new SharedArrayBuffer(12))
   readonly freeAtStart: number
   readonly #threads: Thread[] = []
 
@@ -108,12 +109,15 @@ export class World {
 
   /** Resolves when so many commands have said that they have begun. */
   async ready(nr: number): Promise<void> {
-    while (Atomics.load(this.control, READY) < nr) {
-      const now = Atomics.load(this.control, READY)
-      if (now >= nr) return
+    await this.reached(READY, nr)
+  }
+
+  /** Resolves when a word of `control` has come to `nr`. */
+  async reached(word: number, nr: number): Promise<void> {
+    for (let now = Atomics.load(this.control, word); now < nr; now = Atomics.load(this.control, word)) {
       await (Atomics as unknown as { waitAsync(a: Int32Array, i: number, v: number): { value: unknown } }).waitAsync(
         this.control,
-        READY,
+        word,
         now
       ).value
     }
