@@ -2,7 +2,7 @@
  * What a thread held goes back when it has ended (mm/recover). The thread is a second machine attached to the same memory that the test runs up
  * to some point and then no further; `test/threads/deaths.test.ts` ends real ones.
  */
-import { afterEach, expect, test, vi } from 'vitest'
+import { expect, test } from 'vitest'
 import { EOWNERDEAD } from '../../src/abi/errno.ts'
 import { MAP_SHARED } from '../../src/abi/mman.ts'
 import { MM_MMAP_LOCK } from '../../src/frame/mm-table.ts'
@@ -34,10 +34,6 @@ interface Two {
   readonly fd: number
   readonly at: number
 }
-
-afterEach(() => {
-  vi.restoreAllMocks()
-})
 
 function twoThreads(): Two {
   const buffer = sharedStoreBuffer(PAGES * P)
