@@ -21,13 +21,11 @@
  * Only for pages that are read alone: what is read in order is better read ahead (cache/fill).
  */
 import { RA_NORMAL, RA_RANDOM } from '../cache/fill.ts'
-import { INODE_STORE } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_UPTODATE } from '../frame/frame-table.ts'
 import { TRACE_READ } from '../frame/trace.ts'
 import { PGPGIN, STORE_READS } from '../frame/vmstat.ts'
 import { pteFile, pteToPgoff } from '../pgtable/pte.ts'
 import { NR_RESERVE, T_NR_RESERVED, T_RESERVE } from '../sync/threads.ts'
-import { VM_RAND_READ, VM_SEQ_READ } from '../vma/flags.ts'
 import type { Machine } from './machine.ts'
 
 /** A thread keeps one frame for so many that would be its share: in a small memory none, since it would be missed. */
@@ -122,19 +120,17 @@ export function takeEarly(m: Machine, inode: number, file: number, index: number
   return frame
 }
 
-/** A fault of the vma has read one page alone: the next one may do so early. */
-export function rememberRead(m: Machine, mm: number, vma: number): void {
+/** A fault of the vma has read one page of a store alone: the next one may do so early. */
+export function rememberRead(m: Machine, mm: number, vma: number, advice: number): void {
   const { early, sync, vmas, ram } = m
   if (!sync.isShared || ram.nrFrames < FRAMES_PER_RESERVED * sync.threads.maxThreads) return
-  const flags = vmas.flags[vma]
-  if (m.inodes.kind[vmas.inode[vma]] !== INODE_STORE || (flags & VM_SEQ_READ) !== 0) return
   early.mm = mm
   early.startVpn = vmas.start[vma]
   early.endVpn = vmas.end[vma]
   early.pgoff = vmas.pgoff[vma]
   early.inode = vmas.inode[vma]
   early.file = vmas.file[vma]
-  early.advice = (flags & VM_RAND_READ) !== 0 ? RA_RANDOM : RA_NORMAL
+  early.advice = advice
   if (sync.threads.w[sync.row + T_NR_RESERVED] === 0) reserveFrames(m)
 }
 

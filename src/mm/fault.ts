@@ -445,7 +445,7 @@ function fileFault(
   else m.filler.noteHit(page)
   // The file is not being read in order, so its neighbours are not there as a rule, and looking for them costs.
   const alone = read && m.files.raPages[m.vmas.file[vma]] === 1
-  if (alone && !isPaged) rememberRead(m, mm, vma)
+  if (alone && !isPaged) rememberRead(m, mm, vma, advice)
 
   const needsNode = copies || pgoff !== m.vmas.linearIndex(vma, vpn)
   // With all of this there nothing is allocated, and so nothing reclaimed: the entry is still the one we began with.

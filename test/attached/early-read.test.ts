@@ -150,6 +150,30 @@ test('that fails, or comes short, is made again under the locks', () => {
   expect(errorOf(() => rig.mine.load(8))).toMatchObject({ code: 'SIGBUS' })
 })
 
+test('is a call of the store like any other: what calls back from it is refused', () => {
+  const rig = early()
+  const { map } = rig.mine
+  let refusal: unknown
+  loadWhile(rig, () => {
+    refusal = errorOf(() => map.remap({ at: 4, page: 30 }))
+  })
+  expect(refusal).toMatchObject({ code: 'EDEADLK' })
+  expect(map.filePage(4)).toBe(4)
+})
+
+test('reaches from the first page to the last of a file that is read at random', () => {
+  const rig = early({ readahead: 16 * PAGE })
+  const { mine } = rig
+  mine.map.advise('random')
+  expect(mine.load(30)).toBe(31)
+  const before = reserve(mine)
+  expect([mine.load(0), mine.load(63)]).toEqual([1, 64])
+  expect(reserve(mine)).toEqual(before.slice(0, -2))
+  // A table of entries that this thread has not looked into yet is not guessed at.
+  mine.map.resize(4096 * PAGE)
+  expect(errorOf(() => mine.load(2000)).code).toBe('SIGBUS')
+})
+
 test('that nobody waits for: its thread may end, and the reserve goes back', () => {
   const rig = attached({ frames: 4096 })
   const { mine, theirs } = rig
