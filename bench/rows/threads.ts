@@ -305,8 +305,8 @@ export const threadRows: readonly BenchRow[] = [
   },
   {
     name: 'threads/remap-wait',
-    what: 'the longest of 200,000 remaps in one thread while another populates a locked mapping of 1 GiB',
-    against: 'the longest while the other thread spins: what the clock, the collector and the scheduler make of a call',
+    what: 'the longest of 200,000 remaps in one thread while another populates a locked mapping of 1 GiB, without the time in which the system gave the thread no processor',
+    against: 'the longest while the other thread spins: what the clock and the collector make of a call',
     unit: 'ms',
     sense: 'cost',
     reach: undefined,

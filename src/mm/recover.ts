@@ -103,7 +103,10 @@ function giveBackAll(m: Machine, thread: number): void {
   const { threads } = sync
   const { w } = threads
   const row = threads.at(thread, 0)
-  if (w[row + T_STARVING] !== 0) Atomics.sub(sync.words, S_STARVING, 1)
+  if (w[row + T_STARVING] !== 0) {
+    Atomics.sub(sync.words, S_STARVING, 1)
+    Atomics.notify(sync.words, S_STARVING)
+  }
   giveBackPages(m, w[row + T_IO_KIND], w[row + T_IO_INODE], w[row + T_IO_FIRST], w[row + T_IO_PAGES])
   giveBackInode(m, w[row + T_INODE])
   giveBackWriteLock(m, w[row + T_WRITES])

@@ -432,6 +432,7 @@ export class Sync {
     if (this.#t[this.row + T_STARVING] !== 0) {
       this.#t[this.row + T_STARVING] = 0
       Atomics.sub(words, S_STARVING, 1)
+      Atomics.notify(words, S_STARVING)
     }
     return error
   }
