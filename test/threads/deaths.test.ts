@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { EOWNERDEAD } from '../../src/abi/errno.ts'
-import { ROUNDS } from './loops.mjs'
+import { ASKED, ROUNDS } from './loops.mjs'
 import { type Call, errorOf, PAGE, type ThreadRig, type ThreadWorker, until, useThreads } from './support.ts'
 
 const threads = useThreads()
@@ -187,6 +187,8 @@ describe('terminate() of a thread', () => {
     const file = await b.do<number>('adopt', handle)
     const map = await b.call<number>(b.space, 'map', { thing: file })
     const [asked] = await rig.waiting(b, () => b.call(map, 'getUint32', 0))
+    // While it takes the request it has the machine lock. Its store is asked without it.
+    await rig.word(ASKED, n => n > 0)
     await a.terminate()
     expect(await errorOf(asked)).toMatchObject({ code: 'SIGBUS', errno: -EOWNERDEAD })
     const next = await rig.start()
@@ -385,6 +387,8 @@ describe.runIf(process.platform === 'linux')('a thread that ends while others wa
     const file = await b.do<number>('adopt', handle)
     const map = await b.call<number>(b.space, 'map', { thing: file })
     const [asked] = await rig.waiting(b, () => b.call(map, 'getUint32', 0))
+    // While it takes the request it has the machine lock. Its store is asked without it.
+    await rig.word(ASKED, n => n > 0)
     await a.terminate()
     expect(await errorOf(asked)).toMatchObject({ code: 'SIGBUS', errno: -EOWNERDEAD })
     await expectUnharmed(rig, b)

@@ -8,6 +8,8 @@
 export const STOP = 0
 export const SEQ = 1
 export const SHOWN = 2
+/** How often a store that never answers was asked to read. */
+export const ASKED = 4
 /** Rounds that a loop has done so far: word ROUNDS + its argument `me`. */
 export const ROUNDS = 8
 

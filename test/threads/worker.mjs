@@ -6,7 +6,7 @@
  */
 import { parentPort, threadId, workerData } from 'node:worker_threads'
 import { G_CLOSED, G_HELD, gateAt, gatedStores } from './gate.mjs'
-import { loops } from './loops.mjs'
+import { ASKED, loops } from './loops.mjs'
 
 /** A word of the thread table's rows (src/sync/threads.ts): how often the thread slept for another one. */
 const T_WAITS = 12
@@ -48,9 +48,12 @@ const ops = {
     while (Atomics.load(gates, gateAt(call, G_HELD)) === 0) Atomics.wait(gates, gateAt(call, G_CLOSED), 1, 1)
     return ops.call(...args)
   },
-  /** Opens a store that answers later, and never does. → its handle. */
+  /** Opens a store that answers later, and never does; word ASKED tells how often it was asked to read. → its handle. */
   async openSilent(pages) {
-    const never = () => new Promise(() => {})
+    const never = () => {
+      Atomics.add(words, ASKED, 1)
+      return new Promise(() => {})
+    }
     const gone = async () => 0
     const store = {
       name: 'silent',
