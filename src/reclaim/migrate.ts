@@ -67,20 +67,27 @@ export class Migration {
     return true
   }
 
-  /** Moves a page that `begin` took to `target`, a frame fresh from the allocator. The old frame is free afterwards. */
-  end(frame: number, target: number): void {
+  /**
+   * Moves a page that `begin` took to `target`, a frame fresh from the allocator. The old frame is free afterwards. False when somebody
+   * has mapped it at another address meanwhile and pinned it: it stays, and `target` is still the caller's (Linux: -EAGAIN).
+   */
+  end(frame: number, target: number): boolean {
     const { cache, lru } = this
     const { w } = this.frames
     const from = frame << FRAME_SHIFT
     const to = target << FRAME_SHIFT
     w[from + F_FLAGS] &= ~PG_LOCKED
     const flags = w[from + F_FLAGS]
+    if (flags >>> PIN_SHIFT !== 0) {
+      this.rmap.fromMigration(frame, frame)
+      return false
+    }
     if ((flags & PG_CACHED) === 0 && w[from + F_MAPCOUNT] === 0) {
       // Truncated, or unmapped by its last user, meanwhile.
       this.allocator.free(target)
       if ((flags & PG_LRU) !== 0) lru.remove(frame)
       this.allocator.free(frame)
-      return
+      return true
     }
     this.allocator.ram.copyFrame(target, frame)
     lru.remove(frame)
@@ -103,13 +110,12 @@ export class Migration {
     lru.add(target)
     this.rmap.fromMigration(target, frame)
     this.allocator.free(frame)
+    return true
   }
 
   /** Both phases. False when the page cannot move. */
   move(frame: number, target: number): boolean {
-    if (!this.begin(frame)) return false
-    this.end(frame, target)
-    return true
+    return this.begin(frame) && this.end(frame, target)
   }
 
   /**

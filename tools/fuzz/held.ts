@@ -46,7 +46,8 @@ function endMove(w: World): void {
     // This one does not fail as planned.
     const target = allocator.allocOutside(0, 0)
     if (target === 0) return
-    w.m.migration.end(moving.frame, target)
+    // Borrowed at another address meanwhile: it stays.
+    if (!w.m.migration.end(moving.frame, target)) allocator.free(target)
     w.held.moving = undefined
   })
 }
