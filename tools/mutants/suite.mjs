@@ -7,6 +7,7 @@ import { join } from 'node:path'
 
 const FOLDERS = ['test/mm', 'test/pgtable', 'test/rmap', 'test/reclaim', 'test/cache', 'test/history']
 const FILES = [
+  'test/api/borrowed-fork.test.ts',
   'test/api/mapping.test.ts',
   'test/attached/copies.test.ts',
   'test/attached/deaths.test.ts',
