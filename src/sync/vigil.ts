@@ -1,8 +1,9 @@
 /**
  * Watches the thread that one waits for: as long as it shows signs of life the wait goes on, however long it takes.
  *
- * Whether a thread still exists, the operating system says, where it can be asked (`Sync.hasEnded`). Elsewhere a sign of life is the thread's progress word, which grows each time it takes the machine lock. A thread that is in a store's call
- * has ten times the patience: disks and servers may be slow.
+ * Whether a thread still exists, the operating system says, where it can be asked (`Sync.hasEnded`). Elsewhere a sign of life is the
+ * thread's progress word, which grows each time it takes the machine lock. A thread that is in a store's call has ten times the patience:
+ * disks and servers may be slow.
  */
 import { T_IN_IO, T_PROGRESS, THREAD_SHIFT, type ThreadTable } from './threads.ts'
 
