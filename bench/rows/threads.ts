@@ -94,6 +94,17 @@ function halvesApart(pages: number): Int32Array {
 
 const inOrder = (pages: number): Int32Array => Int32Array.from({ length: pages }, (_, page) => page)
 
+/** How often the threads of a memory took the machine lock, found it taken, and tried again until it was free. */
+function lockUse(memory: Memory): [number, number, number] {
+  const total: [number, number, number] = [0, 0, 0]
+  for (const { lockTakes, lockContended, lockTries } of memory.stats().threads) {
+    total[0] += lockTakes
+    total[1] += lockContended
+    total[2] += lockTries
+  }
+  return total
+}
+
 type How = typeof READ_PAGES | typeof READ_FILE_PAGES
 
 /** First touches of a file in the OS cache, before each round everything is evicted; or as many reads of it without a mapping. */
@@ -122,6 +133,7 @@ async function faults(
   const runs = threads === 1 ? halves(pages, 2).map(span => [span]) : [spans]
   const run = (): Sample => {
     memory.shrink()
+    const before = lockUse(memory)
     let elapsedNs = 0
     const results: number[] = []
     for (const part of runs) {
@@ -129,7 +141,17 @@ async function faults(
       elapsedNs += found.elapsedNs
       results.push(...found.results)
     }
-    return sampleOf({ elapsedNs, results }, pages, found => found.reduce((total, word) => fold(total, word), 0))
+    const sample = sampleOf({ elapsedNs, results }, pages, found => found.reduce((total, word) => fold(total, word), 0))
+    const after = lockUse(memory)
+    const [takes, contended, tries] = after.map((count, i) => (count - before[i]) / pages)
+    return {
+      ...sample,
+      phases: {
+        'machine lock taken, times a page': takes,
+        'found taken, times a page': contended,
+        'tries until it was free, a page': tries
+      }
+    }
   }
   return { run, cleanup: () => end(memory, crew) }
 }

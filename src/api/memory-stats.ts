@@ -3,7 +3,17 @@ import { MM_NR_TABLES } from '../frame/mm-table.ts'
 import { VMSTAT_NAMES } from '../frame/vmstat.ts'
 import type { Kernel } from '../kernel.ts'
 import type { Machine } from '../mm/machine.ts'
-import { T_LOCK_WAITS, T_PLATFORM_ID, T_RETRIES, T_STATE, T_WAITS, THREAD_ATTACHED } from '../sync/threads.ts'
+import {
+  T_LOCK_CONTENDED,
+  T_LOCK_TRIES,
+  T_LOCK_WAITS,
+  T_PLATFORM_ID,
+  T_PROGRESS,
+  T_RETRIES,
+  T_STATE,
+  T_WAITS,
+  THREAD_ATTACHED
+} from '../sync/threads.ts'
 
 /** The arena's parts that grow with the number of frames. */
 const FRAME_PARTS = ['frame table', 'free bitmap', 'page cache', 'reverse map']
@@ -12,9 +22,15 @@ const FRAME_PARTS = ['frame table', 'free bitmap', 'page cache', 'reverse map']
 export interface ThreadStats {
   /** The platform's number for the thread, -1 if it gave none. */
   readonly thread: number
-  /** How often it waited for the machine lock; for another lock or page; and how often a load was made again. */
+  /** How often it took the machine lock or came back from a store. */
+  readonly lockTakes: number
+  /** How often it found the machine lock taken; tried again, some 0.1 µs apart; slept for it. */
+  readonly lockContended: number
+  readonly lockTries: number
   readonly lockWaits: number
+  /** How often it slept for another lock or page. */
   readonly waits: number
+  /** How often a load was made again. */
   readonly retries: number
 }
 
@@ -82,10 +98,16 @@ function threadStats(m: Machine): ThreadStats[] {
   for (let t = 0; t < threads.maxThreads; t++) {
     const row = threads.at(t, 0)
     if (threads.w[row + T_STATE] !== THREAD_ATTACHED) continue
-    const [thread, lockWaits, waits, retries] = [T_PLATFORM_ID, T_LOCK_WAITS, T_WAITS, T_RETRIES].map(
-      word => threads.w[row + word]
-    )
-    stats.push({ thread, lockWaits, waits, retries })
+    const word = (at: number) => threads.w[row + at]
+    stats.push({
+      thread: word(T_PLATFORM_ID),
+      lockTakes: word(T_PROGRESS) >>> 0,
+      lockContended: word(T_LOCK_CONTENDED),
+      lockTries: word(T_LOCK_TRIES) >>> 0,
+      lockWaits: word(T_LOCK_WAITS),
+      waits: word(T_WAITS),
+      retries: word(T_RETRIES)
+    })
   }
   return stats
 }

@@ -6,35 +6,20 @@
  */
 
 import { EAGAIN, EDEADLK, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
-import type { Filler } from '../cache/fill.ts'
-import { type FileTable, INODE_RAMFS, type InodeTable } from '../cache/inodes.ts'
-import type { PageCache } from '../cache/page-cache.ts'
-import type { Writeback } from '../cache/writeback.ts'
-import type { FrameAllocator } from '../frame/allocator.ts'
+import { INODE_RAMFS } from '../cache/inodes.ts'
 import {
   F_FLAGS,
   F_INDEX,
   F_MAPCOUNT,
   F_MAPPING,
   FRAME_SHIFT,
-  type FrameTable,
   PG_ANON,
   PG_CACHED,
   PG_LRU,
   PG_MLOCKED
 } from '../frame/frame-table.ts'
-import type { Lru } from '../frame/lru.ts'
-import { MM_ALIVE, MM_GENERATION, MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS, type MmTable } from '../frame/mm-table.ts'
-import type { Ram } from '../frame/ram.ts'
-import type { Trace } from '../frame/trace.ts'
-import { NR_MLOCK, type Vmstat } from '../frame/vmstat.ts'
-import type { Notifiers } from '../notify/notifier.ts'
-import type { PageTables } from '../pgtable/page-tables.ts'
-import type { Migration } from '../reclaim/migrate.ts'
-import type { Reclaim } from '../reclaim/reclaim.ts'
-import type { RmapNodes } from '../rmap/nodes.ts'
-import type { Rmap } from '../rmap/rmap.ts'
-import type { SwapArea } from '../swap/swap-area.ts'
+import { MM_ALIVE, MM_GENERATION, MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../frame/mm-table.ts'
+import { NR_MLOCK } from '../frame/vmstat.ts'
 import {
   READ_LOCKED,
   UNLOCKED,
@@ -45,10 +30,10 @@ import {
   WAITS_TO_WRITE,
   WRITE_LOCKED
 } from '../sync/lock-order.ts'
-import { BrokenMachine, type Sync } from '../sync/sync.ts'
+import { BrokenMachine } from '../sync/sync.ts'
 import { S_OPEN, T_MMAP, T_MMAP_MODE, T_PAGER } from '../sync/threads.ts'
-import type { VmaTable } from '../vma/vma-table.ts'
 import { EarlyRead } from './early-read.ts'
+import { MachineParts } from './machine-parts.ts'
 import type { Pager } from './pager.ts'
 
 /** True nonlinear mappings of every file, with exact dirty accounting. */
@@ -59,69 +44,7 @@ export const POLICY_LINUX = 1 as const
 /** In place of `waitFrame`: any page of a store that answers later. */
 export const WAIT_FOR_ROOM = -1 as const
 
-export interface MachineParts {
-  readonly sync: Sync
-  readonly ram: Ram
-  readonly frames: FrameTable
-  readonly allocator: FrameAllocator
-  readonly lru: Lru
-  readonly mms: MmTable
-  readonly counters: Vmstat
-  /** This thread's counters: to add to. */
-  readonly vmstat: Float64Array
-  readonly tables: PageTables
-  readonly notifiers: Notifiers
-  readonly vmas: VmaTable
-  readonly inodes: InodeTable
-  readonly files: FileTable
-  readonly cache: PageCache
-  readonly filler: Filler
-  readonly writeback: Writeback
-  readonly swap: SwapArea
-  readonly nodes: RmapNodes
-  readonly rmap: Rmap
-  readonly reclaim: Reclaim
-  readonly migration: Migration
-  readonly trace: Trace
-  /** File descriptors: file row by number, 0 for a closed one. */
-  readonly fds: Int32Array
-  /** Page limits and use of accounting groups, two words each. */
-  readonly quotas: Int32Array
-  readonly policy: number
-  readonly maxMapCount: number
-  /** Pages that one read fault may map around itself; a power of two, 1 = off. */
-  readonly faultAroundPages: number
-}
-
-export class Machine implements MachineParts {
-  readonly sync: Sync
-  readonly ram: Ram
-  readonly frames: FrameTable
-  readonly allocator: FrameAllocator
-  readonly lru: Lru
-  readonly mms: MmTable
-  readonly counters: Vmstat
-  /** This thread's counters: to add to. */
-  readonly vmstat: Float64Array
-  readonly tables: PageTables
-  readonly notifiers: Notifiers
-  readonly vmas: VmaTable
-  readonly inodes: InodeTable
-  readonly files: FileTable
-  readonly cache: PageCache
-  readonly filler: Filler
-  readonly writeback: Writeback
-  readonly swap: SwapArea
-  readonly nodes: RmapNodes
-  readonly rmap: Rmap
-  readonly reclaim: Reclaim
-  readonly migration: Migration
-  readonly trace: Trace
-  readonly fds: Int32Array
-  readonly quotas: Int32Array
-  readonly policy: number
-  maxMapCount: number
-  faultAroundPages: number
+export class Machine extends MachineParts {
   /** The store's errno behind the last FAULT_BUS or FAULT_OOM, 0 when it was the end of the file. */
   lastError = 0
   /** Number of the failure behind the last FAULT_BUS on a store that answers later, -1 when it was none. */
@@ -147,33 +70,7 @@ export class Machine implements MachineParts {
   readonly onFile: (file: number, delta: number) => void
 
   constructor(parts: MachineParts) {
-    this.sync = parts.sync
-    this.ram = parts.ram
-    this.frames = parts.frames
-    this.allocator = parts.allocator
-    this.lru = parts.lru
-    this.mms = parts.mms
-    this.counters = parts.counters
-    this.vmstat = parts.vmstat
-    this.tables = parts.tables
-    this.notifiers = parts.notifiers
-    this.vmas = parts.vmas
-    this.inodes = parts.inodes
-    this.files = parts.files
-    this.cache = parts.cache
-    this.filler = parts.filler
-    this.writeback = parts.writeback
-    this.swap = parts.swap
-    this.nodes = parts.nodes
-    this.rmap = parts.rmap
-    this.reclaim = parts.reclaim
-    this.migration = parts.migration
-    this.trace = parts.trace
-    this.fds = parts.fds
-    this.quotas = parts.quotas
-    this.policy = parts.policy
-    this.maxMapCount = parts.maxMapCount
-    this.faultAroundPages = parts.faultAroundPages
+    super(parts)
     this.onFile = (file, delta) => {
       this.files.refs[file] += delta
     }

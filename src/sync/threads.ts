@@ -74,6 +74,9 @@ export const T_OS_THREAD = 48 as const
 export const T_OS_START = 49 as const
 /** The inode whose write lock it holds. */
 export const T_WRITES = 50 as const
+/** How often it found the machine lock taken, and how often it tried again before it had it or went to sleep. */
+export const T_LOCK_CONTENDED = 51 as const
+export const T_LOCK_TRIES = 52 as const
 
 export const IO_NONE = 0 as const
 export const IO_FILL = 1 as const
