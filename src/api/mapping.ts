@@ -185,20 +185,8 @@ export class Mapping extends Accessors {
     const bytes = plainBytes(target)
     this.checkRange(offset, bytes.length)
     this.checkAlive()
-    const { pageSize } = this
-    const page = Math.floor(offset / pageSize)
-    const off = offset - page * pageSize
-    const done = copyFromUser(
-      this.machine,
-      this.mmId,
-      this.space.mm.generation,
-      this.startVpn + page,
-      off,
-      bytes,
-      0,
-      bytes.length,
-      bulk
-    )
+    const { machine, mmId, space, address } = this
+    const done = copyFromUser(machine, mmId, space.mm.generation, address + offset, bytes, 0, bytes.length, bulk)
     if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
   }
 
@@ -207,20 +195,8 @@ export class Mapping extends Accessors {
     const bytes = plainBytes(source)
     this.checkRange(offset, bytes.length)
     this.checkAlive()
-    const { pageSize } = this
-    const page = Math.floor(offset / pageSize)
-    const off = offset - page * pageSize
-    const done = copyToUser(
-      this.machine,
-      this.mmId,
-      this.space.mm.generation,
-      this.startVpn + page,
-      off,
-      bytes,
-      0,
-      bytes.length,
-      bulk
-    )
+    const { machine, mmId, space, address } = this
+    const done = copyToUser(machine, mmId, space.mm.generation, address + offset, bytes, 0, bytes.length, bulk)
     if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
   }
 
@@ -228,19 +204,8 @@ export class Mapping extends Accessors {
   fill(value: number, offset = 0, length: number = this.lengthBytes - offset): void {
     this.checkRange(offset, length)
     this.checkAlive()
-    const { pageSize } = this
-    const page = Math.floor(offset / pageSize)
-    const off = offset - page * pageSize
-    const done = fillUser(
-      this.machine,
-      this.mmId,
-      this.space.mm.generation,
-      this.startVpn + page,
-      off,
-      value,
-      length,
-      bulk
-    )
+    const { machine, mmId, space, address } = this
+    const done = fillUser(machine, mmId, space.mm.generation, address + offset, value, length, bulk)
     if (done < length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
   }
 

@@ -1,5 +1,5 @@
 /**
- * Access to memory by virtual page: the look-up that every load and store makes, and bulk copies over it.
+ * Access to memory: the look-up by virtual page that every load and store makes, and bulk copies over it, by address in bytes.
  *
  *  translate        the frame behind a page for one access, faulting if need be
  *  copyFromUser     bytes out of an address space      copyToUser   bytes into one
@@ -51,49 +51,46 @@ type Bulk = typeof LOAD | typeof STORE | typeof FILL
 
 const NO_BYTES = new Uint8Array(0)
 
-/** Copies bytes from page `vpn`, byte `off` on. → bytes copied, `length` unless a page faulted. */
+/** Copies bytes from `address` on. → bytes copied, `length` unless a page faulted. */
 export function copyFromUser(
   m: Machine,
   mm: number,
   generation: number,
-  vpn: number,
-  off: number,
+  address: number,
   target: Uint8Array,
   offset: number,
   length: number,
   result: BulkResult
 ): number {
-  return bulk(m, mm, generation, vpn, off, plainBytes(target), offset, length, result, LOAD)
+  return bulk(m, mm, generation, address, plainBytes(target), offset, length, result, LOAD)
 }
 
-/** Copies bytes to page `vpn`, byte `off` on. → bytes copied. */
+/** Copies bytes to `address` on. → bytes copied. */
 export function copyToUser(
   m: Machine,
   mm: number,
   generation: number,
-  vpn: number,
-  off: number,
+  address: number,
   source: Uint8Array,
   offset: number,
   length: number,
   result: BulkResult
 ): number {
-  return bulk(m, mm, generation, vpn, off, plainBytes(source), offset, length, result, STORE)
+  return bulk(m, mm, generation, address, plainBytes(source), offset, length, result, STORE)
 }
 
-/** Stores `value` (0-255) to `length` bytes. → bytes stored. */
+/** Stores `value` (0-255) to `length` bytes from `address` on. → bytes stored. */
 export function fillUser(
   m: Machine,
   mm: number,
   generation: number,
-  vpn: number,
-  off: number,
+  address: number,
   value: number,
   length: number,
   result: BulkResult
 ): number {
   // A number now, and not with frames in hand: what is none runs code of its own.
-  return bulk(m, mm, generation, vpn, off, NO_BYTES, +value, length, result, FILL)
+  return bulk(m, mm, generation, address, NO_BYTES, +value, length, result, FILL)
 }
 
 /** `offset` is where in `bytes` the first one is, or the value to fill with. */
@@ -101,8 +98,7 @@ function bulk(
   m: Machine,
   mm: number,
   generation: number,
-  vpn: number,
-  off: number,
+  address: number,
   bytes: Uint8Array,
   offset: number,
   length: number,
@@ -113,8 +109,8 @@ function bulk(
   const { isShared } = m.sync
   const access = what === LOAD ? ACCESS_READ : ACCESS_WRITE
   result.fault = FAULT_OK
-  let page = vpn
-  let at = off
+  let page = Math.floor(address * m.ram.pagesPerByte)
+  let at = address - page * pageSize
   let done = 0
   while (done < length) {
     const pagesLeft = Math.ceil((at + length - done) / pageSize)

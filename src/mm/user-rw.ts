@@ -14,13 +14,12 @@ import { fileWrite } from './rw.ts'
 
 const bulk: BulkResult = { fault: FAULT_OK }
 
-/** Reads the file from byte `position` to page `vpn`, byte `off` on. → bytes, or -errno when there are none. */
+/** Reads the file from byte `position` to `address` on. → bytes, or -errno when there are none. */
 export function readToUser(
   m: Machine,
   mm: number,
   generation: number,
-  vpn: number,
-  off: number,
+  address: number,
   length: number,
   file: number,
   position: number
@@ -32,8 +31,7 @@ export function readToUser(
     const at = position + done
     const n = Math.min(length - done, pageSize - (at % pageSize), m.inodes.sizeBytes[inode] - at)
     if (n <= 0) return done
-    const to = off + done
-    const got = readPart(m, mm, generation, vpn + Math.floor(to / pageSize), to % pageSize, n, file, at)
+    const got = readPart(m, mm, generation, address + done, n, file, at)
     if (got < 0) return done > 0 ? done : got
     done += got
     if (got < n) return done > 0 ? done : -EFAULT
@@ -46,8 +44,7 @@ function readPart(
   m: Machine,
   mm: number,
   generation: number,
-  vpn: number,
-  off: number,
+  address: number,
   n: number,
   file: number,
   at: number
@@ -55,11 +52,11 @@ function readPart(
   const { pageSize, u8 } = m.ram
   const frame = m.run(() => pinnedPage(m, file, Math.floor(at / pageSize)))
   if (frame < 0) return frame
-  if (m.policy === POLICY_LINUX) touchEnds(m, mm, generation, vpn, off, n)
+  if (m.policy === POLICY_LINUX) touchEnds(m, mm, generation, address, n)
   let done: number
-  if (frame === 0) done = fillUser(m, mm, generation, vpn, off, 0, n, bulk)
+  if (frame === 0) done = fillUser(m, mm, generation, address, 0, n, bulk)
   else {
-    done = copyToUser(m, mm, generation, vpn, off, u8, frame * pageSize + (at % pageSize), n, bulk)
+    done = copyToUser(m, mm, generation, address, u8, frame * pageSize + (at % pageSize), n, bulk)
     m.giveBack(() => {
       if (m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, frame)
       m.lru.markAccessed(frame)
@@ -83,21 +80,21 @@ function pinnedPage(m: Machine, file: number, index: number): number {
  * Linux makes sure that the destination can be stored to by storing 0 to its first byte, and to the last one if that is
  * in another page. It shows when the destination is the very page that is read (measured on 3.19).
  */
-function touchEnds(m: Machine, mm: number, generation: number, vpn: number, off: number, n: number): void {
+function touchEnds(m: Machine, mm: number, generation: number, address: number, n: number): void {
   const { pageSize } = m.ram
-  const last = off + n - 1
-  if (fillUser(m, mm, generation, vpn, off, 0, 1, bulk) === 1 && last >= pageSize) {
-    fillUser(m, mm, generation, vpn + 1, last - pageSize, 0, 1, bulk)
+  const last = address + n - 1
+  const isOnePage = (address % pageSize) + n <= pageSize
+  if (fillUser(m, mm, generation, address, 0, 1, bulk) === 1 && !isOnePage) {
+    fillUser(m, mm, generation, last, 0, 1, bulk)
   }
 }
 
-/** Writes bytes from page `vpn`, byte `off` on to the file at byte `position`. → bytes, or -errno when there are none. */
+/** Writes bytes from `address` on to the file at byte `position`. → bytes, or -errno when there are none. */
 export function writeFromUser(
   m: Machine,
   mm: number,
   generation: number,
-  vpn: number,
-  off: number,
+  address: number,
   length: number,
   file: number,
   position: number
@@ -108,18 +105,7 @@ export function writeFromUser(
   while (done < length) {
     const at = position + done
     const n = Math.min(length - done, pageSize - (at % pageSize))
-    const from = off + done
-    const loaded = copyFromUser(
-      m,
-      mm,
-      generation,
-      vpn + Math.floor(from / pageSize),
-      from % pageSize,
-      bounce,
-      0,
-      n,
-      bulk
-    )
+    const loaded = copyFromUser(m, mm, generation, address + done, bounce, 0, n, bulk)
     const put = loaded < n ? -EFAULT : writePart(m, file, at, bounce, n)
     if (put < 0) return done > 0 ? done : put
     done += put

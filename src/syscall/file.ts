@@ -183,10 +183,10 @@ const bulk: BulkResult = { fault: FAULT_OK }
 export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  const vpn = pageOf(m, addr)
-  if (vpn === BAD || vpn > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
+  const address = bytesOf(addr)
+  if (address === BAD || pageOf(m, addr) > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
   const bytes = plainBytes(buffer)
-  const n = copyFromUser(m, mm.id, mm.generation, vpn, offOf(m, addr), bytes, 0, bytes.length, bulk)
+  const n = copyFromUser(m, mm.id, mm.generation, address, bytes, 0, bytes.length, bulk)
   return n === 0 && bytes.length > 0 ? -EFAULT : n
 }
 
@@ -194,10 +194,10 @@ export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): 
 export function sys_copy_to_user(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  const vpn = pageOf(m, addr)
-  if (vpn === BAD || vpn > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
+  const address = bytesOf(addr)
+  if (address === BAD || pageOf(m, addr) > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
   const bytes = plainBytes(buffer)
-  const n = copyToUser(m, mm.id, mm.generation, vpn, offOf(m, addr), bytes, 0, bytes.length, bulk)
+  const n = copyToUser(m, mm.id, mm.generation, address, bytes, 0, bytes.length, bulk)
   return n === 0 && bytes.length > 0 ? -EFAULT : n
 }
 
@@ -227,11 +227,12 @@ function transfer(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Q
   if (at === BAD || length === BAD || vpn === BAD) return -EINVAL
   const off = offOf(m, addr)
   if (vpn + Math.ceil((off + length) / m.ram.pageSize) > TASK_PAGES) return -EFAULT
+  const address = vpn * m.ram.pageSize + off
   const writes = mode === FILE_WRITE
   const begun = beginTransfer(m, fd, file, writes)
   if (begun < 0) return begun
   // Each part of it begins and ends by itself, as the other side's faults do.
-  const result = (writes ? writeFromUser : readToUser)(m, mm.id, mm.generation, vpn, off, length, file, at)
+  const result = (writes ? writeFromUser : readToUser)(m, mm.id, mm.generation, address, length, file, at)
   if (!m.reenter()) return -m.refused
   if (writes) m.inodes.releaseWrite(m.files.inode[file])
   return endFile(m, file, result)
