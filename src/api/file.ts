@@ -21,10 +21,11 @@ import {
   sys_pread,
   sys_pwrite
 } from '../syscall/file.ts'
-import { type FremapError, orThrow, systemError } from './errors.ts'
+import { fileError } from './causes.ts'
+import { orThrow } from './errors.ts'
 import type { FileHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
-import { causeOf, readFileLater } from './ready.ts'
+import { readFileLater } from './ready.ts'
 
 export class MappedFile {
   /** The store's name, such as its path. */
@@ -65,8 +66,8 @@ export class MappedFile {
    */
   read(target: Uint8Array, position: number | bigint): number {
     const done = sys_pread(this.machine, this.fd, target, position)
-    if (done === -EAGAIN) orThrow(done, 'pread', undefined, 'the page is on its way: await file.readAsync() instead')
-    if (done < 0) throw this.readError(done)
+    const hint = done === -EAGAIN ? 'the page is on its way: await file.readAsync() instead' : undefined
+    if (done < 0) throw fileError(this.machine, this.fd, done, 'pread', hint)
     if (done === 0 || done === target.length) return done
     // The end of the file, or a failure after some pages: the rest alone tells.
     return done + this.read(target.subarray(done), after(position, done))
@@ -80,33 +81,25 @@ export class MappedFile {
     return readFileLater(this, target, position, options)
   }
 
-  private readError(result: number): FremapError {
-    const error = systemError(result, 'pread')
-    const cause = causeOf(this.machine, this.machine.lastFailure, -result)
-    if (cause !== undefined) error.cause = cause
-    this.machine.lastFailure = -1
-    return error
-  }
-
   /**
    * Copies all of `source` to the file at `position`, extending it. → `source.length`. Throws EBADF, EFBIG, ENOSPC, the
    * store's error; what lies before the page that failed has been written then.
    */
   write(source: Uint8Array, position: number | bigint): number {
-    const done = orThrow(sys_pwrite(this.machine, this.fd, source, position), 'pwrite')
+    const done = this.orThrow(sys_pwrite(this.machine, this.fd, source, position), 'pwrite')
     if (done === 0 || done === source.length) return done
     return done + this.write(source.subarray(done), after(position, done))
   }
 
   /** Sets the size in bytes. Mapped pages beyond it fault with SIGBUS until the file grows back. */
   truncate(size: number | bigint): void {
-    orThrow(sys_ftruncate(this.machine, this.fd, size), 'ftruncate')
+    this.orThrow(sys_ftruncate(this.machine, this.fd, size), 'ftruncate')
   }
 
   /** Makes a range of bytes read as zero and gives its pages back; the size stays. */
   punch(position: number | bigint, length: number | bigint): void {
     const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
-    orThrow(sys_fallocate(this.machine, this.fd, mode, position, length), 'fallocate')
+    this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, length), 'fallocate')
   }
 
   /**
@@ -114,7 +107,7 @@ export class MappedFile {
    * background write, once. Pages that could not be written stay dirty, so a later sync can succeed.
    */
   sync(): void {
-    orThrow(sys_fsync(this.machine, this.fd), 'fsync')
+    this.orThrow(sys_fsync(this.machine, this.fd), 'fsync')
   }
 
   /** `sync` in steps that leave the event loop free, with progress in bytes. An abort leaves the rest dirty. */
@@ -148,6 +141,11 @@ export class MappedFile {
 
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  private orThrow(result: number, syscall: string): number {
+    if (result < 0) throw fileError(this.machine, this.fd, result, syscall)
+    return result
   }
 }
 

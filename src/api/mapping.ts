@@ -38,11 +38,12 @@ import { sys_madvise, sys_mincore, sys_mprotect, sys_mremap, sys_msync, sys_munm
 import { sys_mlock, sys_munlock } from '../syscall/mlock.ts'
 import { Accessors } from './accessors.ts'
 import { BorrowedPage } from './borrowed-page.ts'
+import { causeOf, thrownBy } from './causes.ts'
 import { faultError, orThrow, parkedError, systemError } from './errors.ts'
 import type { MappedFile } from './file.ts'
 import type { MappingHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
-import { causeOf, makeReady, readLater, unparked } from './ready.ts'
+import { makeReady, readLater, unparked } from './ready.ts'
 import type { AddressSpace } from './space.ts'
 
 /** 'none', 'read' or 'write' (which includes reading). */
@@ -399,7 +400,11 @@ export class Mapping extends Accessors {
       throw parkedError(parkedFault, address + offset, kind, this.file?.name, shown, bytesDone)
     }
     const error = faultError(fault, lastError, address + offset, kind, this.file?.name, shown, bytesDone)
-    const cause = fault === FAULT_BUS ? causeOf(machine, lastFailure, lastError) : undefined
+    const inode = machine.vmas.inode[machine.vmas.at(this.mmId, this.startVpn + page)]
+    const cause =
+      fault === FAULT_BUS
+        ? (causeOf(machine, lastFailure, lastError) ?? thrownBy(machine, inode, lastError))
+        : undefined
     if (cause !== undefined) error.cause = cause
     machine.lastFailure = -1
     throw error

@@ -10,7 +10,7 @@
  * comes. A step is over when its pages are mapped. What was taken away again meanwhile, by another thread or a full memory, is asked
  * for again.
  */
-import { EAGAIN, EOWNERDEAD, ESRCH } from '../abi/errno.ts'
+import { EAGAIN, ESRCH } from '../abi/errno.ts'
 import { FAULT_BUS, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
 import { Q_SETTLED } from '../cache/fetch-queue.ts'
 import { PAGER_GONE } from '../cache/inodes.ts'
@@ -20,6 +20,7 @@ import type { Machine } from '../mm/machine.ts'
 import { ERROR_ENDS, PopulateCursor, populateStep } from '../mm/populate.ts'
 import { PTE_PRESENT, pteFile, pteToPgoff } from '../pgtable/pte.ts'
 import { sys_pread } from '../syscall/file.ts'
+import { causeOf } from './causes.ts'
 import { orThrow, systemError } from './errors.ts'
 import type { MappedFile } from './file.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
@@ -31,18 +32,6 @@ const MAX_WINDOW_BYTES = 16 << 20
 /** Attempts at a step that bring nothing more into memory: what came went again before all was there. */
 const MAX_ATTEMPTS = 100
 const NONE_FAILED = -1
-
-/** The cause of a SIGBUS: the store's error in the thread that had it, its message in others. */
-export function causeOf(m: Machine, failure: number, errno: number): unknown {
-  if (failure < 0) {
-    const isGone = errno === EOWNERDEAD && m.sync.broken === 0
-    return isGone ? new Error('the thread that brought the pages of this file has ended') : undefined
-  }
-  const known = m.pager?.causeOf(failure)
-  if (known !== undefined) return known
-  const why = m.filler.requests.whyOf(failure)
-  return why === '' ? undefined : new Error(why)
-}
 
 /**
  * Runs a verb. False where the lock is busy and this thread may not wait for it: to be tried again in a later turn of the event loop

@@ -8,7 +8,6 @@
  * A store is closed by the thread that has it: at the last close of the inode if that is the same one, else when the row is used
  * again or the thread leaves the memory (`closeAll`).
  */
-import { ENXIO } from '../abi/errno.ts'
 import { readText, textUnits, writeText } from '../base/text.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 import { GuardedStore } from '../store/guard.ts'
@@ -110,15 +109,16 @@ export class StoreTable {
 
   #open(text: StoreText): GuardedStore {
     const { name, handle } = text
-    if (handle === undefined) return this.#unreachable(name, `${name} can be reached only by the thread that opened it`)
+    const unreachable = (why: unknown) => GuardedStore.unreachable(name, why, this.#sync)
+    if (handle === undefined) return unreachable(new Error(`${name} can be reached only by the thread that opened it`))
     const opener = this.#openers.get(handle.kind)
     if (opener === undefined)
-      return this.#unreachable(name, `no opener for stores of kind '${handle.kind}' was given to attach`)
+      return unreachable(new Error(`no opener for stores of kind '${handle.kind}' was given to attach`))
     const outer = this.#sync.beginStoreCall()
     try {
       return new GuardedStore(opener.open(handle), this.#sync)
     } catch (thrown) {
-      return this.#unreachable(name, thrown)
+      return unreachable(thrown)
     } finally {
       this.#sync.endStoreCall(outer)
     }
@@ -135,26 +135,5 @@ export class StoreTable {
       json = JSON.stringify({ name: name.slice(0, 64), hasStore: store !== undefined })
     }
     writeText(this.#text, inode * TEXT_WORDS, json)
-  }
-
-  /** Stands for a store that this thread cannot reach: every call gives -ENXIO. It is not read-only, so that no sync succeeds. */
-  #unreachable(name: string, why: unknown): GuardedStore {
-    const refuse = () => -ENXIO
-    const inner = {
-      name,
-      identity: undefined,
-      readOnly: false,
-      durable: false,
-      size: refuse,
-      read: refuse,
-      write: refuse,
-      flush: refuse,
-      truncate: refuse,
-      punch: refuse,
-      close: () => 0
-    }
-    const store = new GuardedStore(inner, this.#sync)
-    store.lastThrown = why
-    return store
   }
 }

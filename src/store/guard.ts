@@ -2,12 +2,12 @@
  * Holds a store to its contract: whatever it throws, or answers that is no answer, becomes -EIO.
  *
  * A store is other people's code, called in the middle of a fault or of reclaim, where an exception would leave half of
- * the work done. What was thrown is kept in `lastThrown`, for whoever looks for the cause. What a store is (its name, handle and the
+ * the work done. What was thrown is kept in `lastThrown`: it is the cause of the error that the call ends with. What a store is (its name, handle and the
  * like) is read once, when it is guarded: before a verb begins, so what its getters throw comes up there.
  *
  * Other threads are told that this one is in a store, also where it holds the machine lock meanwhile: it may take long, and is not dead.
  */
-import { EIO } from '../abi/errno.ts'
+import { EIO, ENXIO } from '../abi/errno.ts'
 import type { Sync } from '../sync/sync.ts'
 import type { Store, StoreHandle } from './store.ts'
 
@@ -17,10 +17,12 @@ export class GuardedStore implements Store {
   readonly readOnly: boolean
   readonly durable: boolean
   readonly handle: StoreHandle | undefined
-  /** What the store threw last, undefined if it never did. */
+  /** What the store threw in the last call that failed, undefined where it answered an errno itself. */
   lastThrown: unknown = undefined
   readonly #inner: Store
   readonly #sync: Sync
+  /** `lastThrown` says why there is no store behind this, and goes on saying so. */
+  #isUnreachable = false
 
   constructor(inner: Store, sync: Sync) {
     this.#inner = inner
@@ -32,10 +34,34 @@ export class GuardedStore implements Store {
     this.handle = plainHandle(inner.handle)
   }
 
+  /** Stands for a store that this thread cannot reach: every call gives -ENXIO. It is not read-only, so that no sync succeeds. */
+  static unreachable(name: string, why: unknown, sync: Sync): GuardedStore {
+    const refuse = () => -ENXIO
+    const store = new GuardedStore(
+      {
+        name,
+        identity: undefined,
+        readOnly: false,
+        durable: false,
+        size: refuse,
+        read: refuse,
+        write: refuse,
+        flush: refuse,
+        truncate: refuse,
+        punch: refuse,
+        close: () => 0
+      },
+      sync
+    )
+    store.#isUnreachable = true
+    store.lastThrown = why
+    return store
+  }
+
   size(): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return upTo(this.#inner.size(), Number.MAX_SAFE_INTEGER)
+      return this.#answer(this.#inner.size(), Number.MAX_SAFE_INTEGER)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -46,7 +72,7 @@ export class GuardedStore implements Store {
   read(position: number, buffer: Uint8Array, offset: number, length: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return upTo(this.#inner.read(position, buffer, offset, length), length)
+      return this.#answer(this.#inner.read(position, buffer, offset, length), length)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -57,7 +83,7 @@ export class GuardedStore implements Store {
   write(position: number, buffer: Uint8Array, offset: number, length: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return upTo(this.#inner.write(position, buffer, offset, length), length)
+      return this.#answer(this.#inner.write(position, buffer, offset, length), length)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -68,7 +94,7 @@ export class GuardedStore implements Store {
   flush(): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return upTo(this.#inner.flush(), 0)
+      return this.#answer(this.#inner.flush(), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -79,7 +105,7 @@ export class GuardedStore implements Store {
   truncate(sizeBytes: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return upTo(this.#inner.truncate(sizeBytes), 0)
+      return this.#answer(this.#inner.truncate(sizeBytes), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -90,7 +116,7 @@ export class GuardedStore implements Store {
   punch(position: number, length: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return upTo(this.#inner.punch(position, length), 0)
+      return this.#answer(this.#inner.punch(position, length), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -101,7 +127,7 @@ export class GuardedStore implements Store {
   close(): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return upTo(this.#inner.close(), 0)
+      return this.#answer(this.#inner.close(), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -112,6 +138,13 @@ export class GuardedStore implements Store {
   /** Whether both guard one store. */
   isSame(other: GuardedStore): boolean {
     return other.#inner === this.#inner
+  }
+
+  /** A result if it is a whole number up to `most` (or an errno), else -EIO. */
+  #answer(result: number, most: number): number {
+    const answer = Number.isSafeInteger(result) && result <= most && result > -4096 ? result : -EIO
+    if (answer < 0 && !this.#isUnreachable) this.lastThrown = undefined
+    return answer
   }
 
   #note(thrown: unknown): number {
@@ -128,9 +161,4 @@ function plainHandle(handle: StoreHandle | undefined): StoreHandle | undefined {
   } catch {
     return undefined
   }
-}
-
-/** A result if it is a whole number up to `most` (or an errno), else -EIO. */
-function upTo(result: number, most: number): number {
-  return Number.isSafeInteger(result) && result <= most && result > -4096 ? result : -EIO
 }

@@ -187,7 +187,9 @@ describe('a store that this thread cannot reach', () => {
     const { mine, theirs } = pair([there])
     const file = mine.open(bend(here.open({ kind: 'shelf', key: 'b', name: 'n'.repeat(70) })))
     const theirFile = theirs.adopt(file.handle)
-    expect(errorOf(() => theirFile.read(new Uint8Array(8), 0))).toMatchObject(refused)
+    const failure = errorOf(() => theirFile.read(new Uint8Array(8), 0))
+    expect(failure).toMatchObject(refused)
+    expect(String((failure as Error).cause)).toMatch(reason)
     const inode = mine.machine.files.inode[mine.machine.fds[file.fd]]
     const store = theirs.machine.inodes.store(inode)
     expect(String(store?.lastThrown)).toMatch(reason)
