@@ -154,7 +154,11 @@ export function attachKernel(handle: MachineHandle, swap: Store | undefined, pla
   const arena = Arena.over(handle.arena)
   const machine = build(arena, ram, plan, swap, threads => {
     const me = threads.attach(platformThread)
-    if (me < 0) throw new OptionError('threads', `all ${plan.threads} threads of this memory are attached`)
+    if (me < 0)
+      throw new OptionError(
+        'threads',
+        `all ${plan.threads} threads of this memory are attached (one that ended without memory.watch or memory.ended counts)`
+      )
     return me
   })
   return { machine, handle, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }

@@ -131,6 +131,7 @@ export class Tlb {
     const address = vpn * m.ram.pageSize
     orThrow(this.space.isAlive ? 0 : -ESRCH, 'access', address)
     const kind = access === ACCESS_WRITE ? 'write' : 'read'
+    if (m.sync.broken !== 0) throw systemError(-m.sync.broken, kind, address)
     throw faultError(code, m.lastError, address, kind, undefined, undefined, 0)
   }
 

@@ -127,11 +127,13 @@ export const nodeFiles: StoreOpener = {
  */
 function reopened(fd: number, name: string): NodeFile | undefined {
   if (process.platform !== 'linux') return undefined
+  let own = -1
   try {
     const access = accessOf(fd)
-    const own = fs.openSync(`/proc/self/fd/${fd}`, access === 'r' ? fs.constants.O_RDONLY : fs.constants.O_RDWR)
+    own = fs.openSync(`/proc/self/fd/${fd}`, access === 'r' ? fs.constants.O_RDONLY : fs.constants.O_RDWR)
     return new NodeFileStore(own, name, identityOf(fs.fstatSync(own, { bigint: true })), access, 'owned')
   } catch {
+    if (own >= 0) fs.closeSync(own)
     return undefined
   }
 }

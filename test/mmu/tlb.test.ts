@@ -1,5 +1,6 @@
 /** The software TLB: never stale, whatever happens to the page tables, in one thread and in several. */
 import { afterEach, expect, test } from 'vitest'
+import { EOWNERDEAD } from '../../src/abi/errno.ts'
 import { FaultError, type Mapping, Memory, SHADOW_READ, SHADOW_WRITE, Tlb } from '../../src/index.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { Prng } from '../../tools/fuzz/prng.ts'
@@ -153,3 +154,16 @@ test(`two threads with a TLB each, a third that takes pages away; one of them en
   const found = Int32Array.from({ length: lane }, (_, page) => w.map.getInt32(page * PAGE + 4))
   expect(found).toEqual(counts)
 }, 120_000)
+
+test('of a broken memory says what broke it, as mappings do', () => {
+  const buffer = new SharedArrayBuffer(RAM_AT + 64 * PAGE)
+  const memory = new Memory({ size: 64 * PAGE, threads: 2, ram: { buffer, byteOffset: RAM_AT } })
+  const space = memory.space()
+  const map = space.map(null, { length: 4 * PAGE, writable: true })
+  const tlb = new Tlb(space, { byteOffset: TLB_AT, nrEntries: 8 })
+  memory.machine.sync.declareBroken(EOWNERDEAD)
+  const broken = { name: 'FremapError', code: 'EOWNERDEAD', errno: -EOWNERDEAD }
+  const translate = () => tlb.guest().run(() => tlb.translate(map.address / PAGE, SHADOW_READ))
+  expect(translate).toThrow(expect.objectContaining(broken))
+  expect(() => map.getUint8(0)).toThrow(expect.objectContaining(broken))
+})
