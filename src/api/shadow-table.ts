@@ -44,14 +44,15 @@ import type { Machine } from '../mm/machine.ts'
 import { NR_GUEST_WORDS } from '../mmu/guests.ts'
 import { MMU_SHADOW } from '../mmu/kinds.ts'
 import type { ShadowGuest } from '../mmu/shadow-guest.ts'
-import { SHADOW_WRITE, ShadowMmu } from '../mmu/shadow-mmu.ts'
+import { ShadowMmu } from '../mmu/shadow-mmu.ts'
+import { SHADOW_WRITE } from '../mmu/translation.ts'
 import { PTE_PRESENT, PTE_READ, PTE_WRITE } from '../pgtable/pte.ts'
 import { sys_mmu_kind_register, sys_mmu_kind_unregister } from '../syscall/process.ts'
 import { faultError, orThrow, systemError } from './errors.ts'
 import type { Mapping } from './mapping.ts'
 import { clearPlace, guestOf, unknownGuest } from './mmu-place.ts'
 
-export { SHADOW_READ, SHADOW_WRITE } from '../mmu/shadow-mmu.ts'
+export { SHADOW_READ, SHADOW_WRITE } from '../mmu/translation.ts'
 
 /** What stands before the entries: KICK and the words of the admitted threads. */
 export const SHADOW_HEADER_BYTES = 64 as const

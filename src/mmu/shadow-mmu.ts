@@ -25,13 +25,9 @@
  */
 import type { Ram } from '../frame/ram.ts'
 import { type MmuNotifier, N_ID, N_MM, N_OWN } from '../notify/notifier.ts'
-import { PTE_PRESENT, PTE_READ, PTE_WRITE, pteFrame } from '../pgtable/pte.ts'
 import type { Sync } from '../sync/sync.ts'
 import { Guests, NR_GUEST_WORDS, OUTSIDE } from './guests.ts'
-
-export const SHADOW_READ = 1 as const
-/** Never without SHADOW_READ. */
-export const SHADOW_WRITE = 2 as const
+import { isTranslation, mkTranslation } from './translation.ts'
 
 const TABLE = N_OWN
 const ENTRIES: number = N_OWN + 1
@@ -94,8 +90,7 @@ export class ShadowMmu implements MmuNotifier {
     if ((pte & need) !== need) return false
     const at = NR_GUEST_WORDS + page
     if (this.words[at] === 0) this.#row[PRESENT]++
-    const rights = (pte & PTE_WRITE) !== 0 ? SHADOW_READ | SHADOW_WRITE : SHADOW_READ
-    Atomics.store(this.words, at, this.#addressOf(pte) | rights)
+    Atomics.store(this.words, at, mkTranslation(this.#ram, pte))
     return true
   }
 
@@ -153,25 +148,18 @@ export class ShadowMmu implements MmuNotifier {
   verify(pteOf: (mm: number, vpn: number) => number): string[] {
     const wrong: string[] = []
     const mm = this.#row[N_MM]
-    const { pageSize } = this.#ram
     let present = 0
     for (let page = 0; page < this.nrEntries; page++) {
       const word = this.entry(page)
       if (word === 0) continue
       present++
       const pte = pteOf(mm, this.startVpn + page)
-      const need = PTE_PRESENT | PTE_READ | ((word & SHADOW_WRITE) !== 0 ? PTE_WRITE : 0)
-      if ((pte & need) !== need || word - (word % pageSize) !== this.#addressOf(pte) >>> 0) {
+      if (!isTranslation(this.#ram, word, pte)) {
         wrong.push(`shadow entry ${page} of space ${mm} is 0x${word.toString(16)}, the pte 0x${pte.toString(16)}`)
       }
     }
     if (present !== this.nrPresent) wrong.push(`${present} shadow entries, counted ${this.nrPresent}`)
     return wrong
-  }
-
-  /** The address of an entry's frame in the guest's memory, as a signed word. */
-  #addressOf(pte: number): number {
-    return (this.#ram.byteOffset + pteFrame(pte) * this.#ram.pageSize) | 0
   }
 
   /** → entries cleared. */

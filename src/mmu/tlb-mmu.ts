@@ -22,10 +22,9 @@
  */
 import type { Ram } from '../frame/ram.ts'
 import { type MmuNotifier, N_ID, N_MM, N_OWN } from '../notify/notifier.ts'
-import { PTE_PRESENT, PTE_READ, PTE_WRITE, pteFrame } from '../pgtable/pte.ts'
 import type { Sync } from '../sync/sync.ts'
 import { Guests, NR_GUEST_WORDS } from './guests.ts'
-import { SHADOW_READ, SHADOW_WRITE } from './shadow-mmu.ts'
+import { isTranslation, mkTranslation } from './translation.ts'
 
 const TABLE = N_OWN
 const ENTRIES: number = N_OWN + 1
@@ -64,9 +63,8 @@ export class TlbMmu implements MmuNotifier {
   /** The page's translation says what its entry allows, in the place of what was there. By the owner. */
   fill(vpn: number, pte: number): void {
     const at = this.slotOf(vpn)
-    const rights = (pte & PTE_WRITE) !== 0 ? SHADOW_READ | SHADOW_WRITE : SHADOW_READ
     this.words[at] = vpn + 1
-    this.words[at + 1] = this.#addressOf(pte) | rights
+    this.words[at + 1] = mkTranslation(this.#ram, pte)
   }
 
   invalidateRangeStart(_mm: number, start: number, end: number): void {
@@ -93,19 +91,13 @@ export class TlbMmu implements MmuNotifier {
       if (vpn < 0) continue
       const pte = pteOf(mm, vpn)
       const word = this.words[at + 1]
-      const need = PTE_PRESENT | PTE_READ | ((word & SHADOW_WRITE) !== 0 ? PTE_WRITE : 0)
-      if ((pte & need) !== need || (word & -this.#ram.pageSize) !== this.#addressOf(pte)) {
+      if (!isTranslation(this.#ram, word, pte)) {
         wrong.push(
           `TLB entry of page ${vpn} of space ${mm} is 0x${(word >>> 0).toString(16)}, the pte 0x${pte.toString(16)}`
         )
       }
     }
     return wrong
-  }
-
-  /** The address of an entry's frame in RAM's buffer, as a signed word. */
-  #addressOf(pte: number): number {
-    return (this.#ram.byteOffset + pteFrame(pte) * this.#ram.pageSize) | 0
   }
 
   #dropAmong(start: number, end: number): number {

@@ -1,7 +1,7 @@
 /** The fuzzer's accesses through windows: accessors, borrowed pages, and secondary MMUs, which keep translations of their own. */
 import { FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../../src/abi/fault.ts'
 import { FremapError } from '../../src/api/errors.ts'
-import { SHADOW_READ, SHADOW_WRITE } from '../../src/mmu/shadow-mmu.ts'
+import { SHADOW_READ, SHADOW_WRITE } from '../../src/mmu/translation.ts'
 import {
   applyStore,
   compareBytes,
