@@ -17,6 +17,9 @@ import {
   T_HAZARD,
   T_IN_IO,
   T_INODE,
+  T_LOCK_CONTENDED,
+  T_LOCK_TRIES,
+  T_LOCK_WAITS,
   T_MMAP,
   T_MMAP_MODE,
   T_PLATFORM_ID,
@@ -143,6 +146,42 @@ describe('the machine lock', () => {
     }) as typeof Atomics.compareExchange)
     expect(me.lock()).toBe(0)
     expect(wait).not.toHaveBeenCalled()
+    me.unlock()
+  })
+
+  test('that is free after a few tries is had without a sleep; takes, tries and sleeps are counted', () => {
+    const { threads, syncs } = rig(2)
+    const [me, other] = syncs
+    const counts = () =>
+      [T_PROGRESS, T_LOCK_CONTENDED, T_LOCK_TRIES, T_LOCK_WAITS].map(word => threads.w[threads.at(me.me, word)])
+    me.lock()
+    me.unlock()
+    expect(counts()).toEqual([1, 0, 0, 0])
+    other.lock()
+    const exchange = Atomics.compareExchange.bind(Atomics)
+    let tries = 0
+    const spy = vi.spyOn(Atomics, 'compareExchange').mockImplementation(((
+      array: Int32Array,
+      at: number,
+      was: number,
+      to: number
+    ) => {
+      // The first one finds it taken; two more do.
+      if (++tries === 4) other.unlock()
+      return exchange(array, at, was, to)
+    }) as typeof Atomics.compareExchange)
+    expect(me.lock()).toBe(0)
+    me.unlock()
+    expect(counts()).toEqual([2, 1, 3, 0])
+    spy.mockRestore()
+    other.lock()
+    passTime(10, turn => {
+      if (turn === 1) other.unlock()
+    })
+    expect(me.lock()).toBe(0)
+    const [takes, contended, spun, waits] = counts()
+    expect([takes, contended, waits]).toEqual([3, 2, 1])
+    expect(spun).toBeGreaterThan(3)
     me.unlock()
   })
 
