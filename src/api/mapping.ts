@@ -169,16 +169,23 @@ export class Mapping extends Accessors {
   filePage(page: number): number {
     this.checkPages(page, 1)
     this.checkAlive()
-    const { machine } = this
+    return this.machine.quietly(() => (this.lookAt(page) ? shown.filePage : -1))
+  }
+
+  /** Whether a page of the window shows a file, with which inode and page of it (-1 for a private copy) in `shown`. Within a verb. */
+  private lookAt(page: number): boolean {
+    const { machine, mmId } = this
+    if (!this.space.isAlive) return false
     const vpn = this.startVpn + page
-    const vma = machine.vmas.at(this.mmId, vpn)
-    if (vma === 0 || machine.vmas.inode[vma] === 0) return -1
-    const pte = machine.tables.get(this.mmId, vpn)
+    const vma = machine.vmas.at(mmId, vpn)
+    shown.inode = machine.vmas.inode[vma]
+    if (vma === 0 || shown.inode === 0) return false
+    const pte = machine.tables.get(mmId, vpn)
     if ((pte & PTE_PRESENT) !== 0) {
       const frame = pteFrame(pte)
-      return (machine.frames.row(frame, F_FLAGS) & PG_ANON) !== 0 ? -1 : machine.frames.row(frame, F_INDEX)
-    }
-    return pteFile(pte) ? pteToPgoff(pte) : pte === 0 ? machine.vmas.linearIndex(vma, vpn) : -1
+      shown.filePage = (machine.frames.row(frame, F_FLAGS) & PG_ANON) !== 0 ? -1 : machine.frames.row(frame, F_INDEX)
+    } else shown.filePage = pteFile(pte) ? pteToPgoff(pte) : pte === 0 ? machine.vmas.linearIndex(vma, vpn) : -1
+    return true
   }
 
   /** Copies `target.length` bytes from `offset` on into `target`. Throws FaultError, with `bytesDone`; TypeError for what is no array of bytes. */
@@ -394,18 +401,17 @@ export class Mapping extends Accessors {
     // The lock is busy: looking up the file page would have to wait for it.
     const isBusy = fault === FAULT_BUS && lastError === EAGAIN && parkedFault === 0
     const page = Math.floor(offset / this.pageSize)
-    const filePage = !isBusy && this.isMapped && this.space.isAlive ? this.filePage(page) : -1
-    const shown = filePage < 0 ? undefined : filePage
+    const isFile = !isBusy && this.isMapped && machine.quietly(() => this.lookAt(page))
+    const filePage = isFile && shown.filePage >= 0 ? shown.filePage : undefined
     if (fault === FAULT_BUS && lastError === EAGAIN) {
-      throw parkedError(parkedFault, address + offset, kind, this.file?.name, shown, bytesDone)
+      throw parkedError(parkedFault, address + offset, kind, this.file?.name, filePage, bytesDone)
     }
-    const error = faultError(fault, lastError, address + offset, kind, this.file?.name, shown, bytesDone)
-    const inode = machine.vmas.inode[machine.vmas.at(this.mmId, this.startVpn + page)]
-    const cause =
-      fault === FAULT_BUS
-        ? (causeOf(machine, lastFailure, lastError) ?? thrownBy(machine, inode, lastError))
-        : undefined
-    if (cause !== undefined) error.cause = cause
+    const error = faultError(fault, lastError, address + offset, kind, this.file?.name, filePage, bytesDone)
+    if (fault === FAULT_BUS) {
+      const thrown = isFile ? thrownBy(machine, shown.inode, lastError) : undefined
+      const cause = causeOf(machine, lastFailure, lastError) ?? thrown
+      if (cause !== undefined) error.cause = cause
+    }
     machine.lastFailure = -1
     throw error
   }
@@ -437,6 +443,9 @@ export class Mapping extends Accessors {
     }
   }
 }
+
+/** What `lookAt` found. */
+const shown = { inode: 0, filePage: -1 }
 
 function protOf(protection: Protection): number {
   if (protection === 'none') return PROT_NONE

@@ -335,10 +335,6 @@ export class SharedMapping extends Mapping {
     }
   }
 
-  override filePage(page: number): number {
-    return this.machine.quietly(() => super.filePage(page))
-  }
-
   /** As `Mapping.page`; the page is pinned until the next call of `page` on this mapping, or the end of it. */
   override page(index: number): Uint8Array {
     this.checkPages(index, 1)
