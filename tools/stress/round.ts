@@ -55,7 +55,9 @@ export function configOf(seed: number, round: number, scenario: Scenario, thread
   const frames = prng.pick([8, 12, 16, 24, 40, 64, 2000])
   const backing: Backing = prng.pick(['file', 'buffer', 'buffer', 'memory'])
   // Shared memory without swap has to fit.
-  const hasSwap = backing === 'memory' ? frames < 2000 || prng.oneIn(2) : prng.oneIn(2)
+  const needsSwap = backing === 'memory' && frames < 2000
+  // Page tables, the reverse map and two pages of its own are all that 8 frames hold.
+  const hasSwap = needsSwap || frames === 8 || prng.oneIn(2)
   return {
     round,
     seed: prng.next(),
