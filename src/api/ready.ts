@@ -76,7 +76,7 @@ export async function makeReady(mapping: Mapping, first: number, end: number, op
       const from = Math.max(at, askedTo)
       const ask = (): void => {
         const base = mapping.address / pageSize
-        if (mapping.isMapped) askFor(mapping, base + from, base + wanted)
+        if (mapping.space.isAlive && mapping.isMapped) askFor(mapping, base + from, base + wanted)
       }
       while (!tried(machine, 'ready', ask)) await unlessAborted(turn(), options.signal)
       askedTo = wanted

@@ -42,15 +42,17 @@ export function sys_remap_file_pages(
   const first = countOf(pgoff)
   if (vpn === BAD || pages === BAD || first === BAD) return -EINVAL
   if (pages === 0 || vpn + pages >= pagesIn64Bits(m)) return -EINVAL
+  let populates = false
   if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   try {
     const result = doRemap(m, mm.id, vpn, pages, first, pageProt)
+    populates = result >= 0 && isPopulated(m, mm.id, vpn, f)
     m.unlock(mm.id)
     if (result < 0) return result
   } catch (thrown) {
     return m.abandon(thrown)
   }
-  populateAfterRemap(m, mm.id, vpn, pages, f)
+  if (populates) mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock)
   return 0
 }
 
@@ -76,26 +78,23 @@ export function sys_remap_file_pages_vec(
   if (pageProt === BAD || vpn === BAD || offOf(m, start) !== 0) return -EINVAL
   const pages = pgoffs.length
   if (pages === 0) return 0
+  let populates = false
   if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   try {
     const result = remapVector(m, mm.id, vpn, pgoffs, pageProt)
+    populates = result >= 0 && isPopulated(m, mm.id, vpn, f)
     m.unlock(mm.id)
     if (result < 0) return result
   } catch (thrown) {
     return m.abandon(thrown)
   }
-  populateAfterRemap(m, mm.id, vpn, pages, f)
+  if (populates) mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock)
   return 0
 }
 
-/** Brings the remapped pages in, errors ignored: always in a locked mapping, else without MAP_NONBLOCK. */
-function populateAfterRemap(m: Machine, mm: number, vpn: number, pages: number, flags: number): void {
-  if ((flags & MAP_NONBLOCK) === 0 || isLocked(m, mm, vpn)) mmPopulate(m, mm, vpn, vpn + pages, m.vmas.clock)
-}
-
-function isLocked(m: Machine, mm: number, vpn: number): boolean {
-  const vma = m.vmas.at(mm, vpn)
-  return vma !== 0 && (m.vmas.flags[vma] & VM_LOCKED) !== 0
+/** Whether the remapped pages are brought in, errors ignored: always in a locked mapping, else without MAP_NONBLOCK. */
+function isPopulated(m: Machine, mm: number, vpn: number, flags: number): boolean {
+  return (flags & MAP_NONBLOCK) === 0 || (m.vmas.flags[m.vmas.at(mm, vpn)] & VM_LOCKED) !== 0
 }
 
 /** Linux ignores all flags but MAP_NONBLOCK, so with its policy this one is none. */
