@@ -15,7 +15,8 @@
  *
  * Everything that misses takes the mmap lock and the machine lock, faults if it must, and makes the access before it lets go of them.
  *
- * On processors that reorder loads (base/memory-order) each load has two fences and stores use atomic loads: slower, and as right.
+ * On processors that reorder loads (base/memory-order) the epoch and, for stores, the entry are loaded atomically, and a fence stands before
+ * the epoch's second load: slower, and as right.
  */
 import { ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
@@ -206,24 +207,26 @@ export class SharedMapping extends Mapping {
     else Atomics.store(this.threadWords, this.hazardAt, 0)
   }
 
-  /** The epoch before a load. */
+  /** The epoch before a load. An atomic load comes before all that follow it, on any processor. */
   private begin(): number {
-    const epoch = this.shared[S_EPOCH]
-    if (!isOrdered) this.fence()
-    return epoch
+    return isOrdered ? this.shared[S_EPOCH] : Atomics.load(this.shared, S_EPOCH)
   }
 
   /** Whether nothing was taken away since `begin`: what was loaded in between is what the entry said. */
   private holds(epoch: number): boolean {
-    if (!isOrdered) this.fence()
-    if (this.shared[S_EPOCH] === epoch) return true
+    if ((isOrdered ? this.shared[S_EPOCH] : this.epochAfter()) === epoch) return true
     this.threadWords[this.retriesAt]++
     return false
   }
 
-  /** A read-modify-write of a word that is this thread's alone orders all loads before it and after it. */
-  private fence(): void {
+  /**
+   * The epoch after all loads before it. Those come before the store of a read-modify-write, of a word that is this thread's alone, and an
+   * atomic load comes after it. (The read-modify-write alone would not do: where it is made of a load and a store that exclude others,
+   * ARM may do a plain load that follows before that store, and before loads that precede it.)
+   */
+  private epochAfter(): number {
     Atomics.add(this.threadWords, this.hazardAt, 0)
+    return Atomics.load(this.shared, S_EPOCH)
   }
 
   /** The frame that a page's entry has, if it allows loads; -1 otherwise. Good if `holds` afterwards. */
