@@ -130,8 +130,8 @@ export class Filler {
     let index = first
     while (index <= last) {
       // While the lock was given back, others may have cut pages away, or have begun to.
-      const left = Math.min(last + 1, this.#nrFilePages(inode)) - index
-      if (this.inodes.isCutByOthers(inode) || left <= 0) return
+      const left = this.inodes.endOfFill(inode, index, Math.min(last + 1, this.#nrFilePages(inode))) - index
+      if (left <= 0 || this.inodes.isCutByOthers(inode, index)) return
       if (this.cache.lookup(inode, index) !== 0) {
         index++
         continue
@@ -239,7 +239,7 @@ export class Filler {
       if (pages > max) pages = max
     }
     if (raPages[file] !== pages) raPages[file] = pages
-    const left = this.#nrFilePages(inode) - index
+    const left = this.inodes.endOfFill(inode, index, this.#nrFilePages(inode)) - index
     return pages > left ? left : pages
   }
 

@@ -31,6 +31,17 @@ export const FILE_WRITE = 2 as const
 /** In place of a pager's number: the thread that had the store has ended. */
 export const PAGER_GONE = 0x7fffffff as const
 
+/**
+ * What goes on with the pages that a truncation or punch is about to cut away. From CUT_WAITS on no more of them are sent for; from CUT_ASKS
+ * on the store is asked to cut; with CUT_AGAIN one of them was written to the store meanwhile, so it is to be asked again; CUT_TORN says that
+ * it has cut when it was asked first, and then failed.
+ */
+export const CUT_NONE = 0 as const
+export const CUT_WAITS = 1 as const
+export const CUT_ASKS = 2 as const
+export const CUT_AGAIN = 3 as const
+export const CUT_TORN = 4 as const
+
 /** The list of an inode's pages that a page is on. */
 export const CLEAN = 0 as const
 export const DIRTY = 1 as const
@@ -61,8 +72,12 @@ export class InodeTable {
   readonly lock: Int32Array
   /** The same for the write lock. */
   readonly writeLock: Int32Array
-  /** 1 while pages are about to be cut away, so that no more are sent for. */
+  /** CUT_* for pages [cutFirst, cutLast]. Always CUT_NONE in a machine of one thread. */
   readonly cutting: Int32Array
+  readonly cutFirst: Int32Array
+  readonly cutLast: Int32Array
+  /** 1 while nobody knows how long the store is: it is being cut, or a thread ended, or the store failed, in the middle of that. */
+  readonly isUnsized: Int32Array
   /** For a store that answers later: the number of the thread that has it + 1, or PAGER_GONE. 0 for one that answers at once. */
   readonly pager: Int32Array
   readonly stores: StoreTable
@@ -85,6 +100,9 @@ export class InodeTable {
     this.writeLock = columns.int32('inodes', n)
     this.pager = columns.int32('inodes', n)
     this.cutting = columns.int32('inodes', n)
+    this.cutFirst = columns.int32('inodes', n)
+    this.cutLast = columns.int32('inodes', n)
+    this.isUnsized = columns.int32('inodes', n)
     this.#sync = sync
     this.stores = new StoreTable(columns, capacity, sync)
   }
@@ -105,7 +123,8 @@ export class InodeTable {
       this.writeLock[i] = 0
       this.pager[i] = 0
       this.addFilling(i, -this.nrFilling(i))
-      this.cutting[i] = 0
+      this.cutting[i] = CUT_NONE
+      this.isUnsized[i] = 0
       this.stores.set(i, name, store)
       return i
     }
@@ -157,9 +176,21 @@ export class InodeTable {
     sync.wakeAll(WAIT_INODE, inode)
   }
 
-  /** Whether another thread is about to cut pages away: none are to be sent for until it is done. */
-  isCutByOthers(inode: number): boolean {
-    return this.cutting[inode] !== 0 && this.lock[inode] !== this.#sync.me + 1
+  /** Whether another thread is about to cut the page away: it is not to be sent for until that is done. */
+  isCutByOthers(inode: number, index: number): boolean {
+    if (this.cutting[inode] === CUT_NONE || this.lock[inode] === this.#sync.me + 1) return false
+    return index >= this.cutFirst[inode] && index <= this.cutLast[inode]
+  }
+
+  /** The end of the pages from `index` on that may be sent for together: `end`, or where pages are about to be cut away. */
+  endOfFill(inode: number, index: number, end: number): number {
+    return this.cutting[inode] === CUT_NONE || index >= this.cutFirst[inode] ? end : Math.min(end, this.cutFirst[inode])
+  }
+
+  /** Pages [first, last] were written, or are about to be: a store that is being asked to cut them has to be asked once more. */
+  noteWritten(inode: number, first: number, last: number): void {
+    if (this.cutting[inode] < CUT_ASKS || last < this.cutFirst[inode] || first > this.cutLast[inode]) return
+    this.cutting[inode] = CUT_AGAIN
   }
 
   /** This thread's store for the inode; undefined for memory that has none. */

@@ -140,10 +140,15 @@ export class Writeback {
   extendStore(inode: number): number {
     const size = this.inodes.sizeBytes[inode]
     const store = this.inodes.store(inode)
-    if (store === undefined || this.inodes.storeBytes[inode] >= size) return 0
+    if (store === undefined) return 0
+    if (this.inodes.storeBytes[inode] >= size && this.inodes.isUnsized[inode] === 0) return 0
     const result = store.truncate(size)
-    if (result < 0) this.#noteError(inode, result)
-    else this.inodes.storeBytes[inode] = size
+    if (result < 0) {
+      this.#noteError(inode, result)
+      return result
+    }
+    this.inodes.storeBytes[inode] = size
+    this.inodes.isUnsized[inode] = 0
     return result
   }
 
@@ -199,6 +204,7 @@ export class Writeback {
     }
     if (length <= 0) return 0
     if (this.#sync.isShared) {
+      this.inodes.noteWritten(inode, firstIndex, firstIndex + (to - from) - 1)
       // No entry allows stores any more; those that are under way belong to what is written.
       this.#sync.changed()
       for (let i = from; i < to; i++) this.#sync.settle(dirty[i])
@@ -232,7 +238,9 @@ export class Writeback {
     this.#trace.add(TRACE_WRITEBACK, inode, firstIndex, to - from, done < 0 ? done : 0)
     if (done === length) {
       this.cache.vmstat[PGPGOUT] += to - from
-      if (position + length > this.inodes.storeBytes[inode]) this.inodes.storeBytes[inode] = position + length
+      // Not while the store is being cut, perhaps behind this write.
+      const isLonger = position + length > this.inodes.storeBytes[inode]
+      if (isLonger && this.inodes.isUnsized[inode] === 0) this.inodes.storeBytes[inode] = position + length
       return 0
     }
     const error = done < 0 ? done : -EIO

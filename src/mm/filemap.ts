@@ -78,7 +78,7 @@ export function bringPage(
   holes: typeof FILL_HOLES | typeof KEEP_HOLES
 ): number {
   const kind = m.inodes.kind[inode]
-  if (m.inodes.isCutByOthers(inode)) return FILL_PARKED
+  if (m.inodes.isCutByOthers(inode, index)) return FILL_PARKED
   if (kind === INODE_STORE) {
     const early = takeEarly(m, inode, file, index, advice)
     if (early !== 0) return early

@@ -5,7 +5,8 @@
  *   the machine lock  nothing is known of the tables: the machine is broken (-EOWNERDEAD), for all and for good
  *   a page it read    the page leaves the cache; who waited for it reads it himself
  *   pages it wrote    they are dirty again
- *   an inode lock     free; pages that were to be cut away stay
+ *   an inode lock     free; pages that were to be cut away stay, and are dirty if the store was asked to cut already: those in the cache
+ *                     keep their bytes, the others have them or are zero. The file has its old size, and the next sync the store
  *   a write lock      free; of what was to be written a part is, page by page
  *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
  *   an open file      given back: this may be its last close
@@ -19,7 +20,7 @@
  */
 import { EOWNERDEAD } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
-import { CLEAN, PAGER_GONE } from '../cache/inodes.ts'
+import { CLEAN, CUT_ASKS, CUT_NONE, PAGER_GONE } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_WRITEBACK } from '../frame/frame-table.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../frame/mm-table.ts'
 import {
@@ -57,6 +58,7 @@ import {
 } from '../sync/threads.ts'
 import { putFile } from './files.ts'
 import type { Machine } from './machine.ts'
+import { redirty } from './truncate.ts'
 
 /**
  * Gives back what a thread that has ended held, unless another thread does it or has done it: `platformId` tells it from the one that has
@@ -136,8 +138,12 @@ function giveBackPages(m: Machine, kind: number, inode: number, first: number, p
 
 function giveBackInode(m: Machine, inode: number): void {
   if (inode === 0) return
-  m.inodes.lock[inode] = 0
-  m.inodes.cutting[inode] = 0
+  const { inodes } = m
+  // Its store was being asked to cut pages, and may have done so in part.
+  if (inodes.cutting[inode] >= CUT_ASKS) redirty(m, inode, inodes.cutFirst[inode], inodes.cutLast[inode])
+  inodes.noteStored(inode)
+  inodes.lock[inode] = 0
+  inodes.cutting[inode] = CUT_NONE
   m.sync.wakeAll(WAIT_INODE, inode)
 }
 

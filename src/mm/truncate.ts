@@ -6,14 +6,22 @@
  * shows that page again when the file grows back.
  *
  * Linux searches every nonlinear vma of the file, whole; here the pages themselves say who maps them (rmap).
+ *
+ * Where threads share the machine, the store cuts in a window, with the write lock and the inode lock of the file held. It is asked first,
+ * and pages and size change once it has done so, as Linux does for file systems whose bytes are elsewhere (fuse_do_setattr,
+ * nfs_setattr): if the store refuses, nothing has changed. Until then the pages are what they were, for whoever has them mapped; those that
+ * are not in the cache are not sent for. Reclaim may write one of them meanwhile, perhaps behind the cut: then the store is asked
+ * again. (FUSE holds such writes back, fuse_set_nowrite. Reclaim can't wait.)
  */
-import { EFBIG, EINVAL, ENOMEM, EOPNOTSUPP } from '../abi/errno.ts'
+import { EFBIG, EINVAL, EIO, ENOMEM, EOPNOTSUPP } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
-import { CLEAN, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
-import { F_FLAGS, F_INDEX, F_MAPCOUNT, F_MAPPING, PG_ANON } from '../frame/frame-table.ts'
+import { CLEAN, CUT_AGAIN, CUT_ASKS, CUT_NONE, CUT_TORN, CUT_WAITS, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
+import { F_FLAGS, F_INDEX, F_MAPCOUNT, F_MAPPING, PG_ANON, PG_WRITEBACK } from '../frame/frame-table.ts'
 import { TRACE_TRUNCATE } from '../frame/trace.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { pteFile, pteMappedFrame, pteMaps } from '../pgtable/pte.ts'
+import type { GuardedStore } from '../store/guard.ts'
+import { IO_NONE } from '../sync/threads.ts'
 import { FILL_HOLES, getPage, KEEP_HOLES, uncharge } from './filemap.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
 import { zeroTail } from './rw.ts'
@@ -108,47 +116,107 @@ function dropPages(m: Machine, inode: number, first: number, last: number): void
 export function truncateInode(m: Machine, inode: number, sizeBytes: number): number {
   if (sizeBytes > MAX_FILE_PAGES * m.ram.pageSize) return -EFBIG
   if (m.inodes.pager[inode] !== 0) return -EOPNOTSUPP
-  const error = beginCut(m, inode)
+  const error = beginCut(m, inode, Math.floor(sizeBytes / m.ram.pageSize), MAX_FILE_PAGES)
   if (error !== 0) return -error
   const result = truncateLocked(m, inode, sizeBytes)
   endCut(m, inode)
   return result
 }
 
-/** Takes the write lock and the inode lock to cut pages away; faults that would bring in more wait. → 0 or an errno. */
-function beginCut(m: Machine, inode: number): number {
+/** Takes the write lock and the inode lock to cut [first, last] away; faults that would bring in more of them wait. → 0 or an errno. */
+function beginCut(m: Machine, inode: number, first: number, last: number): number {
   const busy = m.inodes.acquireWrite(inode)
   if (busy !== 0) return busy
   const error = m.inodes.acquire(inode)
   if (error !== 0) m.inodes.releaseWrite(inode)
-  else if (m.sync.isShared) m.inodes.cutting[inode] = 1
+  else setCut(m, inode, CUT_WAITS, first, last)
   return error
+}
+
+function setCut(m: Machine, inode: number, state: number, first: number, last: number): void {
+  if (!m.sync.isShared) return
+  m.inodes.cutting[inode] = state
+  m.inodes.cutFirst[inode] = first
+  m.inodes.cutLast[inode] = Math.min(last, MAX_FILE_PAGES)
 }
 
 function endCut(m: Machine, inode: number): void {
   m.inodes.noteStored(inode)
-  m.inodes.cutting[inode] = 0
+  m.inodes.cutting[inode] = CUT_NONE
   m.inodes.release(inode)
   m.inodes.releaseWrite(inode)
 }
 
-/** Waits until none of the pages [first, last] is on its way from the store. → 0 or an errno. */
-function waitForFills(m: Machine, inode: number, first: number, last: number): number {
+/** Waits until none of the pages [first, last] is on its way from the store, or to it. → 0 or an errno. */
+function waitForPages(m: Machine, inode: number, first: number, last: number): number {
+  if (!m.sync.isShared && m.inodes.nrFilling(inode) === 0) return 0
   m.sync.beginWait()
-  while (m.inodes.nrFilling(inode) !== 0) {
-    const busy = m.cache.collect(inode, first, last, CLEAN).find(frame => !m.frames.isUptodate(frame))
+  for (;;) {
+    const busy = m.cache.collect(inode, first, last, CLEAN).find(frame => isOnItsWay(m, frame))
     if (busy === undefined) return 0
     m.waitInode = inode
     m.waitFrame = busy
     const error = m.waitForPageInside()
     if (error !== 0) return error
   }
-  return 0
+}
+
+function isOnItsWay(m: Machine, frame: number): boolean {
+  return !m.frames.isUptodate(frame) || (m.frames.row(frame, F_FLAGS) & PG_WRITEBACK) !== 0
+}
+
+/**
+ * Has the store cut away pages [first, last], in a window. Meanwhile reclaim may have written some of them: then it is asked once more, so
+ * that nothing is left of them; each time there are fewer, since none are sent for. → 0 or -errno, with CUT_TORN if it had cut before it
+ * failed.
+ */
+function askStore(m: Machine, inode: number, first: number, last: number, ask: () => number): number {
+  if (!m.sync.isShared) return ask()
+  const { cutting } = m.inodes
+  for (let round = 0; ; round++) {
+    let result = -waitForPages(m, inode, first, last)
+    if (result === 0) {
+      setCut(m, inode, CUT_ASKS, first, last)
+      m.sync.openWindow(IO_NONE, inode, 0, 0)
+      result = ask()
+      m.sync.closeWindow()
+      if (result >= 0 && cutting[inode] === CUT_AGAIN) continue
+    }
+    if (result < 0 && round > 0) cutting[inode] = CUT_TORN
+    return result
+  }
+}
+
+/** What is in the cache of pages whose bytes in the store nobody knows any more is written back. */
+export function redirty(m: Machine, inode: number, first: number, last: number): void {
+  for (const frame of m.cache.collect(inode, first, last, CLEAN)) {
+    if (m.frames.isUptodate(frame)) m.cache.setDirty(frame)
+  }
+}
+
+/** → 0, or -errno: then nothing has changed, or, with CUT_TORN, each byte behind the new end is what it was, or zero. */
+function truncateStore(m: Machine, inode: number, store: GuardedStore, sizeBytes: number): number {
+  if (!m.sync.isShared) return store.truncate(sizeBytes)
+  const { cutting, storeBytes, isUnsized } = m.inodes
+  const first = Math.floor(sizeBytes / m.ram.pageSize)
+  const stored = storeBytes[inode]
+  const wasUnsized = isUnsized[inode]
+  // If this thread ends within: what the store may not have any more reads as zero, and the next sync makes it as long as the file.
+  isUnsized[inode] = 1
+  if (sizeBytes < stored) storeBytes[inode] = sizeBytes
+  const result = askStore(m, inode, first, MAX_FILE_PAGES, () => store.truncate(sizeBytes))
+  if (result >= 0) isUnsized[inode] = 0
+  else if (cutting[inode] === CUT_TORN) redirty(m, inode, first, MAX_FILE_PAGES)
+  else {
+    isUnsized[inode] = wasUnsized
+    storeBytes[inode] = Math.max(storeBytes[inode], stored)
+  }
+  return result
 }
 
 function truncateLocked(m: Machine, inode: number, sizeBytes: number): number {
   const { pageSize } = m.ram
-  const busy = waitForFills(m, inode, Math.floor(sizeBytes / pageSize), MAX_FILE_PAGES)
+  const busy = waitForPages(m, inode, Math.floor(sizeBytes / pageSize), MAX_FILE_PAGES)
   if (busy !== 0) return -busy
   const store = m.inodes.store(inode)
   const before = m.inodes.sizeBytes[inode]
@@ -161,10 +229,13 @@ function truncateLocked(m: Machine, inode: number, sizeBytes: number): number {
     if (tailPage < 0) return tailPage
   }
   if (tailPage !== 0 && !m.frames.pin(tailPage)) return -ENOMEM
-  if (sizeBytes > before) zeroTail(m, inode)
-  const result = store === undefined ? 0 : store.truncate(sizeBytes)
+  if (tailPage !== 0 && m.sync.isShared) m.sync.threads.notePin(m.sync.me, tailPage)
+  const result = store === undefined ? 0 : truncateStore(m, inode, store, sizeBytes)
+  if (tailPage !== 0 && m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, tailPage)
   if (tailPage !== 0) m.frames.unpin(tailPage)
   if (result < 0) return result
+  // Not before: others may store behind the end as long as that is the end.
+  if (sizeBytes > before) zeroTail(m, inode)
   m.inodes.sizeBytes[inode] = sizeBytes
   m.inodes.storeBytes[inode] = sizeBytes
   m.trace.add(TRACE_TRUNCATE, inode, Math.ceil(before / pageSize), Math.ceil(sizeBytes / pageSize), 0)
@@ -187,7 +258,8 @@ function truncateLocked(m: Machine, inode: number, sizeBytes: number): number {
 export function punchHole(m: Machine, inode: number, from: number, length: number): number {
   if (length <= 0 || from < 0) return -EINVAL
   if (m.inodes.kind[inode] === INODE_RAMFS || m.inodes.pager[inode] !== 0) return -EOPNOTSUPP
-  const error = beginCut(m, inode)
+  const { pageSize } = m.ram
+  const error = beginCut(m, inode, Math.floor(from / pageSize), Math.ceil((from + length) / pageSize) - 1)
   if (error !== 0) return -error
   const result = punchLocked(m, inode, from, length)
   endCut(m, inode)
@@ -196,7 +268,7 @@ export function punchHole(m: Machine, inode: number, from: number, length: numbe
 
 function punchLocked(m: Machine, inode: number, from: number, length: number): number {
   const { pageSize } = m.ram
-  const busy = waitForFills(m, inode, Math.floor(from / pageSize), Math.ceil((from + length) / pageSize) - 1)
+  const busy = waitForPages(m, inode, Math.floor(from / pageSize), Math.ceil((from + length) / pageSize) - 1)
   if (busy !== 0) return -busy
   const size = m.inodes.sizeBytes[inode]
   const end = from + length
@@ -215,10 +287,12 @@ function punchLocked(m: Machine, inode: number, from: number, length: number): n
   const store = m.inodes.store(inode)
   if (store !== undefined && from < size) {
     const storeEnd = Math.min((lastWhole + 1) * pageSize, size)
-    const error = punchStore(m, inode, firstWhole * pageSize, storeEnd - firstWhole * pageSize)
+    const position = firstWhole * pageSize
+    const ask = () => punchStore(store, position, storeEnd - position)
+    const error = askStore(m, inode, firstWhole, lastWhole, ask)
     if (error < 0) {
       // The store may have zeros for part of it by now: what the cache shows is written back rather than dropped.
-      for (const frame of m.cache.collect(inode, firstWhole, lastWhole, CLEAN)) m.cache.setDirty(frame)
+      redirty(m, inode, firstWhole, lastWhole)
       return error
     }
   }
@@ -258,16 +332,15 @@ function zeroInPage(m: Machine, inode: number, index: number, from: number, to: 
   return 0
 }
 
-function punchStore(m: Machine, inode: number, position: number, length: number): number {
-  const store = m.inodes.store(inode)
-  if (store === undefined || length <= 0) return 0
+function punchStore(store: GuardedStore, position: number, length: number): number {
+  if (length <= 0) return 0
   const result = store.punch(position, length)
   if (result !== -EOPNOTSUPP) return result
   const zeros = new Uint8Array(Math.min(length, 1 << 20))
   for (let at = 0; at < length; at += zeros.length) {
     const n = Math.min(zeros.length, length - at)
     const done = store.write(position + at, zeros, 0, n)
-    if (done < 0) return done
+    if (done !== n) return done < 0 ? done : -EIO
   }
   return 0
 }

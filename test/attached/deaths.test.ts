@@ -176,11 +176,11 @@ test('in a cut: the file is not cut, and pages can be sent for again', () => {
   expect(mine.load(9)).toBe(10)
 })
 
-test('in a change of the store that keeps the machine lock: the memory is broken, and everybody is told', () => {
+test('in a call of a store that keeps the machine lock: the memory is broken, and everybody is told', () => {
   const rig = attached()
   const { mine, theirs } = rig
   mine.load(3)
-  rig.diesIn('truncate', () => theirs.file.truncate(5 * PAGE))
+  rig.diesIn('size', () => theirs.memory.open(rig.another()))
   expect(mine.m.sync.lockOwner).toBe(theirs.m.sync.me)
   mine.memory.ended(THEIR_NUMBER)
   expect(mine.m.sync.broken).toBe(EOWNERDEAD)

@@ -29,7 +29,7 @@ const FRAME_BYTES = PAGE + 44
 export const THEIR_NUMBER = 7
 
 /** 'answer': a read, when the store has given its bytes. */
-export type Call = 'read' | 'answer' | 'write' | 'flush' | 'truncate' | 'punch'
+export type Call = 'read' | 'answer' | 'write' | 'flush' | 'truncate' | 'punch' | 'size' | 'close'
 
 export interface AttachedOptions {
   readonly frames?: number
@@ -214,8 +214,8 @@ export class AttachedRig {
   #open(name: string): Store {
     const inner = sharedStore(this.#buffers[name], { name })
     const call = name === 'data' ? this.#call.bind(this) : () => 0
-    const answered = (done: number): number => {
-      if (name === 'data') this.#act('answer')
+    const answered = (done: number, call: Call): number => {
+      if (name === 'data') this.#act(call)
       return done
     }
     return {
@@ -224,15 +224,15 @@ export class AttachedRig {
       readOnly: false,
       durable: false,
       handle: { kind: 'acting', name },
-      size: () => inner.size(),
+      size: () => answered(inner.size(), 'size'),
       read: (position, buffer, offset, length) =>
-        call('read', position, length) || answered(inner.read(position, buffer, offset, length)),
+        call('read', position, length) || answered(inner.read(position, buffer, offset, length), 'answer'),
       write: (position, buffer, offset, length) =>
         call('write', position, length) || inner.write(position, buffer, offset, length),
       flush: () => call('flush', 0, 0) || inner.flush(),
       truncate: size => call('truncate', size, 0) || inner.truncate(size),
       punch: (position, length) => call('punch', position, length) || inner.punch(position, length),
-      close: () => inner.close()
+      close: () => answered(inner.close(), 'close')
     }
   }
 

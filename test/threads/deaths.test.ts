@@ -261,8 +261,7 @@ describe('terminate() of a thread', () => {
 describe('a thread that ends in the middle of a change', () => {
   /** What a worker does so that this call of the store is made with the machine lock held, in the middle of a verb. */
   const changes: readonly [string, Call, (worker: ThreadWorker) => Promise<unknown>][] = [
-    ['truncation', 'truncate', w => w.call(w.file, 'truncate', 5 * PAGE)],
-    ['a punch', 'punch', w => w.call(w.file, 'punch', 8 * PAGE, PAGE)],
+    ['an open', 'size', w => w.do('openOther')],
     [
       'eviction of a dirty page',
       'write',
@@ -291,11 +290,11 @@ describe('a thread that ends in the middle of a change', () => {
   test('and is not watched: the others lose patience, and the memory is broken', async () => {
     const rig = await threads({ workers: 2, isWatched: false, isAskable: false, patienceMs: 40 })
     const [a, b] = rig.workers
-    rig.hold('truncate')
-    void a.call(a.file, 'truncate', 5 * PAGE)
-    await rig.held('truncate')
+    rig.hold('size')
+    void a.do('openOther')
+    await rig.held('size')
     await a.terminate()
-    rig.release('truncate')
+    rig.release('size')
     await expectBroken(rig, b)
   })
 })
@@ -310,14 +309,14 @@ describe.runIf(process.platform === 'linux')('a thread that ends while others wa
     async isWatched => {
       const rig = await threads({ workers: 2, ...unwatched, isWatched })
       const [a, b] = rig.workers
-      rig.hold('truncate')
-      void a.call(a.file, 'truncate', 5 * PAGE)
-      await rig.held('truncate')
+      rig.hold('size')
+      void a.do('openOther')
+      await rig.held('size')
       // No turn of the event loop, which would bring the news, until the remap is over.
       void a.worker.terminate()
       expect(() => rig.map.remap({ at: 7, page: 40 })).toThrow('EOWNERDEAD')
       await a.ended
-      rig.release('truncate')
+      rig.release('size')
       await expectBroken(rig, b)
     }
   )
@@ -325,13 +324,13 @@ describe.runIf(process.platform === 'linux')('a thread that ends while others wa
   test('with the machine lock: a worker that waits is told', async () => {
     const rig = await threads({ workers: 2, ...unwatched })
     const [a, b] = rig.workers
-    rig.hold('truncate')
-    void a.call(a.file, 'truncate', 5 * PAGE)
-    await rig.held('truncate')
+    rig.hold('size')
+    void a.do('openOther')
+    await rig.held('size')
     const load = b.load(3)
     await a.terminate()
     expect(await errorOf(load)).toMatchObject({ code: 'EOWNERDEAD' })
-    rig.release('truncate')
+    rig.release('size')
     await expectBroken(rig, b)
   })
 
@@ -425,14 +424,14 @@ describe('a thread that nobody watches, and that the system cannot be asked for'
     const patienceMs = 100
     const rig = await threads({ workers: 2, isWatched: false, isAskable: false, patienceMs })
     const [a, b] = rig.workers
-    rig.hold('truncate')
-    const cut = a.call(a.file, 'truncate', 5 * PAGE)
-    await rig.held('truncate')
+    rig.hold('size')
+    const open = a.do('openOther')
+    await rig.held('size')
     const load = b.load(3)
     // Time itself is what this is about.
     await sleep(4 * patienceMs)
-    rig.release('truncate')
-    await cut
+    rig.release('size')
+    await open
     expect(await load).toBe(4)
   })
 

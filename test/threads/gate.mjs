@@ -7,7 +7,7 @@
  * For each kind of call: how many are held there now, how many there were, whether they are held, those at which file byte
  * (-1: wherever), an errno that they fail with instead, and how many may pass all the same.
  */
-export const CALLS = ['read', 'answer', 'write', 'flush', 'truncate', 'punch']
+export const CALLS = ['read', 'answer', 'write', 'flush', 'truncate', 'punch', 'size', 'close']
 const WORDS = 8
 export const G_CLOSED = 0
 export const G_HELD = 1
@@ -58,7 +58,7 @@ export function gatedStore(inner, gates) {
     readOnly: inner.readOnly,
     durable: inner.durable,
     handle: { kind: 'gated', name: inner.name, readOnly: inner.readOnly },
-    size: () => inner.size(),
+    size: () => pass(gates, 'size', 0, 0) || inner.size(),
     read: (position, buffer, offset, length) =>
       pass(gates, 'read', position, length) || answer(inner.read(position, buffer, offset, length), position, length),
     write: (position, buffer, offset, length) =>
@@ -66,7 +66,10 @@ export function gatedStore(inner, gates) {
     flush: () => pass(gates, 'flush', 0, 0) || inner.flush(),
     truncate: size => pass(gates, 'truncate', size, 1) || inner.truncate(size),
     punch: (position, length) => pass(gates, 'punch', position, length) || inner.punch(position, length),
-    close: () => inner.close()
+    close: () => {
+      const failed = pass(gates, 'close', 0, 0)
+      return inner.close() || failed
+    }
   }
 }
 

@@ -27,7 +27,7 @@ export const PAGE = 4096
 const FRAME_BYTES = PAGE + 44
 const LIMIT_MS = 20_000
 
-export type Call = 'read' | 'answer' | 'write' | 'flush' | 'truncate' | 'punch'
+export type Call = 'read' | 'answer' | 'write' | 'flush' | 'truncate' | 'punch' | 'size' | 'close'
 
 export interface ThreadOptions {
   readonly workers?: number
@@ -146,6 +146,8 @@ export class ThreadRig {
   readonly words: Int32Array = new Int32Array(new SharedArrayBuffer(1024))
   /** The file's bytes, past all caches. */
   readonly stored: fremap.Store
+  /** The bytes of another file, which threads open by `openOther`. */
+  readonly other: fremap.Store
   readonly gates: Int32Array = newGates()
   readonly #options: ThreadOptions
   readonly #buffers: Record<string, SharedArrayBuffer>
@@ -155,7 +157,9 @@ export class ThreadRig {
     const { frames = 256, pages = 64, workers = 1, swapSlots = 0, patienceMs } = options
     this.#options = options
     const data = fremap.sharedStoreBuffer(pages * PAGE * 4)
-    this.#buffers = { data, swap: fremap.sharedStoreBuffer(swapSlots * PAGE) }
+    const other = fremap.sharedStoreBuffer(16 * PAGE)
+    this.#buffers = { data, other, swap: fremap.sharedStoreBuffer(swapSlots * PAGE) }
+    this.other = fremap.sharedStore(other, { name: 'other', sizeBytes: 16 * PAGE })
     this.stored = fremap.sharedStore(data, { name: 'data', sizeBytes: pages * PAGE })
     for (let page = 0; page < pages; page++) this.putStored(page, page + 1)
     const swap = gatedStore(fremap.sharedStore(this.#buffers.swap, { name: 'swap' }), this.gates)
@@ -272,7 +276,7 @@ export class ThreadRig {
 
   /** Ends all workers and the memory, and expects everything to have come back. */
   async finish(): Promise<void> {
-    for (const call of ['read', 'answer', 'write', 'flush', 'truncate', 'punch'] as const) {
+    for (const call of ['read', 'answer', 'write', 'flush', 'truncate', 'punch', 'size', 'close'] as const) {
       this.fail(call, 0)
       this.release(call)
     }

@@ -5,7 +5,7 @@
  * `call` reaches every call of the everyday API; the other operations are loops, which run until a word of `words` says stop.
  */
 import { parentPort, threadId, workerData } from 'node:worker_threads'
-import { G_CLOSED, G_HELD, gateAt, gatedStores } from './gate.mjs'
+import { G_CLOSED, G_HELD, gateAt, gatedStore, gatedStores } from './gate.mjs'
 import { ASKED, loops } from './loops.mjs'
 
 /** A word of the thread table's rows (src/sync/threads.ts): how often the thread slept for another one. */
@@ -48,6 +48,8 @@ const ops = {
     while (Atomics.load(gates, gateAt(call, G_HELD)) === 0) Atomics.wait(gates, gateAt(call, G_CLOSED), 1, 1)
     return ops.call(...args)
   },
+  /** Opens the rig's other file. → its number here. */
+  openOther: () => things.push(memory.open(gatedStore(opener.open({ kind: 'shared', name: 'other' }), gates))) - 1,
   /** Opens a store that answers later, and never does; word ASKED tells how often it was asked to read. → its handle. */
   async openSilent(pages) {
     const never = () => {
