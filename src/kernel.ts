@@ -25,6 +25,7 @@ import { Ram } from './frame/ram.ts'
 import { Trace } from './frame/trace.ts'
 import { Vmstat } from './frame/vmstat.ts'
 import { uncharge } from './mm/filemap.ts'
+import { endGoing } from './mm/files.ts'
 import { Machine, POLICY_NONLINEAR } from './mm/machine.ts'
 import { recoverWaited } from './mm/recover.ts'
 import { mmuKinds } from './mmu/kinds.ts'
@@ -321,6 +322,7 @@ function build(
     faultAroundPages: plan.faultAroundPages
   })
   sync.recover = thread => recoverWaited(machine, thread)
+  machine.endGoing = () => endGoing(machine)
   reclaim.setUncharge(inode => uncharge(machine, inode, 1))
   return machine
 }

@@ -78,6 +78,12 @@ export class InodeTable {
   readonly cutLast: Int32Array
   /** 1 while nobody knows how long the store is: it is being cut, or a thread ended, or the store failed, in the middle of that. */
   readonly isUnsized: Int32Array
+  /**
+   * Of an inode that nobody has open any more: the number of the thread that writes what is dirty, closes the store and frees the row, + 1;
+   * negative if nobody wants to know how that ended. 0 else. And the next one that this thread has to see to.
+   */
+  readonly going: Int32Array
+  readonly goingNext: Int32Array
   /** For a store that answers later: the number of the thread that has it + 1, or PAGER_GONE. 0 for one that answers at once. */
   readonly pager: Int32Array
   readonly stores: StoreTable
@@ -103,6 +109,8 @@ export class InodeTable {
     this.cutFirst = columns.int32('inodes', n)
     this.cutLast = columns.int32('inodes', n)
     this.isUnsized = columns.int32('inodes', n)
+    this.going = columns.int32('inodes', n)
+    this.goingNext = columns.int32('inodes', n)
     this.#sync = sync
     this.stores = new StoreTable(columns, capacity, sync)
   }
@@ -125,6 +133,8 @@ export class InodeTable {
       this.addFilling(i, -this.nrFilling(i))
       this.cutting[i] = CUT_NONE
       this.isUnsized[i] = 0
+      this.going[i] = 0
+      this.goingNext[i] = 0
       this.stores.set(i, name, store)
       return i
     }

@@ -123,7 +123,7 @@ export class Writeback {
     const error = this.inodes.acquire(inode)
     if (error !== 0) return -error
     let written = this.writeRange(inode, first, last, IN_WINDOWS)
-    if (written === 0) written = this.extendStore(inode)
+    if (written === 0) written = this.extendStore(inode, UNDER_LOCK)
     this.cache.vmstat[STORE_FLUSHES]++
     this.#sync.openWindow(IO_NONE, inode, 0, 0)
     const flushed = this.inodes.store(inode)?.flush() ?? -EIO
@@ -135,14 +135,17 @@ export class Writeback {
 
   /**
    * Makes the store as long as the file, where no written page did: the last ones are holes, or dirty and outside of the
-   * range that was synced. → 0 or -errno.
+   * range that was synced; or it was not cut to the end. In a window only where nobody can write behind `size` meanwhile.
+   * → 0 or -errno.
    */
-  extendStore(inode: number): number {
+  extendStore(inode: number, how: typeof UNDER_LOCK | typeof IN_WINDOWS): number {
     const size = this.inodes.sizeBytes[inode]
     const store = this.inodes.store(inode)
     if (store === undefined) return 0
     if (this.inodes.storeBytes[inode] >= size && this.inodes.isUnsized[inode] === 0) return 0
+    if (how === IN_WINDOWS) this.#sync.openWindow(IO_NONE, inode, 0, 0)
     const result = store.truncate(size)
+    if (how === IN_WINDOWS) this.#sync.closeWindow()
     if (result < 0) {
       this.#noteError(inode, result)
       return result

@@ -3,25 +3,35 @@
  *
  * Two opens of stores with one identity share an inode, and so one page cache. The last close of an inode writes its
  * dirty pages; what cannot be written then is lost, and the close says so.
+ *
+ * Where threads share the machine, that is done in windows, when the verb that put the last reference has given its mmap lock back
+ * (`endGoing`, called by `Machine.leave` and `unlock`). Until then the inode is going: it stands in a list of the thread's, its row is taken,
+ * and who opens the same store waits. Nobody else knows it. If the thread ends, whoever finds that out goes on with it.
  */
-import { EBADF, EINVAL, EMFILE, ENFILE } from '../abi/errno.ts'
+import { EAGAIN, EBADF, EINVAL, EMFILE, ENFILE } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { FILE_READ, FILE_WRITE, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
-import { UNDER_LOCK } from '../cache/writeback.ts'
+import { IN_WINDOWS, UNDER_LOCK } from '../cache/writeback.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import type { GuardedStore } from '../store/guard.ts'
 import { WAIT_ARRIVALS, WAIT_INODE } from '../sync/lock-order.ts'
-import { T_FILE } from '../sync/threads.ts'
+import { IO_NONE, T_FILE, T_GOING } from '../sync/threads.ts'
 import { uncharge } from './filemap.ts'
 import type { Machine } from './machine.ts'
+import { waitForPages } from './truncate.ts'
 
 /**
  * Opens a store. → file descriptor, or -errno (the store's own from size()). The store is the machine's from here on: the
- * last close closes it, and so does an open that fails.
+ * last close closes it, and so does an open that fails; but not one that gives EAGAIN, since a file with the same store is going.
  */
 export function openStore(m: Machine, store: GuardedStore, mode: number): number {
   if ((mode & FILE_WRITE) !== 0 && store.readOnly) return refuse(m, store, -EBADF)
   let inode = findInode(m, store)
+  if (inode !== 0 && m.inodes.going[inode] !== 0) {
+    const error = untilGone(m, store)
+    if (error !== 0) return -error
+    inode = findInode(m, store)
+  }
   if (inode !== 0) {
     m.inodes.refs[inode]++
     const known = m.inodes.store(inode)
@@ -140,12 +150,13 @@ export function leaveFile(m: Machine, file: number, result: number): number {
   }
   const closed = putFile(m, file)
   m.leave()
-  return result < 0 ? result : closed < 0 ? closed : result
+  if (closed < 0 && m.closeError === 0) m.closeError = closed
+  return m.closeError === 0 ? result : m.withCloseError(result)
 }
 
 /**
- * Waits until no other thread is in a call on a file: the end of such a call may be the last close of the file, and needs its store.
- * → 0 or -errno.
+ * Waits until no other thread is in a call on a file, or lets one go: the end of such a call may be the last close of the file, and needs
+ * its store. → 0 or -errno.
  */
 export function waitForFileCalls(m: Machine): number {
   const { sync } = m
@@ -157,11 +168,13 @@ function untilNoCalls(m: Machine): number {
   const { threads } = sync
   sync.beginWait()
   for (let thread = 0; thread < threads.maxThreads; thread++) {
-    for (;;) {
+    // What this thread has to see to itself it does at the end.
+    while (thread !== sync.me) {
       const file = threads.w[threads.at(thread, T_FILE)]
-      if (file === 0) break
+      const inode = file === 0 ? threads.w[threads.at(thread, T_GOING)] : m.files.inode[file]
+      if (inode === 0) break
       sync.isPatient(thread)
-      sync.waitWithin(WAIT_INODE, m.files.inode[file])
+      sync.waitWithin(WAIT_INODE, inode)
     }
   }
   return 0
@@ -200,12 +213,88 @@ export function newQuota(m: Machine, maxPages: number): number {
 
 function putInode(m: Machine, inode: number): number {
   if (--m.inodes.refs[inode] > 0) return 0
+  if (!m.sync.isShared || m.inodes.kind[inode] !== INODE_STORE || m.inodes.pager[inode] !== 0) return endInode(m, inode)
+  goes(m, inode)
+  return 0
+}
+
+/** This thread is to see to the inode, at the end of the verb. */
+function goes(m: Machine, inode: number): void {
+  const { inodes, sync } = m
+  const { w } = sync.threads
+  inodes.going[inode] = m.recovers ? -(sync.me + 1) : sync.me + 1
+  inodes.goingNext[inode] = w[sync.row + T_GOING]
+  w[sync.row + T_GOING] = inode
+  m.nrGoing++
+}
+
+/** Writes, closes and frees the inodes in this thread's list, also those that join it meanwhile. → 0, or -errno of one. */
+export function endGoing(m: Machine): number {
+  const { inodes, sync } = m
+  const { w } = sync.threads
+  let result = 0
+  while (m.nrGoing !== 0) {
+    const inode = w[sync.row + T_GOING]
+    // Nobody else can have the lock. It says who writes the pages.
+    inodes.acquire(inode)
+    const error = endInode(m, inode)
+    if (inodes.going[inode] > 0 && result === 0) result = error
+    // The list may have grown at its head.
+    if (w[sync.row + T_GOING] === inode) w[sync.row + T_GOING] = inodes.goingNext[inode]
+    else {
+      let before = w[sync.row + T_GOING]
+      while (inodes.goingNext[before] !== inode) before = inodes.goingNext[before]
+      inodes.goingNext[before] = inodes.goingNext[inode]
+    }
+    m.nrGoing--
+    inodes.going[inode] = 0
+    inodes.free(inode)
+    inodes.release(inode)
+  }
+  return result
+}
+
+/** What a thread that has ended was to see to, this one does. */
+export function inheritGoing(m: Machine, thread: number): void {
+  const { inodes, sync } = m
+  const head = sync.threads.at(thread, T_GOING)
+  if (thread === sync.me) return
+  for (let inode = sync.threads.w[head]; inode !== 0; inode = sync.threads.w[head]) {
+    sync.threads.w[head] = inodes.goingNext[inode]
+    goes(m, inode)
+    sync.wakeAll(WAIT_INODE, inode)
+  }
+}
+
+/** Waits until no inode with this store is going. → 0, or EAGAIN on a thread that may not sleep. */
+function untilGone(m: Machine, store: GuardedStore): number {
+  const { inodes, sync } = m
+  if (!sync.maySleep) return EAGAIN
+  sync.beginWait()
+  for (let inode = findInode(m, store); inodes.going[inode] !== 0; inode = findInode(m, store)) {
+    const owner = Math.abs(inodes.going[inode]) - 1
+    // It has inherited it while it waited.
+    if (owner === sync.me) endGoing(m)
+    else {
+      sync.isPatient(owner)
+      if (Math.abs(inodes.going[inode]) - 1 === owner) sync.waitWithin(WAIT_INODE, inode)
+    }
+  }
+  return 0
+}
+
+/** Lets go of an inode that nobody has open; `endGoing` frees the row of one that is going. → 0 or -errno. */
+function endInode(m: Machine, inode: number): number {
   let result = 0
   const store = m.inodes.store(inode)
+  const isGoing = m.inodes.going[inode] !== 0
+  const how = isGoing ? IN_WINDOWS : UNDER_LOCK
   if (store !== undefined && !store.readOnly) {
-    result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES, UNDER_LOCK)
-    if (result === 0) result = m.writeback.extendStore(inode)
+    result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES, how)
+    if (result === 0) result = m.writeback.extendStore(inode, how)
   }
+  // Others may be writing them still, to have their frames.
+  while (isGoing && waitForPages(m, inode, 0, MAX_FILE_PAGES) !== 0) yieldLock(m)
   const pages = m.cache.nrPages(inode)
   for (let frame = m.cache.anyPage(inode); frame !== 0; frame = m.cache.anyPage(inode)) {
     if (!m.frames.isUptodate(frame)) {
@@ -220,9 +309,12 @@ function putInode(m: Machine, inode: number): number {
     uncharge(m, inode, pages + m.swap.dropRange(inode, 0, MAX_FILE_PAGES))
   }
   if (store !== undefined) {
+    if (isGoing) m.sync.openWindow(IO_NONE, inode, 0, 0)
     const closed = store.close()
+    if (isGoing) m.sync.closeWindow()
     if (result === 0) result = closed
   }
+  if (isGoing) return result
   const answersLater = m.inodes.pager[inode] !== 0
   m.inodes.free(inode)
   if (answersLater) {
@@ -234,6 +326,12 @@ function putInode(m: Machine, inode: number): number {
     requests.ring()
   }
   return result
+}
+
+/** For a thread that may not sleep. */
+function yieldLock(m: Machine): void {
+  m.sync.openWindow(IO_NONE, 0, 0, 0)
+  m.sync.closeWindow()
 }
 
 /** The inode that has this store, or one over the same bytes; 0 for none. */

@@ -64,6 +64,14 @@ export class Machine extends MachineParts {
   sleepsForPagers = false
   /** This thread is within a verb that changes the machine. */
   inside = false
+  /** Inodes in this thread's list `T_GOING`: seen to at the end of the verb, when no mmap lock is held. */
+  nrGoing = 0
+  /** The errno of what went wrong with one of them, until the verb's result is made. */
+  closeError = 0
+  /** What a thread that has ended held is being given back: errors of that are nobody's. */
+  recovers = false
+  /** Sees to them, in windows. → 0 or -errno. Set by `kernel` (`endGoing` of mm/files). */
+  endGoing: () => number = () => 0
   /** Why the last `enter`, `lockMm` or `lockMmRead` that gave false did: EDEADLK, EOWNERDEAD, EAGAIN or ESRCH. */
   refused = 0
   /** Adds to or takes from a file's references; bound once, for the vma room. */
@@ -180,7 +188,7 @@ export class Machine extends MachineParts {
     try {
       const result = verb()
       this.leave()
-      return result
+      return this.closeError === 0 ? result : this.withCloseError(result)
     } catch (thrown) {
       return this.abandon(thrown)
     }
@@ -192,7 +200,7 @@ export class Machine extends MachineParts {
     try {
       const result = verb()
       this.unlock(mm)
-      return result
+      return this.closeError === 0 ? result : this.withCloseError(result)
     } catch (thrown) {
       return this.abandon(thrown)
     }
@@ -231,8 +239,28 @@ export class Machine extends MachineParts {
   }
 
   leave(): void {
+    if (this.nrGoing !== 0) this.#endGoing()
     this.inside = false
     if (this.sync.isShared) this.sync.unlock()
+  }
+
+  /** A verb's result, or the error of a last close that came with its end, where the verb had none. */
+  withCloseError(result: number): number {
+    const error = this.closeError
+    this.closeError = 0
+    return result < 0 || error === 0 ? result : error
+  }
+
+  #endGoing(): void {
+    // Stores are called.
+    this.inside = true
+    try {
+      const error = this.endGoing()
+      if (this.closeError === 0) this.closeError = error
+    } catch (thrown) {
+      this.closeError = this.abandon(thrown)
+    }
+    this.inside = false
   }
 
   /**
@@ -256,6 +284,7 @@ export class Machine extends MachineParts {
       const error = this.#waitForMm(row, mm, mode)
       if (error !== 0) return this.#refuse(error)
       if (w[row + MM_ALIVE] === 0 || (generation !== 0 && w[row + MM_GENERATION] !== generation)) {
+        if (this.nrGoing !== 0) this.#endGoing()
         this.sync.unlock()
         return this.#refuse(ESRCH)
       }
@@ -320,11 +349,13 @@ export class Machine extends MachineParts {
     sync.changed()
     sync.settleAll()
     sync.wakeAll(WAIT_MMAP, mm)
+    if (this.nrGoing !== 0) this.#endGoing()
     sync.unlock()
   }
 
   unlockMmRead(mm: number): void {
     this.#dropMmRead(mm)
+    if (this.nrGoing !== 0) this.#endGoing()
     if (this.sync.isShared) this.sync.unlock()
   }
 
@@ -345,6 +376,7 @@ export class Machine extends MachineParts {
     this.#dropMmRead(mm)
     const { sync } = this
     const error = this.waitForPageInside()
+    if (this.nrGoing !== 0) this.#endGoing()
     if (sync.isShared) sync.unlock()
     return error
   }

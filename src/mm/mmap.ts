@@ -38,6 +38,8 @@ import {
   MM_SHIFT,
   MM_TOTAL_VM
 } from '../frame/mm-table.ts'
+import { WAIT_INODE } from '../sync/lock-order.ts'
+import { T_FILE } from '../sync/threads.ts'
 import {
   VM_ACCOUNT,
   VM_EXEC,
@@ -237,7 +239,7 @@ export function mmapRegion(
     return cut
   }
   // An error of it now is a store's that could not write at its last close: who replaces the mapping has to know.
-  const closed = doMunmap(m, mm, vpn, end)
+  const closed = doMunmap(m, mm, vpn, end) || closeReplaced(m, file)
   if (closed < 0) {
     putFile(m, file)
     return closed
@@ -266,6 +268,20 @@ export function mmapRegion(
   addTotalVm(m, mm, pages)
   if ((vmFlags & VM_LOCKED) !== 0) m.mms.w[(mm << MM_SHIFT) + MM_LOCKED_VM] += pages
   return vpn
+}
+
+/**
+ * Ends the files whose last mapping was replaced, here rather than at the end of the verb: with the mmap lock, in windows. `file`, whose
+ * reference the verb has, is held. → 0 or -errno.
+ */
+export function closeReplaced(m: Machine, file: number): number {
+  if (m.nrGoing === 0) return 0
+  const { sync } = m
+  sync.threads.w[sync.row + T_FILE] = file
+  const error = m.endGoing()
+  sync.threads.w[sync.row + T_FILE] = 0
+  sync.wakeAll(WAIT_INODE, m.files.inode[file])
+  return error
 }
 
 /** Pages of [start, end) that some vma covers. */

@@ -15,7 +15,7 @@ import { VM_DONTEXPAND, VM_LOCKED } from '../vma/flags.ts'
 import { mergeVma } from '../vma/merge.ts'
 import { getFile } from './files.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
-import { addTotalVm, findHole, lockedBeyondLimit, mayExpand } from './mmap.ts'
+import { addTotalVm, closeReplaced, findHole, lockedBeyondLimit, mayExpand } from './mmap.ts'
 import { doMunmap } from './munmap.ts'
 import { remembered } from './zap.ts'
 
@@ -80,7 +80,7 @@ function moveTo(
     if (newPages > TASK_PAGES || target > TASK_PAGES - newPages) return -EINVAL
     if (target <= start && target + newPages > start) return -EINVAL
     if (start <= target && start + oldPages > target) return -EINVAL
-    const unmapped = doMunmap(m, mm, target, target + newPages)
+    const unmapped = doMunmap(m, mm, target, target + newPages) || closeReplaced(m, 0)
     if (unmapped < 0) return unmapped
   }
   if (oldPages >= newPages) {

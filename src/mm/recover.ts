@@ -10,6 +10,7 @@
  *   a write lock      free; of what was to be written a part is, page by page
  *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
  *   an open file      given back: this may be its last close
+ *   files that it was letting go of  whoever finds out goes on with that, at the end of its verb
  *   frames in reserve  free
  *   pins, a hazard    given back; pages that it may have been storing to are dirty
  *   a guest           is in it no longer; translations of its own (mmu/tlb) go
@@ -56,7 +57,7 @@ import {
   T_STARVING,
   T_WRITES
 } from '../sync/threads.ts'
-import { putFile } from './files.ts'
+import { inheritGoing, putFile } from './files.ts'
 import type { Machine } from './machine.ts'
 import { redirty } from './truncate.ts'
 
@@ -116,7 +117,10 @@ function giveBackAll(m: Machine, thread: number): void {
   for (let i = 0; i < NR_RECORDED_PINS; i++) giveBackPin(m, w[row + T_PINS + i])
   for (let i = 0; i < NR_RESERVE; i++) giveBackPin(m, w[row + T_RESERVE + i])
   giveBackRun(m, w[row + T_RUN_FIRST], w[row + T_RUN_PAGES])
+  m.recovers = true
   giveBackFile(m, w[row + T_FILE])
+  inheritGoing(m, thread)
+  m.recovers = false
   endPager(m, thread)
   m.notifiers.forgetThread(thread)
   threads.free(thread)

@@ -148,7 +148,7 @@ function endCut(m: Machine, inode: number): void {
 }
 
 /** Waits until none of the pages [first, last] is on its way from the store, or to it. → 0 or an errno. */
-function waitForPages(m: Machine, inode: number, first: number, last: number): number {
+export function waitForPages(m: Machine, inode: number, first: number, last: number): number {
   if (!m.sync.isShared && m.inodes.nrFilling(inode) === 0) return 0
   m.sync.beginWait()
   for (;;) {

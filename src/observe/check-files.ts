@@ -3,6 +3,7 @@
 import { CLEAN, DIRTY, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { F_CACHE_NEXT, F_FLAGS, F_INDEX, F_MAPPING, PG_ANON, PG_CACHED, PG_DIRTY } from '../frame/frame-table.ts'
 import { NR_DIRTY, NR_FILE_PAGES, NR_SHMEM } from '../frame/vmstat.ts'
+import { T_GOING } from '../sync/threads.ts'
 import type { Census } from './check.ts'
 
 export function checkFiles(c: Census): void {
@@ -12,6 +13,7 @@ export function checkFiles(c: Census): void {
   const owned = new Int32Array(inodes.capacity + 1)
   for (let slot = 1; slot <= swap.nrSlots; slot++) if (swap.ownerInode[slot] !== 0) owned[swap.ownerInode[slot]]++
   const inodeRefs = checkOpenFiles(c)
+  const going = goingInodes(c)
   const quotaUse = new Int32Array(quotas.length >>> 1)
   let nrPages = 0
   let nrDirty = 0
@@ -26,6 +28,7 @@ export function checkFiles(c: Census): void {
       continue
     }
     c.equal(inodes.refs[inode], inodeRefs[inode], `references to ${name}`)
+    c.expect((inodes.refs[inode] === 0) === going.has(inode), () => `${name} is going or should`)
     const hasStore = inodes.store(inode) !== undefined || inodes.pager[inode] !== 0
     c.expect((kind === INODE_STORE) === hasStore, () => `${name} has a store or should`)
     c.equal(inodes.nrFilling(inode), c.filling.get(inode) ?? 0, `pages on their way of ${name}`)
@@ -43,6 +46,21 @@ export function checkFiles(c: Census): void {
   c.equal(counters.total(NR_FILE_PAGES), nrPages, 'file pages')
   c.equal(counters.total(NR_DIRTY), nrDirty, 'dirty pages')
   c.equal(counters.total(NR_SHMEM), nrShmem, 'shared-memory pages')
+}
+
+/** Those that some thread is to write, close and free. */
+function goingInodes(c: Census): Set<number> {
+  const { inodes, sync } = c.machine
+  const going = new Set<number>()
+  for (let t = 0; t < sync.threads.maxThreads; t++) {
+    let inode = sync.threads.w[sync.threads.at(t, T_GOING)]
+    while (inode !== 0 && !going.has(inode)) {
+      c.equal(Math.abs(inodes.going[inode]), t + 1, `thread to see to inode ${inode}`)
+      going.add(inode)
+      inode = inodes.goingNext[inode]
+    }
+  }
+  return going
 }
 
 /** Every cached frame is found under its key, and the chains hold nothing else. */

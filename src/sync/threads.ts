@@ -77,6 +77,8 @@ export const T_WRITES = 50 as const
 /** How often it found the machine lock taken, and how often it tried again before it had it or went to sleep. */
 export const T_LOCK_CONTENDED = 51 as const
 export const T_LOCK_TRIES = 52 as const
+/** The first inode of those that nobody has open any more and that it has yet to write, close and free (`inodes.goingNext`). */
+export const T_GOING = 53 as const
 
 export const IO_NONE = 0 as const
 export const IO_FILL = 1 as const

@@ -43,7 +43,7 @@ export const MEMORY_NOREMAP = 2 as const
 
 /**
  * Opens a store with O_RDONLY, O_WRONLY or O_RDWR. → descriptor, or -errno. The machine closes the store, also after an
- * error; but with EINVAL, ENODEV and EDEADLK it was not looked at.
+ * error; but with EINVAL, ENODEV, EDEADLK and EAGAIN it was not looked at.
  */
 export function sys_open(m: Machine, store: Store, flags: number): number {
   const mode = modeOf(flags)

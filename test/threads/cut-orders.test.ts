@@ -1,6 +1,7 @@
-/** Orders of truncation and punches, whose store is asked in a window, and what other threads do meanwhile. */
+/** Orders of truncation, punches and last closes, whose store works in a window, and what other threads do meanwhile. */
 import { describe, expect, test } from 'vitest'
 import { EIO } from '../../src/abi/errno.ts'
+import { ROUNDS, STOP } from './loops.mjs'
 import { type Call, errorOf, PAGE, type ThreadRig, type ThreadWorker, useThreads } from './support.ts'
 
 const threads = useThreads()
@@ -143,5 +144,125 @@ describe.each(cuts)('while the store is asked for %s', (_, call, cut) => {
     expect(rig.storedWord(10)).toBe(1000)
     expect(rig.stored.size()).toBe(60 * PAGE)
     expect(rig.memory.check()).toEqual([])
+  })
+})
+
+/** The last reference that a thread lets go of: what it has opened and mapped by `openOther`. */
+const closes: readonly [string, (w: ThreadWorker, file: number, map: number, space: number) => Promise<unknown>][] = [
+  [
+    'a close',
+    async (w, file, map) => {
+      await w.call(map, 'unmap')
+      await w.call(file, 'close')
+    }
+  ],
+  [
+    'an unmap',
+    async (w, file, map) => {
+      await w.call(file, 'close')
+      await w.call(map, 'unmap')
+    }
+  ],
+  [
+    'the end of its space',
+    async (w, file, _, space) => {
+      await w.call(file, 'close')
+      await w.call(space, 'close')
+    }
+  ]
+]
+
+describe.each(closes)('while a file that nobody has any more is written, by %s', (kind, close) => {
+  /** A worker has page 2 of the other file dirty, lets it go, and is held. */
+  const closing = async (rig: ThreadRig, call: Call = 'write'): Promise<[Promise<unknown>]> => {
+    const [a] = rig.workers
+    const file = await a.do<number>('openOther')
+    const space = kind === 'the end of its space' ? await a.call<number>(a.memory, 'space') : a.space
+    const map = await a.call<number>(space, 'map', { thing: file }, { writable: true })
+    await a.call(map, 'setUint32', 2 * PAGE, 77)
+    rig.hold(call)
+    const closed = close(a, file, map, space)
+    closed.catch(() => {})
+    await rig.held(call)
+    return [closed]
+  }
+  const stored = (rig: ThreadRig): number => {
+    const bytes = new Uint8Array(4)
+    rig.other.read(2 * PAGE, bytes, 0, 4)
+    return new DataView(bytes.buffer).getUint32(0, true)
+  }
+  const loadOther = async (b: ThreadWorker, file: number): Promise<number> =>
+    new DataView((await b.do<Uint8Array>('bytes', file, 'read', 4, 2 * PAGE)).buffer).getUint32(0, true)
+
+  test.each(['write', 'close'] as const)(
+    'and held in %s: others fault, map, remap, unmap in the same space',
+    async call => {
+      const rig = await threads({ workers: 2 })
+      const b = rig.workers[1]
+      const [closed] = await closing(rig, call)
+      expect(await b.load(3)).toBe(4)
+      await b.call(b.map, 'remap', { at: 5, page: 2 })
+      const map = await b.call<number>(b.space, 'map', { thing: b.file })
+      expect(await b.call(map, 'getUint32', 9 * PAGE)).toBe(10)
+      await b.call(map, 'unmap')
+      expect(rig.memory.check()).toEqual([])
+      rig.release(call)
+      await closed
+      expect(stored(rig)).toBe(77)
+    }
+  )
+
+  test('an open of the same file waits, and has what was stored', async () => {
+    const rig = await threads({ workers: 2 })
+    const b = rig.workers[1]
+    const [closed] = await closing(rig)
+    const [open] = await rig.waiting(b, () => b.do<number>('openOther'))
+    rig.release('write')
+    await closed
+    expect(await loadOther(b, await open)).toBe(77)
+  })
+
+  test('an error of it is told by the one that let go', async () => {
+    const rig = await threads({ workers: 2 })
+    const b = rig.workers[1]
+    rig.fail('write', EIO)
+    const [closed] = await closing(rig)
+    const [open] = await rig.waiting(b, () => b.do<number>('openOther'))
+    rig.release('write')
+    expect(await errorOf(closed)).toMatchObject({ code: 'EIO' })
+    rig.fail('write', 0)
+    expect(await loadOther(b, await open)).toBe(0)
+  })
+
+  test.each(['write', 'close'] as const)('its thread ends in %s: whoever opens it has what was stored', async call => {
+    const rig = await threads({ workers: 3, isWatched: false, patienceMs: 60_000 })
+    const [a, b] = rig.workers
+    await closing(rig, call)
+    const [open] = await rig.waiting(b, () => b.do<number>('openOther'))
+    // Whoever waits is told by the operating system, where it can be asked.
+    if (process.platform !== 'linux') rig.memory.watch(a.worker)
+    await a.terminate()
+    rig.release(call)
+    expect(await loadOther(b, await open)).toBe(77)
+    expect(stored(rig)).toBe(77)
+    expect(rig.memory.check()).toEqual([])
+  })
+})
+
+test('threads that open, store to and let go of one file without pause: each finds what it stored', async () => {
+  const rig = await threads({ workers: 3, frames: 64 })
+  const loops = rig.workers.map((w, i) =>
+    w.do<{ count: number; bad: number; example?: string }>('loop', 'openAndClose', w.memory, i)
+  )
+  await rig.word(ROUNDS, rounds => rounds > 256)
+  rig.setWord(STOP, 1)
+  const seen = await Promise.all(loops)
+  const bytes = new Uint8Array(4)
+  seen.forEach(({ count, bad, example }, i) => {
+    expect([bad, example]).toEqual([0, undefined])
+    for (const page of [2, 8 + i]) {
+      rig.other.read(page * PAGE + 8 * i, bytes, 0, 4)
+      expect(new DataView(bytes.buffer).getUint32(0, true)).toBe(count)
+    }
   })
 })

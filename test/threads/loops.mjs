@@ -56,6 +56,45 @@ export function random(seed) {
 }
 
 export const loops = {
+  /** Opens the rig's other file, finds its last count in two pages of it, stores the next one, and lets go of the file, in some order. */
+  openAndClose(env, me) {
+    const seen = { ...new Seen(), count: 0 }
+    const below = random(me)
+    const memory = env.thing
+    let space = memory.space()
+    const places = [2 * PAGE + 8 * me, (8 + me) * PAGE + 8 * me]
+    const bytes = new Uint8Array(4)
+    const result = repeat(env, me, seen, [], () => {
+      const file = env.other()
+      const map = below(4) === 0 ? undefined : space.map(file, { writable: true })
+      for (const at of places) {
+        if (map === undefined) file.read(bytes, at)
+        const word = map?.getUint32(at) ?? new DataView(bytes.buffer).getUint32(0, true)
+        if (word !== seen.count) {
+          seen.bad++
+          seen.example ??= `${word} in place of ${seen.count}`
+        }
+      }
+      seen.count++
+      new DataView(bytes.buffer).setUint32(0, seen.count, true)
+      for (const at of places) {
+        if (map === undefined || below(4) === 0) file.write(bytes, at)
+        else map.setUint32(at, seen.count)
+      }
+      if (below(8) === 0) file.sync()
+      if (below(8) === 0) memory.shrink()
+      const order = below(3)
+      if (order === 0) map?.unmap()
+      file.close()
+      if (order === 1) map?.unmap()
+      if (order === 2 && map !== undefined) {
+        space.close()
+        space = memory.space()
+      }
+    })
+    space.close()
+    return result
+  },
   /** Loads of one word that a sequence lock guards: SHOWN is what it must be, -1 for SIGSEGV. */
   shown(env, me, offset) {
     const { thing: map, words } = env

@@ -20,6 +20,8 @@ const memory = fremap.Memory.attach(handle, {
 })
 const things = [memory]
 
+const other = () => memory.open(gatedStore(opener.open({ kind: 'shared', name: 'other' }), gates))
+
 const ops = {
   /** What another thread's handle names. → its number here. */
   adopt: other => things.push(memory.adopt(other)) - 1,
@@ -49,7 +51,7 @@ const ops = {
     return ops.call(...args)
   },
   /** Opens the rig's other file. → its number here. */
-  openOther: () => things.push(memory.open(gatedStore(opener.open({ kind: 'shared', name: 'other' }), gates))) - 1,
+  openOther: () => things.push(other()) - 1,
   /** Opens a store that answers later, and never does; word ASKED tells how often it was asked to read. → its handle. */
   async openSilent(pages) {
     const never = () => {
@@ -115,7 +117,7 @@ const ops = {
     } catch {}
     return ends
   },
-  loop: (name, n, ...args) => loops[name]({ thing: things[n], things, words, fremap }, ...args),
+  loop: (name, n, ...args) => loops[name]({ thing: things[n], things, words, fremap, other }, ...args),
   exit: code => process.exit(code),
   throwUncaught(message) {
     setImmediate(() => {
