@@ -149,9 +149,8 @@ function endCut(m: Machine, inode: number): void {
 
 /** Waits until none of the pages [first, last] is on its way from the store, or to it. → 0 or an errno. */
 export function waitForPages(m: Machine, inode: number, first: number, last: number): number {
-  if (!m.sync.isShared && m.inodes.nrFilling(inode) === 0) return 0
   m.sync.beginWait()
-  for (;;) {
+  while (m.inodes.nrFilling(inode) !== 0 || m.sync.isWriting(inode)) {
     const busy = m.cache.collect(inode, first, last, CLEAN).find(frame => isOnItsWay(m, frame))
     if (busy === undefined) return 0
     m.waitInode = inode
@@ -159,6 +158,7 @@ export function waitForPages(m: Machine, inode: number, first: number, last: num
     const error = m.waitForPageInside()
     if (error !== 0) return error
   }
+  return 0
 }
 
 function isOnItsWay(m: Machine, frame: number): boolean {
