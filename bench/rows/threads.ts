@@ -3,7 +3,7 @@ import type { BenchRow, Context } from '../context.ts'
 import { Crew, type CrewRun, READ_FILE_PAGES, READ_PAGES, READ_WORDS, REMAP_PAGES } from '../crew.ts'
 import { inBlocks, type Sample, type Side, Skip, timed } from '../harness.ts'
 import { fold, permutation, SEED, stamp, uniform } from '../random.ts'
-import { type Mapping, type Memory, PAGE, type Subject } from '../subject.ts'
+import { type Mapping, type Memory, PAGE, type Store, type Subject } from '../subject.ts'
 
 const MIB = 2 ** 20
 /** This thread, the crew, and one to spare. */
@@ -202,14 +202,54 @@ function hits(context: Context, subject: Subject, bytes: number, threads: number
   return { run, cleanup: () => memory.close() }
 }
 
+/** A store of zeros that takes so long for each change, and for its close. */
+const SLOW_MS = 20
+
+function slowStore(sizeBytes: number): Store {
+  const clock = new Int32Array(new SharedArrayBuffer(4))
+  const slowly = (result: number): number => {
+    Atomics.wait(clock, 0, 0, SLOW_MS)
+    return result
+  }
+  return {
+    name: 'slow',
+    identity: undefined,
+    readOnly: false,
+    durable: false,
+    size: () => sizeBytes,
+    read: (_position, buffer, offset, length) => {
+      buffer.fill(0, offset, offset + length)
+      return length
+    },
+    write: (_position, _buffer, _offset, length) => slowly(length),
+    flush: () => slowly(0),
+    truncate: () => slowly(0),
+    punch: () => slowly(0),
+    close: () => slowly(0)
+  }
+}
+
+/** Opens a file of a slow store, writes to it, cuts it and closes it. */
+function useSlowFile(memory: Memory): void {
+  const file = memory.open(slowStore(MIB))
+  file.write(Uint8Array.of(1), 0)
+  file.punch(4 * PAGE, PAGE)
+  file.truncate(8 * PAGE)
+  file.close()
+}
+
+const BESIDE_CUTS = 'cuts'
 const BESIDE_POPULATE = 'beside'
 const ALONE = 'alone'
 
-/** The longest of many remaps, while this thread populates a locked mapping of the same address space, or works on nothing. */
+/**
+ * The longest of many remaps, while this thread populates a locked mapping of the same address space, uses a file whose store is slow, or
+ * works on nothing.
+ */
 async function remapWait(
   context: Context,
   subject: Subject,
-  how: typeof BESIDE_POPULATE | typeof ALONE
+  how: typeof BESIDE_POPULATE | typeof BESIDE_CUTS | typeof ALONE
 ): Promise<Side> {
   needThreads(subject)
   const bytes = context.size(1024 * MIB, 64 * MIB)
@@ -230,6 +270,13 @@ async function remapWait(
       // Not asleep: what takes the processor from a call is in both sides then.
       while (!crew.isDone);
       return { value: crew.end(spans).results[0] / 1e6, checksum: 0 }
+    }
+    if (how === BESIDE_CUTS) {
+      crew.begin(REMAP_PAGES, spans)
+      let uses = 0
+      do useSlowFile(memory)
+      while (++uses && !crew.isDone)
+      return { value: crew.end(spans).results[0] / 1e6, checksum: 0, phases: { 'files cut and closed': uses } }
     }
     const file = memory.shared(bytes)
     crew.begin(REMAP_PAGES, spans)
@@ -333,6 +380,16 @@ export const threadRows: readonly BenchRow[] = [
     sense: 'cost',
     reach: undefined,
     ours: (context, subject) => remapWait(context, subject, BESIDE_POPULATE),
+    theirs: (context, subject) => remapWait(context, subject as Subject, ALONE)
+  },
+  {
+    name: 'threads/cut-wait',
+    what: 'the longest of 200,000 remaps in one thread while another opens, writes, punches, truncates and closes a file whose store takes 20 ms for each',
+    against: 'the longest while the other thread spins: what the clock and the collector make of a call',
+    unit: 'ms',
+    sense: 'cost',
+    reach: undefined,
+    ours: (context, subject) => remapWait(context, subject, BESIDE_CUTS),
     theirs: (context, subject) => remapWait(context, subject as Subject, ALONE)
   }
 ]
