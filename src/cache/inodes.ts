@@ -160,6 +160,11 @@ export class InodeTable {
     return this.#sync.isShared ? this.#acquire(this.writeLock, inode, T_WRITES) : 0
   }
 
+  /** Takes the write lock if nobody has it; also with the inode lock, since it does not wait. */
+  tryAcquireWrite(inode: number): boolean {
+    return this.#sync.isShared && this.writeLock[inode] === 0 && this.#acquire(this.writeLock, inode, T_WRITES) === 0
+  }
+
   releaseWrite(inode: number): void {
     if (this.#sync.isShared) this.#release(this.writeLock, inode, T_WRITES)
   }

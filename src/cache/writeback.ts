@@ -123,7 +123,7 @@ export class Writeback {
     const error = this.inodes.acquire(inode)
     if (error !== 0) return -error
     let written = this.writeRange(inode, first, last, IN_WINDOWS)
-    if (written === 0) written = this.extendStore(inode, UNDER_LOCK)
+    if (written === 0) written = this.#extendInSync(inode)
     this.cache.vmstat[STORE_FLUSHES]++
     this.#sync.openWindow(IO_NONE, inode, 0, 0)
     const flushed = this.inodes.store(inode)?.flush() ?? -EIO
@@ -152,6 +152,14 @@ export class Writeback {
     }
     this.inodes.storeBytes[inode] = size
     this.inodes.isUnsized[inode] = 0
+    return result
+  }
+
+  /** A sync does not wait for writers. While one is at it, which may make the file longer, the machine lock is kept. */
+  #extendInSync(inode: number): number {
+    if (!this.inodes.tryAcquireWrite(inode)) return this.extendStore(inode, UNDER_LOCK)
+    const result = this.extendStore(inode, IN_WINDOWS)
+    this.inodes.releaseWrite(inode)
     return result
   }
 

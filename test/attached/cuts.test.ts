@@ -227,3 +227,46 @@ describe('while the store punches', () => {
     expect(words(rig, 8)).toEqual([9])
   })
 })
+
+describe('a sync that makes the store as long as the file', () => {
+  const part = { offset: 0, length: PAGE }
+
+  test('does so in a window, with the write lock', () => {
+    const rig = attached()
+    const { mine, theirs } = rig
+    mine.file.write(Uint8Array.of(1), 70 * PAGE)
+    rig.during('truncate', () => {
+      expect(words(rig, 3)).toEqual([4])
+      expect(mine.m.inodes.writeLock.some(holder => holder === theirs.m.sync.me + 1)).toBe(true)
+      expect(mine.memory.shrink()).toBeGreaterThan(0)
+    })
+    theirs.map.sync(part)
+    expect(mine.m.inodes.writeLock.every(holder => holder === 0)).toBe(true)
+    expect(rig.stored.size()).toBe(70 * PAGE + 1)
+    const byte = new Uint8Array(1)
+    expect([mine.file.read(byte, 70 * PAGE), byte[0]]).toEqual([1, 1])
+  })
+
+  test('does so under the machine lock while another thread writes, which may make it longer', () => {
+    const rig = attached()
+    const { mine, theirs } = rig
+    mine.file.write(Uint8Array.of(1), 70 * PAGE)
+    const seen: number[] = []
+    rig.during('truncate', () => seen.push(mine.m.sync.lockOwner))
+    rig.during('read', () => theirs.map.sync(part))
+    mine.file.write(Uint8Array.of(1), 5 * PAGE + 8)
+    expect(seen).toEqual([theirs.m.sync.me])
+    expect(rig.stored.size()).toBe(70 * PAGE + 1)
+  })
+
+  test('and whose thread ends in it: the locks are free', () => {
+    const rig = attached()
+    const { mine, theirs } = rig
+    mine.file.write(Uint8Array.of(1), 70 * PAGE)
+    rig.diesIn('truncate', () => theirs.map.sync(part))
+    mine.memory.ended(THEIR_NUMBER)
+    mine.file.write(Uint8Array.of(2), 70 * PAGE + 1)
+    mine.file.sync()
+    expect(rig.stored.size()).toBe(70 * PAGE + 2)
+  })
+})
