@@ -44,7 +44,7 @@ import {
 } from '../frame/frame-table.ts'
 import { MM_MAJ_FLT, MM_MIN_FLT, MM_SHIFT, MM_SWAPENTS } from '../frame/mm-table.ts'
 import { TRACE_FAULT } from '../frame/trace.ts'
-import { COW_COPIES, PGFAULT, PGMAJFAULT, PSWPIN } from '../frame/vmstat.ts'
+import { COW_COPIES, PGFAULT, PGMAJFAULT } from '../frame/vmstat.ts'
 import {
   mkPte,
   PAGE_PROT_DEFAULT,
@@ -81,6 +81,7 @@ import { faultAround, faultAroundFirst } from './fault-around.ts'
 import { bringPage, FILL_HOLES, fetchError } from './filemap.ts'
 import { type Machine, POLICY_LINUX, WAIT_FOR_ROOM } from './machine.ts'
 import { prefetchAlong, prefetchOn } from './prefetch.ts'
+import { swapInAnon } from './swap-in.ts'
 
 const MAX_ROUNDS = 4
 
@@ -495,9 +496,11 @@ function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number
   let page = m.cache.lookup(0, swapSlot)
   if (page === 0) {
     page = swapInAnon(m, swapSlot)
-    if (page <= 0) return pageError(m, page)
+    if (page < 0) return pageError(m, page)
     m.vmstat[PGMAJFAULT]++
-  }
+    // Truncation took the last entry while the slot was read.
+    if (page === 0) return FAULT_RETRY
+  } else if (!frames.isUptodate(page)) return waitFor(m, 0, swapSlot, page)
   if (!frames.pin(page)) return outOfMemory(m)
   const ready = m.nodes.prepare()
   frames.unpin(page)
@@ -512,24 +515,6 @@ function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number
   if (alone && access === ACCESS_WRITE) flags |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
   m.tables.set(slot, mkPte(page, flags))
   return alone || access !== ACCESS_WRITE ? FAULT_OK : FAULT_RETRY
-}
-
-/** The page of a swap slot, in the swap cache. → frame, or -errno. */
-export function swapInAnon(m: Machine, swapSlot: number): number {
-  const cached = m.cache.lookup(0, swapSlot)
-  if (cached !== 0) return cached
-  const page = m.allocator.alloc()
-  if (page === 0) return -ENOMEM
-  const error = m.swap.read(swapSlot, page)
-  if (error < 0) {
-    m.allocator.free(page)
-    return error
-  }
-  m.frames.w[(page << FRAME_SHIFT) + F_FLAGS] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED
-  m.cache.add(page, 0, swapSlot)
-  m.lru.add(page)
-  m.vmstat[PSWPIN]++
-  return page
 }
 
 /** Frees the slot behind an anonymous page if no swap entry needs it; the frame is then the only copy. */

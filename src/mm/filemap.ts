@@ -12,9 +12,10 @@ import { ENOMEM, ENOSPC } from '../abi/errno.ts'
 import { FILL_CROWDED, FILL_PARKED, RA_RANDOM } from '../cache/fill.ts'
 import { INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_SWAPBACKED, PG_UNEVICTABLE, PG_UPTODATE } from '../frame/frame-table.ts'
-import { NR_SHMEM, PSWPIN } from '../frame/vmstat.ts'
+import { NR_SHMEM } from '../frame/vmstat.ts'
 import { takeEarly } from './early-read.ts'
 import type { Machine } from './machine.ts'
+import { swapInShared } from './swap-in.ts'
 
 /** Fills holes of shared memory with a new zero page, counted against its quota. */
 export const FILL_HOLES = 1 as const
@@ -134,22 +135,4 @@ export function uncharge(m: Machine, inode: number, pages: number): void {
   const quota = m.inodes.quota[inode]
   if (quota !== 0) m.quotas[quota * 2 + 1] -= pages
   m.inodes.nrHeld[inode] -= pages
-}
-
-function swapInShared(m: Machine, inode: number, index: number, slot: number): number {
-  const frame = m.allocator.alloc()
-  if (frame === 0) return -ENOMEM
-  const error = m.swap.read(slot, frame)
-  if (error < 0) {
-    m.allocator.free(frame)
-    return error
-  }
-  m.swap.free(slot)
-  m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] = PG_UPTODATE | PG_SWAPBACKED
-  m.cache.add(frame, inode, index)
-  m.cache.setDirty(frame)
-  m.lru.add(frame)
-  m.vmstat[PSWPIN]++
-  m.vmstat[NR_SHMEM]++
-  return frame
 }

@@ -25,6 +25,7 @@ import {
   MADV_UNMERGEABLE,
   MADV_WILLNEED
 } from '../abi/mman.ts'
+import { FILL_PARKED } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
 import {
   F_FLAGS,
@@ -52,10 +53,11 @@ import {
   VM_WRITE
 } from '../vma/flags.ts'
 import { changeFlags } from './change-flags.ts'
-import { faultThrough, swapInAnon } from './fault.ts'
+import { faultThrough } from './fault.ts'
 import { FILL_HOLES, getPage } from './filemap.ts'
 import { holdFile, leaveFile } from './files.ts'
 import type { Machine } from './machine.ts'
+import { swapInAnon } from './swap-in.ts'
 import { punchHole } from './truncate.ts'
 import { VmaParts } from './vma-parts.ts'
 import { ZAP_REMEMBER, zapEntry, zapRange } from './zap.ts'
@@ -161,7 +163,8 @@ function willNeedAnon(m: Machine, mm: number, start: number, end: number): numbe
     const stop = tables.leafEnd(vpn, end)
     for (; vpn < stop; vpn++) {
       const pte = tables.get(mm, vpn)
-      if (pteSwap(pte) && swapInAnon(m, pteSwapOffset(pte)) <= 0) return 0
+      const page = pteSwap(pte) ? swapInAnon(m, pteSwapOffset(pte)) : 0
+      if (page < 0 && page !== FILL_PARKED) return 0
     }
     if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)
   }

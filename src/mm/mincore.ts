@@ -10,7 +10,7 @@ import type { Machine } from './machine.ts'
 
 /** Writes 1 or 0 for each page of [start, end) to `vec`. → 0, or -ENOMEM when some page is not mapped. */
 export function doMincore(m: Machine, mm: number, start: number, end: number, vec: Uint8Array): number {
-  const { vmas, tables, cache } = m
+  const { vmas, tables } = m
   let at = start
   while (at < end) {
     const vma = vmas.at(mm, at)
@@ -23,7 +23,7 @@ export function doMincore(m: Machine, mm: number, start: number, end: number, ve
       if ((pte & PTE_PRESENT) !== 0) resident = true
       else if (pte === 0) resident = inode !== 0 && inCore(m, inode, vmas.linearIndex(vma, at))
       else if (pteFile(pte)) resident = inCore(m, inode, pteToPgoff(pte))
-      else if (pteSwap(pte)) resident = cache.lookup(0, pteSwapOffset(pte)) !== 0
+      else if (pteSwap(pte)) resident = inCore(m, 0, pteSwapOffset(pte))
       vec[at - start] = resident ? 1 : 0
     }
   }

@@ -3,7 +3,7 @@
  *
  *   it had            then
  *   the machine lock  nothing is known of the tables: the machine is broken (-EOWNERDEAD), for all and for good
- *   a page it read    the page leaves the cache; who waited for it reads it himself
+ *   a page it read    the page leaves the cache, its swap slot stays; who waited for it reads it himself
  *   pages it wrote    they are dirty again
  *   an inode lock     free; pages that were to be cut away stay, and are dirty if the store was asked to cut already: those in the cache
  *                     keep their bytes, the others have them or are zero. The file has its old size, and the next sync the store
@@ -36,6 +36,7 @@ import {
 import {
   IO_FILL,
   IO_NONE,
+  IO_SWAP_IN,
   IO_WRITEBACK,
   NR_RECORDED_PINS,
   NR_RESERVE,
@@ -59,6 +60,7 @@ import {
 } from '../sync/threads.ts'
 import { inheritGoing, putFile } from './files.ts'
 import type { Machine } from './machine.ts'
+import { withdrawSwapIn } from './swap-in.ts'
 import { redirty } from './truncate.ts'
 
 /**
@@ -132,6 +134,7 @@ function giveBackPages(m: Machine, kind: number, inode: number, first: number, p
     const frame = m.cache.lookup(inode, index)
     if (frame === 0) continue
     if (kind === IO_FILL && !m.frames.isUptodate(frame)) m.filler.withdraw(frame)
+    if (kind === IO_SWAP_IN && !m.frames.isUptodate(frame)) withdrawSwapIn(m, frame)
     if (kind === IO_WRITEBACK && (m.frames.row(frame, F_FLAGS) & PG_WRITEBACK) !== 0) {
       m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
       m.cache.setDirty(frame)

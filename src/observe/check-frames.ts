@@ -66,9 +66,11 @@ export function checkFrames(c: Census): void {
       c.expect(c.mapped[f] === 0 && c.isTable[f] === 0, () => `${name} is free but page tables have it`)
       continue
     }
-    if ((flags & (PG_CACHED | PG_UPTODATE | PG_ANON)) === PG_CACHED) {
+    if ((flags & (PG_CACHED | PG_UPTODATE)) === PG_CACHED) {
       const inode = frames.row(f, F_MAPPING)
       c.filling.set(inode, (c.filling.get(inode) ?? 0) + 1)
+      const reader = machine.sync.holderOfPage(inode, frames.row(f, F_INDEX))
+      c.expect(inode !== 0 || reader >= 0, () => `${name} is being read from its swap slot by nobody`)
       const isOnItsWay = (flags & PG_LOCKED) !== 0 && (flags & PG_LRU) === 0 && frames.row(f, F_MAPCOUNT) === 0
       c.expect(isOnItsWay && c.mapped[f] === 0, () => `${name} has no contents, but is not being read`)
       continue

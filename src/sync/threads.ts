@@ -83,6 +83,8 @@ export const T_GOING = 53 as const
 export const IO_NONE = 0 as const
 export const IO_FILL = 1 as const
 export const IO_WRITEBACK = 2 as const
+/** A swap slot: `T_IO_FIRST`, of inode 0. */
+export const IO_SWAP_IN = 3 as const
 
 /** Words of the shared block: the machine lock alone on its line, then what is read often, then what is not. */
 export const S_LOCK = 0 as const

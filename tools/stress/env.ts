@@ -35,6 +35,8 @@ export interface RoundConfig {
   readonly readaheadPages: number
   readonly faultAroundPages: number
   readonly sliceMs: number
+  /** Whether stores sleep now and then. */
+  readonly isSlow: boolean
 }
 
 /** What a worker gets to take part in a round. */

@@ -34,6 +34,7 @@ import {
 import { STAGE_BYTES, STAGE_PAGES, TLB_BYTES } from './guests.ts'
 import type { HoleModel } from './holes.ts'
 import { LANE_BYTES, type LaneModel, laneAt } from './lanes.ts'
+import { slowStore } from './slow-store.ts'
 
 const FRAME_BYTES = 44
 /** A thread that has not come back this long after it was told to stop hangs. */
@@ -70,7 +71,8 @@ export function configOf(seed: number, round: number, scenario: Scenario, thread
     swapSlots: hasSwap ? 2048 : 0,
     readaheadPages: prng.pick([0, 4, 16]),
     faultAroundPages: prng.pick([1, 4, 16]),
-    sliceMs: prng.between(300, 1500)
+    sliceMs: prng.between(300, 1500),
+    isSlow: prng.oneIn(2)
   }
 }
 
@@ -122,7 +124,9 @@ class Round {
       patienceMs: config.scenario === 'deaths' ? 2000 : 20_000,
       ...(swapSlots === 0
         ? {}
-        : { swap: { store: sharedStore(this.#buffers.swap, { name: 'swap' }), size: swapSlots * pageSize } })
+        : {
+            swap: { store: this.#slowed(sharedStore(this.#buffers.swap, { name: 'swap' })), size: swapSlots * pageSize }
+          })
     })
     this.#freeAtStart = this.#memory.stats().freeFrames
     const size = pages * pageSize
@@ -149,7 +153,11 @@ class Round {
     const store =
       this.#config.backing === 'file' ? nodeFile(this.#path, 'w+') : sharedStore(this.#buffers.data, { name: 'data' })
     store.truncate(size)
-    return store
+    return this.#slowed(store)
+  }
+
+  #slowed(store: Store): Store {
+    return this.#config.isSlow ? slowStore(store) : store
   }
 
   async run(workers: readonly Worker[]): Promise<RoundResult> {

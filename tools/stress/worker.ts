@@ -6,13 +6,14 @@ import { codeOf, Env, READY, type Report, type RoundTask } from './env.ts'
 import { guests } from './guests.ts'
 import { holes } from './holes.ts'
 import { lanes } from './lanes.ts'
+import { slowStores } from './slow-store.ts'
 import { storm } from './storm.ts'
 
 const SCENARIOS = { lanes, holes, storm, guests, deaths: lanes }
 
 function run(task: RoundTask): Report {
   const stores = [nodeFiles, sharedStores(task.buffers)]
-  const memory = Memory.attach(task.memory, { stores, thread: threadId })
+  const memory = Memory.attach(task.memory, { stores: [...stores, slowStores(stores)], thread: threadId })
   const env = new Env(task, memory)
   Atomics.add(env.words, READY, 1)
   try {

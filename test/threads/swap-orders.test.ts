@@ -1,0 +1,245 @@
+/**
+ * Orders that matter around the swap area: a read or write of one page's slot is held while other threads do something else, which
+ * must not wait for it, or something with that very page, which must.
+ */
+import { describe, expect, test } from 'vitest'
+import type { Mapping } from '../../src/index.ts'
+import { errorOf, PAGE, type ThreadOptions, type ThreadRig, type ThreadWorker, until, useThreads } from './support.ts'
+
+const threads = useThreads()
+
+const PAGES = 16
+
+interface SwapRig {
+  readonly rig: ThreadRig
+  /** Memory of `PAGES` pages, all in swap; page i begins with the word 100 + i. */
+  readonly map: Mapping
+  /** The same in each worker. */
+  readonly maps: readonly number[]
+}
+
+type Kind = 'private' | 'shared'
+
+async function swappedOut(kind: Kind, options: ThreadOptions = {}): Promise<SwapRig> {
+  const rig = await threads({ workers: 2, swapSlots: 64, ...options })
+  const file = kind === 'shared' ? rig.memory.shared(PAGES * PAGE) : null
+  const map = rig.space.map(file, { length: PAGES * PAGE, writable: true })
+  for (let page = 0; page < PAGES; page++) map.setUint32(page * PAGE, 100 + page)
+  rig.memory.shrink()
+  expect(rig.memory.stats().swapUsed).toBe(PAGES)
+  const maps = []
+  for (const worker of rig.workers) maps.push(await worker.do<number>('adopt', map.handle))
+  return { rig, map, maps }
+}
+
+function load(worker: ThreadWorker, map: number, page: number): Promise<number> {
+  return worker.call<number>(map, 'getUint32', page * PAGE)
+}
+
+function store(worker: ThreadWorker, map: number, page: number, value: number): Promise<void> {
+  return worker.call<void>(map, 'setUint32', page * PAGE, value)
+}
+
+/** All pages are as they were, or as `changed` says. */
+function expectPages(map: Mapping, changed: Readonly<Record<number, number>> = {}): void {
+  for (let page = 0; page < PAGES; page++) {
+    expect(map.getUint32(page * PAGE), `page ${page}`).toBe(changed[page] ?? 100 + page)
+  }
+}
+
+describe.each<Kind>(['private', 'shared'])('while the slot of a page of %s memory is read', kind => {
+  test('another thread faults other pages: of files, fresh ones, and from swap', async () => {
+    const { rig, map, maps } = await swappedOut(kind)
+    const [a, b] = rig.workers
+    rig.hold('read')
+    const first = load(a, maps[0], 3)
+    await rig.held('read')
+    rig.letOnePass('read')
+    expect(await b.load(5)).toBe(6)
+    rig.letOnePass('read')
+    expect(await load(b, maps[1], 7)).toBe(107)
+    await store(b, maps[1], 7, 700)
+    rig.release('read')
+    expect(await first).toBe(103)
+    expectPages(map, { 7: 700 })
+  })
+
+  test('another thread wants the same page: it is read once, and both have it', async () => {
+    const { rig, maps } = await swappedOut(kind)
+    const [a, b] = rig.workers
+    const before = rig.calls('read')
+    rig.hold('read')
+    const first = load(a, maps[0], 3)
+    await rig.held('read')
+    const [second] = await rig.waiting(b, () => store(b, maps[1], 3, 300))
+    expect(rig.memory.check()).toEqual([])
+    rig.release('read')
+    expect([103, 300]).toContain(await first)
+    await second
+    expect(await load(a, maps[0], 3)).toBe(300)
+    expect(rig.calls('read') - before).toBe(1)
+  })
+
+  test('and it fails: SIGBUS with its errno for both, and it can be read later', async () => {
+    const { rig, map, maps } = await swappedOut(kind)
+    const [a, b] = rig.workers
+    rig.hold('read')
+    rig.fail('read', 5)
+    const first = load(a, maps[0], 3)
+    await rig.held('read')
+    const [second] = await rig.waiting(b, () => load(b, maps[1], 3))
+    rig.release('read')
+    expect(await errorOf(first)).toMatchObject({ code: 'SIGBUS', errno: -5 })
+    expect(await errorOf(second)).toMatchObject({ code: 'SIGBUS', errno: -5 })
+    rig.fail('read', 0)
+    expectPages(map)
+  })
+
+  test('its thread ends: whoever waits reads it himself', async () => {
+    const { rig, map, maps } = await swappedOut(kind)
+    const [a, b] = rig.workers
+    rig.hold('read')
+    void load(a, maps[0], 3)
+    await rig.held('read')
+    const before = rig.calls('read')
+    const [second] = await rig.waiting(b, () => load(b, maps[1], 3))
+    await a.terminate()
+    await until(() => rig.calls('read') > before, 'the second read')
+    rig.release('read')
+    expect(await second).toBe(103)
+    expect(rig.memory.machine.sync.broken).toBe(0)
+    expect(rig.memory.check()).toEqual([])
+    expectPages(map)
+  })
+
+  test('munmap, fork and exit wait for the fault, and all comes back', async () => {
+    const { rig, maps } = await swappedOut(kind, { workers: 3 })
+    const [a, b, c] = rig.workers
+    rig.hold('read')
+    const first = load(a, maps[0], 3)
+    await rig.held('read')
+    const [fork] = await rig.waiting(b, () => b.call<number>(b.space, 'fork'))
+    const [unmap] = await rig.waiting(c, () => c.call(maps[2], 'unmap'))
+    expect(rig.memory.check()).toEqual([])
+    rig.release('read')
+    expect(await first).toBe(103)
+    await unmap
+    await b.call(await fork, 'close')
+    const exit = a.call(a.space, 'close')
+    await exit
+    expect(rig.memory.check()).toEqual([])
+    expect(rig.memory.stats().swapUsed).toBe(kind === 'shared' ? PAGES - 1 : 0)
+  })
+})
+
+describe('while a slot is read', () => {
+  test('the forked space that shares it ends: the page stays', async () => {
+    const { rig, map, maps } = await swappedOut('private')
+    const [a, b] = rig.workers
+    const child = await b.call<number>(b.space, 'fork')
+    rig.hold('read')
+    const first = load(a, maps[0], 3)
+    await rig.held('read')
+    // Another address space: nothing of it waits for the read.
+    await b.call(child, 'close')
+    expect(rig.memory.check()).toEqual([])
+    rig.release('read')
+    expect(await first).toBe(103)
+    expectPages(map)
+    expect(rig.memory.stats().swapUsed).toBe(0)
+  })
+
+  test('the forked space that reads it keeps it, though the parent is unmapped', async () => {
+    const { rig, map } = await swappedOut('private')
+    const [a, b] = rig.workers
+    const child = rig.space.fork()
+    const there = await a.do<number>('adopt', { ...map.handle, space: child.handle })
+    rig.hold('read')
+    const first = load(a, there, 3)
+    await rig.held('read')
+    await b.call(await b.do<number>('adopt', map.handle), 'unmap')
+    expect(rig.memory.check()).toEqual([])
+    rig.release('read')
+    expect(await first).toBe(103)
+    child.close()
+    expect(rig.memory.stats().swapUsed).toBe(0)
+  })
+
+  test('of a private copy of a file page, truncation takes the entry: the access is SIGBUS, and slot and frame come back', async () => {
+    const rig = await threads({ workers: 2, swapSlots: 64 })
+    const [a, b] = rig.workers
+    const copy = rig.space.map(rig.file, { private: true, writable: true })
+    copy.setUint32(9 * PAGE, 900)
+    rig.memory.shrink()
+    expect(rig.memory.stats().swapUsed).toBe(1)
+    const there = await a.do<number>('adopt', copy.handle)
+    rig.hold('read')
+    const first = load(a, there, 9)
+    await rig.held('read')
+    // Truncation takes private copies too, and it needs no mmap lock.
+    await b.call(b.file, 'truncate', 5 * PAGE)
+    expect(rig.memory.check()).toEqual([])
+    rig.release('read')
+    expect(await errorOf(first)).toMatchObject({ code: 'SIGBUS' })
+    expect(rig.memory.stats().swapUsed).toBe(0)
+    expect(rig.memory.check()).toEqual([])
+  })
+
+  test('of a private copy whose entry truncation took, the thread ends: slot and frame come back', async () => {
+    const rig = await threads({ workers: 2, swapSlots: 64 })
+    const [a, b] = rig.workers
+    const copy = rig.space.map(rig.file, { private: true, writable: true })
+    copy.setUint32(9 * PAGE, 900)
+    rig.memory.shrink()
+    const there = await a.do<number>('adopt', copy.handle)
+    rig.hold('read')
+    void load(a, there, 9)
+    await rig.held('read')
+    await b.call(b.file, 'truncate', 5 * PAGE)
+    await a.terminate()
+    rig.release('read')
+    await until(() => rig.memory.stats().swapUsed === 0, 'the slot to come back')
+    expect(rig.memory.check()).toEqual([])
+  })
+
+  test('of shared memory, truncation below it waits, and the page is gone afterwards', async () => {
+    const rig = await threads({ workers: 2, swapSlots: 64 })
+    const [a, b] = rig.workers
+    const file = rig.memory.shared(PAGES * PAGE)
+    const map = rig.space.map(file, { writable: true })
+    for (let page = 0; page < PAGES; page++) map.setUint32(page * PAGE, 100 + page)
+    rig.memory.shrink()
+    const there = await a.do<number>('adopt', map.handle)
+    const fileThere = await b.do<number>('adopt', file.handle)
+    rig.hold('read')
+    const first = load(a, there, 9)
+    await rig.held('read')
+    const [cut] = await rig.waiting(b, () => b.call(fileThere, 'truncate', 5 * PAGE))
+    rig.release('read')
+    expect(await first).toBe(109)
+    await cut
+    expect(await errorOf(load(a, there, 9))).toMatchObject({ code: 'SIGBUS' })
+    expect(rig.memory.stats().swapUsed).toBe(5)
+    expect(rig.memory.check()).toEqual([])
+  })
+
+  test('WILLNEED passes over the page that is on its way', async () => {
+    const { rig, map, maps } = await swappedOut('private', { workers: 3 })
+    const [a, b] = rig.workers
+    // In a forked space, since WILLNEED has the mmap lock for writing.
+    const child = rig.space.fork()
+    const there = await b.do<number>('adopt', { ...map.handle, space: child.handle })
+    const before = rig.calls('read')
+    rig.hold('read')
+    const first = load(a, maps[0], 0)
+    await rig.held('read')
+    const advice = b.call(there, 'advise', 'willneed')
+    await rig.held('read', 2)
+    rig.release('read')
+    await advice
+    expect(await first).toBe(100)
+    expect(rig.calls('read') - before).toBe(PAGES)
+    child.close()
+    expectPages(map)
+  })
+})
