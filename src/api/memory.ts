@@ -6,6 +6,7 @@
  *     using map = memory.space().map(file, { writable: true })
  */
 import { EIO, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
+import { IN_WINDOWS, UNDER_LOCK } from '../cache/writeback.ts'
 import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
 import { giveUpReserve } from '../mm/early-read.ts'
 import { openAgain, openLater, waitForFileCalls } from '../mm/files.ts'
@@ -259,7 +260,7 @@ export class Memory {
     const { machine } = this
     const shrink = (): number => {
       giveUpReserve(machine)
-      return machine.reclaim.shrinkAll()
+      return machine.reclaim.shrinkAll(machine.sync.isShared ? IN_WINDOWS : UNDER_LOCK)
     }
     return orThrow(machine.run(shrink), 'shrink')
   }

@@ -106,6 +106,11 @@ export class FrameTable {
     return (this.w[(frame << FRAME_SHIFT) + F_FLAGS] & PG_UPTODATE) !== 0
   }
 
+  /** Whether the page is neither on its way from a store nor to one. */
+  isAtRest(frame: number): boolean {
+    return (this.w[(frame << FRAME_SHIFT) + F_FLAGS] & (PG_UPTODATE | PG_WRITEBACK)) === PG_UPTODATE
+  }
+
   /** True when nothing holds the frame any more: not cached, not mapped, not pinned, not locked. */
   isUnused(frame: number): boolean {
     const row = frame << FRAME_SHIFT

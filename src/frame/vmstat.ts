@@ -31,7 +31,10 @@ export const NR_ANON_PAGES = 21 as const
 export const NR_SHMEM = 22 as const
 export const READ_ERRORS = 23 as const
 export const WRITE_ERRORS = 24 as const
-export const NR_VMSTAT = 25 as const
+/** Writes of stores and of the swap area that reclaim made, and those that it made with the machine lock held, of a memory that threads share. */
+export const RECLAIM_WRITES = 25 as const
+export const RECLAIM_WRITES_LOCKED = 26 as const
+export const NR_VMSTAT = 27 as const
 
 export const VMSTAT_NAMES: readonly string[] = [
   'pgfault',
@@ -58,7 +61,9 @@ export const VMSTAT_NAMES: readonly string[] = [
   'nr_anon_pages',
   'nr_shmem',
   'read_errors',
-  'write_errors'
+  'write_errors',
+  'reclaim_writes',
+  'reclaim_writes_locked'
 ]
 
 /** Doubles of one thread's counters: four cache lines. */

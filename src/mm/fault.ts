@@ -40,7 +40,8 @@ import {
   PG_CACHED,
   PG_DIRTY,
   PG_SWAPBACKED,
-  PG_UPTODATE
+  PG_UPTODATE,
+  PG_WRITEBACK
 } from '../frame/frame-table.ts'
 import { MM_MAJ_FLT, MM_MIN_FLT, MM_SHIFT, MM_SWAPENTS } from '../frame/mm-table.ts'
 import { TRACE_FAULT } from '../frame/trace.ts'
@@ -76,6 +77,7 @@ import {
   VM_SOFTDIRTY,
   VM_WRITE
 } from '../vma/flags.ts'
+import { makeRoom } from './balance.ts'
 import { readEarly, rememberRead } from './early-read.ts'
 import { faultAround, faultAroundFirst } from './fault-around.ts'
 import { bringPage, FILL_HOLES, fetchError } from './filemap.ts'
@@ -106,7 +108,10 @@ export function handleMmFault(m: Machine, mm: number, vpn: number, access: numbe
 export function lockEntry(m: Machine, mm: number, generation: number, vpn: number, access: number): number {
   const since = m.filler.requests.nrFailures
   m.lastFailure = -1
-  if (m.sync.isShared) readEarly(m, mm, vpn)
+  if (m.sync.isShared) {
+    makeRoom(m)
+    readEarly(m, mm, vpn)
+  }
   for (let round = 0; ; round++) {
     if (!m.lockMmRead(mm, generation)) return m.refused === ESRCH ? FAULT_MAPERR : busError(m, m.refused)
     try {
@@ -167,6 +172,7 @@ export function faultInside(m: Machine, mm: number, vpn: number, access: number)
   for (; code === FAULT_RETRY; rounds++) code = faultOnce(m, mm, vpn, access)
   // An earlier round may have made a node ready that the last one had no use for.
   if (rounds > 1 || code !== FAULT_OK) m.nodes.trim()
+  if (code === FAULT_OK) m.nrFrameWaits = 0
   m.trace.add(TRACE_FAULT, mm, vpn, access, code)
   m.mms.w[(mm << MM_SHIFT) + (m.vmstat[PGMAJFAULT] > majorBefore ? MM_MAJ_FLT : MM_MIN_FLT)]++
   return code
@@ -222,9 +228,10 @@ function busError(m: Machine, errno: number): number {
 
 /** The fault code for what getPage gave instead of a frame. */
 function pageError(m: Machine, error: number): number {
+  if (error === -ENOMEM) return outOfMemory(m)
   m.parkedFault = 0
   m.lastError = -error
-  return error === -ENOMEM ? FAULT_OOM : FAULT_BUS
+  return FAULT_BUS
 }
 
 /** `frame` is the page that is on its way; 0 when the inode's lock has to be free first. */
@@ -242,7 +249,10 @@ function parked(m: Machine): number {
   return FAULT_BUS
 }
 
+/** Unless another thread is just writing a page, which may be free then. */
 function outOfMemory(m: Machine): number {
+  if (m.mayWaitForFrame()) return FAULT_WAIT
+  m.parkedFault = 0
   m.lastError = ENOMEM
   return FAULT_OOM
 }
@@ -517,13 +527,19 @@ function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number
   return alone || access !== ACCESS_WRITE ? FAULT_OK : FAULT_RETRY
 }
 
-/** Frees the slot behind an anonymous page if no swap entry needs it; the frame is then the only copy. */
+/**
+ * Frees the slot behind an anonymous page if no swap entry needs it; the frame is then the only copy. While the page is being written to it,
+ * whoever writes it frees it afterwards (Linux: reuse_swap_page).
+ */
 function leaveSwapCache(m: Machine, frame: number): boolean {
-  if ((m.frames.row(frame, F_FLAGS) & PG_CACHED) === 0) return true
+  const flags = m.frames.row(frame, F_FLAGS)
+  if ((flags & PG_CACHED) === 0) return true
   const slot = m.frames.row(frame, F_INDEX)
   if (m.swap.count[slot] !== 0) return false
-  m.cache.remove(frame)
-  m.swap.free(slot)
+  if ((flags & PG_WRITEBACK) === 0) {
+    m.cache.remove(frame)
+    m.swap.free(slot)
+  }
   m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_DIRTY
   return true
 }

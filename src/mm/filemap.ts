@@ -30,14 +30,22 @@ export function getPage(
   holes: typeof FILL_HOLES | typeof KEEP_HOLES
 ): number {
   const since = m.filler.requests.nrFailures
+  let isInFile = false
   for (let round = 0; ; round++) {
     const cached = m.cache.lookup(inode, index)
+    if (cached !== 0 && m.frames.isUptodate(cached)) {
+      m.filler.noteHit(cached)
+      return cached
+    }
+    const isPastEnd = index >= m.nrFilePages(inode)
+    if (round === 0) isInFile = !isPastEnd
     if (cached === 0) {
-      // Cut away meanwhile: there is no such page to read.
-      if (round > 0 && m.inodes.kind[inode] === INODE_STORE && index >= m.nrFilePages(inode)) return 0
+      // Cut away meanwhile: there is no such page any more. (A write past the end of shared memory makes one.)
+      if (round > 0 && isPastEnd && (isInFile || m.inodes.kind[inode] === INODE_STORE)) return 0
       const failed = fetchError(m, since, inode, index)
       if (failed !== 0) return -failed
       const frame = bringPage(m, inode, file, index, advice, holes)
+      if (frame === -ENOMEM && m.waitForFrame()) continue
       if (frame > FILL_PARKED) return frame
       if (round === 0) m.sync.beginWait()
       if (frame === FILL_CROWDED) {
@@ -45,9 +53,6 @@ export function getPage(
         if (error !== 0) return -error
         continue
       }
-    } else if (m.frames.isUptodate(cached)) {
-      m.filler.noteHit(cached)
-      return cached
     } else if (round === 0) m.sync.beginWait()
     m.waitFrame = m.cache.lookup(inode, index)
     m.waitInode = inode
@@ -113,7 +118,7 @@ export function getPageForOverwrite(m: Machine, inode: number, index: number): n
     if (page !== 0) return page
   }
   const frame = m.allocator.allocZeroed()
-  if (frame === 0) return -ENOMEM
+  if (frame === 0) return m.waitForFrame() ? getPageForOverwrite(m, inode, index) : -ENOMEM
   m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] = PG_UPTODATE
   m.cache.add(frame, inode, index)
   m.lru.add(frame)

@@ -16,6 +16,7 @@ import { NR_SHMEM } from '../frame/vmstat.ts'
 import type { GuardedStore } from '../store/guard.ts'
 import { WAIT_ARRIVALS, WAIT_INODE } from '../sync/lock-order.ts'
 import { IO_NONE, T_FILE, T_GOING } from '../sync/threads.ts'
+import { makeRoom } from './balance.ts'
 import { uncharge } from './filemap.ts'
 import type { Machine } from './machine.ts'
 import { waitForPages } from './truncate.ts'
@@ -105,6 +106,7 @@ export function fileOf(m: Machine, fd: number): number {
  * file, or -errno (-EBADF when it has been closed).
  */
 export function enterFile(m: Machine, fd: number, file: number): number {
+  makeRoom(m)
   if (!m.enter()) return -m.refused
   if (fileOf(m, fd) !== file) {
     m.leave()

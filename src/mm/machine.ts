@@ -16,7 +16,8 @@ import {
   PG_ANON,
   PG_CACHED,
   PG_LRU,
-  PG_MLOCKED
+  PG_MLOCKED,
+  PG_WRITEBACK
 } from '../frame/frame-table.ts'
 import { MM_ALIVE, MM_GENERATION, MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../frame/mm-table.ts'
 import { NR_MLOCK } from '../frame/vmstat.ts'
@@ -31,7 +32,19 @@ import {
   WRITE_LOCKED
 } from '../sync/lock-order.ts'
 import { BrokenMachine } from '../sync/sync.ts'
-import { S_OPEN, T_MMAP, T_MMAP_MODE, T_PAGER } from '../sync/threads.ts'
+import {
+  IO_SWAP_OUT,
+  IO_WRITEBACK,
+  S_OPEN,
+  T_IO_FIRST,
+  T_IO_INODE,
+  T_IO_KIND,
+  T_MMAP,
+  T_MMAP_MODE,
+  T_OUT_FRAME,
+  T_PAGER
+} from '../sync/threads.ts'
+import { Balance } from './balance.ts'
 import { EarlyRead } from './early-read.ts'
 import { MachineParts } from './machine-parts.ts'
 import type { Pager } from './pager.ts'
@@ -40,6 +53,12 @@ import type { Pager } from './pager.ts'
 export const POLICY_NONLINEAR = 0 as const
 /** As Linux 3.19: files with dirty accounting are remapped by linear vmas, one for each run. */
 export const POLICY_LINUX = 1 as const
+
+/** Free frames are few below a 16th of all, and below 32. */
+const LOW_SHARE_SHIFT = 4
+const MOST_LOW_FRAMES = 32
+/** A verb that is short of frames waits for pages to be written no more often than this. */
+const MOST_FRAME_WAITS = 100
 
 /** In place of `waitFrame`: any page of a store that answers later. */
 export const WAIT_FOR_ROOM = -1 as const
@@ -60,6 +79,10 @@ export class Machine extends MachineParts {
   waitFrame = 0
   waitInode = 0
   waitIndex = 0
+  /** How this thread makes room before it is short of frames. */
+  readonly balance: Balance
+  /** How often the fault in hand has waited for a page to be written, since there was no other frame. */
+  nrFrameWaits = 0
   /** This thread sleeps while another one brings a page from a store that answers later; else such an access gives EAGAIN. */
   sleepsForPagers = false
   /** This thread is within a verb that changes the machine. */
@@ -79,6 +102,8 @@ export class Machine extends MachineParts {
 
   constructor(parts: MachineParts) {
     super(parts)
+    const { sync, ram } = parts
+    this.balance = new Balance(sync.isShared ? Math.min(MOST_LOW_FRAMES, 1 + (ram.nrFrames >>> LOW_SHARE_SHIFT)) : 0)
     this.onFile = (file, delta) => {
       this.files.refs[file] += delta
     }
@@ -104,7 +129,8 @@ export class Machine extends MachineParts {
     const { frames } = this
     const flags = frames.row(frame, F_FLAGS)
     if ((flags & PG_MLOCKED) !== 0) this.clearMlocked(frame)
-    if ((flags & PG_ANON) !== 0 && (flags & PG_CACHED) !== 0) {
+    // Who writes it to its slot gives the slot back.
+    if ((flags & (PG_ANON | PG_CACHED | PG_WRITEBACK)) === (PG_ANON | PG_CACHED)) {
       const slot = frames.row(frame, F_INDEX)
       if (this.swap.count[slot] === 0) {
         this.cache.remove(frame)
@@ -402,6 +428,37 @@ export class Machine extends MachineParts {
     sync.isPatient(sync.holderOfPage(inode, frames.row(waitFrame, F_INDEX)))
     sync.waitWithin(WAIT_PAGE, waitFrame)
     return 0
+  }
+
+  /**
+   * Within a verb that found no frame: whether another thread is writing a page, which may be free then, with that in `waitFrame`. False when
+   * this verb has waited for that often enough.
+   */
+  mayWaitForFrame(): boolean {
+    const { sync } = this
+    if (!sync.isShared || !sync.maySleep) return false
+    const { threads } = sync
+    for (let t = 0; t < threads.maxThreads && this.nrFrameWaits < MOST_FRAME_WAITS; t++) {
+      const row = threads.at(t, 0)
+      const kind = threads.w[row + T_IO_KIND]
+      if (t === sync.me || (kind !== IO_SWAP_OUT && kind !== IO_WRITEBACK)) continue
+      this.waitInode = threads.w[row + T_IO_INODE]
+      this.waitIndex = threads.w[row + T_IO_FIRST]
+      this.waitFrame =
+        kind === IO_SWAP_OUT ? threads.w[row + T_OUT_FRAME] : this.cache.lookup(this.waitInode, this.waitIndex)
+      if (this.waitFrame === 0) continue
+      this.nrFrameWaits++
+      return true
+    }
+    this.nrFrameWaits = 0
+    return false
+  }
+
+  /** Within a verb that found no frame: sleeps until a page that another thread was writing has been written. False when there is none. */
+  waitForFrame(): boolean {
+    if (!this.mayWaitForFrame()) return false
+    if (this.nrFrameWaits === 1) this.sync.beginWait()
+    return this.waitForPageInside() === 0
   }
 
   /** The same until some page of a store that answers later came, or was given up, so that there is room for others. */

@@ -13,6 +13,7 @@ import { EAGAIN, EFAULT, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_BUS, FAULT_OK, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
 import { PTE_PRESENT, PTE_READ, PTE_READ_HIT, PTE_WRITE, PTE_YOUNG, pteFrame } from '../pgtable/pte.ts'
 import { VM_LOCKED, VM_LOCKONFAULT, VM_SHARED, VM_WRITE } from '../vma/flags.ts'
+import { makeRoom } from './balance.ts'
 import { faultInside } from './fault.ts'
 import { fetchError } from './filemap.ts'
 import type { Machine } from './machine.ts'
@@ -76,6 +77,7 @@ export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, max
   cursor.waitInode = 0
   cursor.since = m.filler.requests.nrFailures
   while (left > 0 && !cursor.done) {
+    makeRoom(m)
     if (!m.lockMmRead(mm, 0)) {
       cursor.fail(m.refused === EAGAIN ? -EAGAIN : -EFAULT, FAULT_OK, cursor.end)
       return

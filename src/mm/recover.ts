@@ -4,7 +4,7 @@
  *   it had            then
  *   the machine lock  nothing is known of the tables: the machine is broken (-EOWNERDEAD), for all and for good
  *   a page it read    the page leaves the cache, its swap slot stays; who waited for it reads it himself
- *   pages it wrote    they are dirty again
+ *   pages it wrote    they are dirty again; the swap slot of one goes back if no entry names it
  *   an inode lock     free; pages that were to be cut away stay, and are dirty if the store was asked to cut already: those in the cache
  *                     keep their bytes, the others have them or are zero. The file has its old size, and the next sync the store
  *   a write lock      free; of what was to be written a part is, page by page
@@ -19,7 +19,7 @@
  * Called when the platform says that the thread has ended, or the operating system says so to one that waits for it, so nothing of it
  * runs any more; also with an orderly detach, where there is nothing to give back but its row.
  */
-import { EOWNERDEAD } from '../abi/errno.ts'
+import { EIO, EOWNERDEAD } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { CLEAN, CUT_ASKS, CUT_NONE, PAGER_GONE } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_WRITEBACK } from '../frame/frame-table.ts'
@@ -50,6 +50,8 @@ import {
   T_IO_PAGES,
   T_MMAP,
   T_MMAP_MODE,
+  T_OUT_FRAME,
+  T_OUT_SLOT,
   T_PINS,
   T_PLATFORM_ID,
   T_RESERVE,
@@ -112,6 +114,7 @@ function giveBackAll(m: Machine, thread: number): void {
     Atomics.sub(sync.words, S_STARVING, 1)
     Atomics.notify(sync.words, S_STARVING)
   }
+  giveBackSwapOut(m, w[row + T_OUT_FRAME], w[row + T_OUT_SLOT])
   giveBackPages(m, w[row + T_IO_KIND], w[row + T_IO_INODE], w[row + T_IO_FIRST], w[row + T_IO_PAGES])
   giveBackInode(m, w[row + T_INODE])
   giveBackWriteLock(m, w[row + T_WRITES])
@@ -141,6 +144,11 @@ function giveBackPages(m: Machine, kind: number, inode: number, first: number, p
       m.sync.wakeAll(WAIT_PAGE, frame)
     }
   }
+}
+
+/** Whether it was written nobody knows. */
+function giveBackSwapOut(m: Machine, frame: number, slot: number): void {
+  if (frame !== 0) m.reclaim.swapOut.end(frame, slot, -EIO)
 }
 
 function giveBackInode(m: Machine, inode: number): void {

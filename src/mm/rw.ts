@@ -11,6 +11,7 @@ import { EFBIG } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { RA_NORMAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
+import { makeRoomWithin } from './balance.ts'
 import { FILL_HOLES, getPage, getPageForOverwrite, KEEP_HOLES } from './filemap.ts'
 import type { Machine } from './machine.ts'
 
@@ -43,6 +44,8 @@ export function fileRead(
       m.lru.markAccessed(frame)
     }
     at += n
+    // Here, since the file may be cut meanwhile.
+    if (at < end) makeRoomWithin(m)
   }
   return Math.max(0, at - position)
 }
@@ -85,6 +88,7 @@ export function fileWrite(
     m.lru.markAccessed(frame)
     at += n
     if (at > m.inodes.sizeBytes[inode]) m.inodes.sizeBytes[inode] = at
+    if (at < end) makeRoomWithin(m)
   }
   return length
 }

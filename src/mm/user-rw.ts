@@ -8,6 +8,7 @@ import { EFAULT } from '../abi/errno.ts'
 import { FAULT_OK } from '../abi/fault.ts'
 import { RA_NORMAL } from '../cache/fill.ts'
 import { type BulkResult, copyFromUser, copyToUser, fillUser } from './access.ts'
+import { makeRoom } from './balance.ts'
 import { getPage, KEEP_HOLES } from './filemap.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
 import { fileWrite } from './rw.ts'
@@ -50,6 +51,7 @@ function readPart(
   at: number
 ): number {
   const { pageSize, u8 } = m.ram
+  makeRoom(m)
   const frame = m.run(() => pinnedPage(m, file, Math.floor(at / pageSize)))
   if (frame < 0) return frame
   if (m.policy === POLICY_LINUX) touchEnds(m, mm, generation, address, n)
@@ -115,5 +117,6 @@ export function writeFromUser(
 }
 
 function writePart(m: Machine, file: number, at: number, bytes: Uint8Array, n: number): number {
+  makeRoom(m)
   return m.run(() => fileWrite(m, file, at, bytes, 0, n))
 }

@@ -49,13 +49,13 @@ export function zapEntry(m: Machine, mm: number, vma: number, vpn: number, pte: 
   }
 }
 
-/** One swap entry less names the slot: frees the slot, and its page in the swap cache, with the last. Whoever reads it does so himself. */
+/** One swap entry less names the slot: frees the slot, and its page in the swap cache, with the last. Whoever reads or writes it does so himself. */
 export function dropSwapEntry(m: Machine, slot: number): void {
   const { swap, cache, frames } = m
   if (--swap.count[slot] > 0) return
   const frame = cache.lookup(0, slot)
   if (frame !== 0) {
-    if (frames.row(frame, F_MAPCOUNT) !== 0 || !frames.isUptodate(frame)) return
+    if (frames.row(frame, F_MAPCOUNT) !== 0 || !frames.isAtRest(frame)) return
     cache.remove(frame)
     m.putFrame(frame)
   }

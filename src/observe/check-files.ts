@@ -143,7 +143,7 @@ function checkOpenFiles(c: Census): Int32Array {
 }
 
 export function checkSwap(c: Census): void {
-  const { swap, cache, frames, inodes } = c.machine
+  const { swap, cache, frames, inodes, sync } = c.machine
   let used = 0
   let nrOwned = 0
   for (let slot = 1; slot <= swap.nrSlots; slot++) {
@@ -151,7 +151,7 @@ export function checkSwap(c: Census): void {
     c.equal(swap.count[slot], c.swapEntries[slot], `entries that name ${name}`)
     const owner = swap.ownerInode[slot]
     const cached = cache.lookup(0, slot) !== 0
-    const held = swap.count[slot] !== 0 || cached
+    const held = swap.count[slot] !== 0 || cached || sync.threads.writesTo(slot)
     c.expect(
       swap.isFree(slot) === (!held && owner === 0),
       () => `${name} is ${swap.isFree(slot) ? 'free but held' : 'leaked'}`

@@ -47,7 +47,7 @@ export function checkAllocator(c: Census): void {
 
 export function checkFrames(c: Census): void {
   const { machine } = c
-  const { frames, allocator, nodes, inodes, counters } = machine
+  const { frames, allocator, nodes, inodes, counters, sync } = machine
   let nrSlabs = 0
   let nrNodes = 0
   let nrMlocked = 0
@@ -69,7 +69,7 @@ export function checkFrames(c: Census): void {
     if ((flags & (PG_CACHED | PG_UPTODATE)) === PG_CACHED) {
       const inode = frames.row(f, F_MAPPING)
       c.filling.set(inode, (c.filling.get(inode) ?? 0) + 1)
-      const reader = machine.sync.holderOfPage(inode, frames.row(f, F_INDEX))
+      const reader = sync.holderOfPage(inode, frames.row(f, F_INDEX))
       c.expect(inode !== 0 || reader >= 0, () => `${name} is being read from its swap slot by nobody`)
       const isOnItsWay = (flags & PG_LOCKED) !== 0 && (flags & PG_LRU) === 0 && frames.row(f, F_MAPCOUNT) === 0
       c.expect(isOnItsWay && c.mapped[f] === 0, () => `${name} has no contents, but is not being read`)
@@ -77,7 +77,12 @@ export function checkFrames(c: Census): void {
     }
     c.expect((flags & PG_LOCKED) === 0, () => `${name} is locked`)
     const written = (flags & PG_WRITEBACK) !== 0
-    c.expect(!written || inodes.lock[frames.row(f, F_MAPPING)] !== 0, () => `${name} is being written by nobody`)
+    const isOnItsWayOut = written && sync.threads.writes(f)
+    const inode = frames.row(f, F_MAPPING)
+    c.expect(
+      !written || isOnItsWayOut || (inode > 0 && inodes.lock[inode] !== 0),
+      () => `${name} is being written by nobody`
+    )
     if ((flags & PG_TABLE) !== 0) {
       c.expect(c.isTable[f] !== 0, () => `${name} is a page table of no tree`)
       c.expect(c.mapped[f] === 0, () => `${name} is a page table but mapped`)
@@ -109,7 +114,7 @@ export function checkFrames(c: Census): void {
       c.expect((flags & PG_CACHED) !== 0 || frames.row(f, F_MAPPING) === -1, () => `${name} is not in the swap cache`)
     } else if ((flags & PG_CACHED) === 0) {
       // Truncated or punched away while somebody held it.
-      c.expect(pins > 0, () => `${name} is used by nobody and leaked`)
+      c.expect(pins > 0 || isOnItsWayOut, () => `${name} is used by nobody and leaked`)
       c.expect(frames.row(f, F_MAPCOUNT) === 0, () => `${name} left its file but is mapped`)
       continue
     }

@@ -9,13 +9,14 @@
  *   shared memory          written to a swap slot held by (inode, page); never-written pages are dropped (they are zero)
  *   anonymous page         written to a swap slot, named by swap ptes; after MADV_FREE dropped, if not stored to since
  *
- * Reaches address spaces only through the reverse map. Never allocates a frame. Keeps the machine lock throughout, also while a store
- * writes: it runs in the middle of anything. A page that is pinned, locked, or whose
+ * Reaches address spaces only through the reverse map. Never allocates a frame. `makeRoom`, which threads call where nothing is half done
+ * (mm/balance.ts), and `shrinkAll` where it is asked to give the machine lock back while a store writes. `shrink` keeps it throughout: it runs in the middle of
+ * anything, so in a memory that threads share it takes clean pages first. A page that is pinned, locked, being written, or whose
  * write fails stays; when nothing goes, the allocation that called fails with ENOMEM and nothing was lost.
  */
 
 import type { PageCache } from '../cache/page-cache.ts'
-import type { Writeback } from '../cache/writeback.ts'
+import { IN_WINDOWS, UNDER_LOCK, type Writeback } from '../cache/writeback.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
 import {
   F_FLAGS,
@@ -38,10 +39,20 @@ import {
 } from '../frame/frame-table.ts'
 import { LRU_ACTIVE_ANON, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, type Lru } from '../frame/lru.ts'
 import { TRACE_EVICT, type Trace } from '../frame/trace.ts'
-import { NR_MLOCK, NR_SHMEM, PGACTIVATE, PGSCAN, PGSTEAL, PSWPOUT } from '../frame/vmstat.ts'
+import {
+  NR_MLOCK,
+  NR_SHMEM,
+  PGACTIVATE,
+  PGSCAN,
+  PGSTEAL,
+  PSWPOUT,
+  RECLAIM_WRITES,
+  RECLAIM_WRITES_LOCKED
+} from '../frame/vmstat.ts'
 import type { Rmap } from '../rmap/rmap.ts'
 import type { SwapArea } from '../swap/swap-area.ts'
 import type { Sync } from '../sync/sync.ts'
+import { FREED, type Outcome, STAYS, SwapOut } from './swap-out.ts'
 
 /** Frames freed at a time when more than one is worth it. */
 const BATCH = 32
@@ -49,6 +60,17 @@ const BATCH = 32
 /** How hard one pass tries. */
 const HONOUR_REFERENCED = 0
 const IGNORE_REFERENCED = 1
+/** Honours them too, and writes nothing. */
+const CLEAN_ONLY = 2
+/** Honours them, and ends at a page that is clean: an allocation that is short of frames takes that without any I/O. */
+const AHEAD = 3
+
+const ALL: number = Number.MAX_SAFE_INTEGER
+/** Pages that a pass looks at in any case, which is not to go on for long. */
+const LOOKS = 64
+
+const ANON_FIRST = [LRU_INACTIVE_ANON, LRU_INACTIVE_FILE] as const
+const FILE_FIRST = [LRU_INACTIVE_FILE, LRU_INACTIVE_ANON] as const
 
 /** A page of shared memory is held no longer, in RAM or swap: its inode and its quota have one less. */
 export type UnchargeHook = (inode: number) => void
@@ -64,7 +86,9 @@ export class Reclaim {
   readonly vmstat: Float64Array
   readonly #trace: Trace
   readonly #sync: Sync
+  readonly swapOut: SwapOut
   #running = false
+  #how: typeof UNDER_LOCK | typeof IN_WINDOWS = UNDER_LOCK
   #uncharge: UnchargeHook = () => {}
 
   constructor(
@@ -87,65 +111,101 @@ export class Reclaim {
     this.vmstat = cache.vmstat
     this.#trace = trace
     this.#sync = sync
+    this.swapOut = new SwapOut(allocator, lru, cache, swap, trace, sync)
   }
 
   setUncharge(hook: UnchargeHook): void {
     this.#uncharge = hook
   }
 
-  /** Tries to free at least `wanted` frames. → how many it freed. */
+  /** Tries to free at least `wanted` frames, with the machine lock held throughout. → how many it freed. */
   shrink(wanted: number): number {
+    return this.#shrink(wanted, UNDER_LOCK)
+  }
+
+  #shrink(wanted: number, how: typeof UNDER_LOCK | typeof IN_WINDOWS): number {
     // A notifier or store that allocates while we reclaim gets nothing: it would reclaim within itself.
     if (this.#running) return 0
     this.#running = true
+    this.#how = how
     try {
       const want = Math.max(wanted, Math.min(BATCH, this.allocator.ram.nrFrames >>> 5))
-      let freed = this.#pass(want, HONOUR_REFERENCED)
-      if (freed < wanted) freed += this.#pass(want - freed, HONOUR_REFERENCED)
-      if (freed < wanted) freed += this.#pass(want - freed, IGNORE_REFERENCED)
+      let freed = 0
+      // Others are kept waiting while a store writes.
+      if (how === UNDER_LOCK && this.#sync.isShared) freed = this.#pass(want, CLEAN_ONLY, 2 * want + LOOKS)
+      if (freed < wanted) freed += this.#pass(want - freed, HONOUR_REFERENCED, ALL)
+      if (freed < wanted) freed += this.#pass(want - freed, HONOUR_REFERENCED, ALL)
+      if (freed < wanted) freed += this.#pass(want - freed, IGNORE_REFERENCED, ALL)
       return freed
     } finally {
       this.#running = false
+      this.#how = UNDER_LOCK
+    }
+  }
+
+  /**
+   * Tries to free `wanted` frames ahead, as far as pages have to be written for it: the machine lock is given back while stores do so, and the
+   * caller has no lock that others wait for long. → how many it freed.
+   */
+  makeRoom(wanted: number): number {
+    if (this.#running) return 0
+    this.#running = true
+    this.#how = IN_WINDOWS
+    try {
+      const freed = this.#pass(wanted, AHEAD, 4 * wanted + LOOKS)
+      return freed > 0 ? freed : this.#pass(wanted, AHEAD, 4 * wanted + LOOKS)
+    } finally {
+      this.#running = false
+      this.#how = UNDER_LOCK
     }
   }
 
   /** Frees every page that can be freed. What a test or a snapshot wants, and memory pressure from outside. */
-  shrinkAll(): number {
+  shrinkAll(how: typeof UNDER_LOCK | typeof IN_WINDOWS = UNDER_LOCK): number {
     let total = 0
     for (let round = 0; round < 8; round++) {
-      const freed = this.shrink(this.allocator.ram.nrFrames)
+      const freed = this.#shrink(this.allocator.ram.nrFrames, how)
       total += freed
       if (freed === 0) break
     }
     return total
   }
 
-  #pass(want: number, mode: number): number {
+  /** `most`: pages of each kind to look at. */
+  #pass(want: number, mode: number, most: number): number {
     const { lru } = this
     const nrFile = lru.count(LRU_INACTIVE_FILE) + lru.count(LRU_ACTIVE_FILE)
     const nrAnon = lru.count(LRU_INACTIVE_ANON) + lru.count(LRU_ACTIVE_ANON)
     // File pages cost less to bring back than to write out and bring back; large unused memory still has to go.
     const anonFirst = nrAnon > 2 * nrFile
-    let freed = this.#shrinkPair(anonFirst ? LRU_INACTIVE_ANON : LRU_INACTIVE_FILE, want, mode)
-    if (freed < want) freed += this.#shrinkPair(anonFirst ? LRU_INACTIVE_FILE : LRU_INACTIVE_ANON, want - freed, mode)
+    const [one, other] = anonFirst ? ANON_FIRST : FILE_FIRST
+    let freed = this.#shrinkPair(one, want, mode, most)
+    if (freed >= want || (mode === AHEAD && this.#isCleanNext(one))) return freed
+    freed += this.#shrinkPair(other, want - freed, mode, most)
     return freed
   }
 
   /** Shrinks an inactive list and, as it runs low, refills it from its active one. */
-  #shrinkPair(inactive: number, want: number, mode: number): number {
+  #shrinkPair(inactive: number, want: number, mode: number, most: number): number {
     const { lru } = this
     const active = inactive + 1
-    let budget = lru.count(inactive) + lru.count(active)
+    let budget = Math.min(most, lru.count(inactive) + lru.count(active))
     let freed = 0
     while (freed < want && budget > 0) {
       if (lru.count(inactive) < lru.count(active)) this.#age(active, BATCH)
       const frame = lru.lists.last(inactive)
-      if (frame === 0) break
+      if (frame === 0 || (mode === AHEAD && this.#isCleanNext(inactive))) break
       budget--
       this.vmstat[PGSCAN]++
       if (this.#take(frame, mode)) freed++
     }
     return freed
+  }
+
+  /** Whether the next page that would be taken from a list need not be written. */
+  #isCleanNext(inactive: number): boolean {
+    const frame = this.lru.lists.last(inactive)
+    return frame !== 0 && !this.#isToWrite(frame)
   }
 
   /** Moves pages from the old end of an active list to the inactive one; uses from now on count there. */
@@ -175,14 +235,24 @@ export class Reclaim {
       this.#cull(frame)
       return false
     }
-    if (mode === HONOUR_REFERENCED && this.#keep(frame, referenced)) return false
-    const freed = (flags & PG_ANON) !== 0 ? this.#takeAnon(frame) : this.#takeCached(frame)
-    if (freed) this.vmstat[PGSTEAL]++
-    else if ((frames.row(frame, F_FLAGS) & (PG_CACHED | PG_ANON)) !== 0) {
+    if (mode !== IGNORE_REFERENCED && this.#keep(frame, referenced)) return false
+    if (mode === CLEAN_ONLY && this.#isToWrite(frame)) {
+      lru.add(frame)
+      return false
+    }
+    const outcome = (flags & PG_ANON) !== 0 ? this.#takeAnon(frame) : this.#takeCached(frame)
+    if (outcome === FREED) this.vmstat[PGSTEAL]++
+    else if (outcome === STAYS && (frames.row(frame, F_FLAGS) & (PG_CACHED | PG_ANON)) !== 0) {
       frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_ACTIVE
       lru.add(frame)
     }
-    return freed
+    return outcome === FREED
+  }
+
+  /** Whether the page has to be written before its frame is free. */
+  #isToWrite(frame: number): boolean {
+    const flags = this.frames.row(frame, F_FLAGS)
+    return (flags & PG_DIRTY) !== 0 && (flags & (PG_ANON | PG_SWAPBACKED)) !== PG_ANON
   }
 
   /** The page is in a locked vma: off to the unevictable list, counted as locked (Linux: SWAP_MLOCK). */
@@ -226,77 +296,88 @@ export class Reclaim {
     return true
   }
 
-  #takeAnon(frame: number): boolean {
+  #takeAnon(frame: number): Outcome {
     const { frames, swap, cache } = this
     if ((frames.row(frame, F_FLAGS) & PG_SWAPBACKED) === 0) return this.#takeLazyFree(frame)
     let slot = frames.row(frame, F_INDEX)
     const cached = (frames.row(frame, F_FLAGS) & PG_CACHED) !== 0
     if (!cached) {
       slot = swap.alloc()
-      if (slot === 0) return false
+      if (slot === 0) return STAYS
       cache.add(frame, 0, slot)
       frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_DIRTY
     }
-    if (!this.rmap.tryToUnmap(frame, slot)) return false
+    if (!this.rmap.tryToUnmap(frame, slot)) return STAYS
     if ((frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) {
       this.#settle(frame)
-      if (swap.write(slot, frame) < 0) return false
+      if (this.#how === IN_WINDOWS) return this.swapOut.write(frame, slot)
+      this.#countLocked()
+      if (swap.write(slot, frame) < 0) return STAYS
       this.vmstat[PSWPOUT]++
       frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_DIRTY
     }
     this.#trace.add(TRACE_EVICT, 0, slot, frame, 0)
     cache.remove(frame)
     this.allocator.free(frame)
-    return true
+    return FREED
   }
 
   /** After MADV_FREE: dropped if nothing was stored since, an ordinary page again if something was. */
-  #takeLazyFree(frame: number): boolean {
+  #takeLazyFree(frame: number): Outcome {
     const { frames, rmap } = this
     rmap.pageMkclean(frame)
     if ((frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) {
       frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_SWAPBACKED
-      return false
+      return STAYS
     }
-    if (!rmap.tryToUnmap(frame, 0)) return false
+    if (!rmap.tryToUnmap(frame, 0)) return STAYS
     this.allocator.free(frame)
-    return true
+    return FREED
   }
 
-  #takeCached(frame: number): boolean {
+  #takeCached(frame: number): Outcome {
     const { frames, rmap, cache } = this
-    if (frames.row(frame, F_MAPCOUNT) !== 0 && !rmap.tryToUnmap(frame, 0)) return false
+    if (frames.row(frame, F_MAPCOUNT) !== 0 && !rmap.tryToUnmap(frame, 0)) return STAYS
     const inode = frames.row(frame, F_MAPPING)
     const dirty = (frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0
     if (cache.inodes.isShmem(inode)) {
       if (dirty) {
-        if (!this.#swapOutShared(frame, inode)) return false
+        const outcome = this.#swapOutShared(frame, inode)
+        if (outcome !== FREED || this.#how === IN_WINDOWS) return outcome
       } else {
         this.#uncharge(inode)
         this.vmstat[NR_SHMEM]--
       }
     } else if (dirty) {
+      this.#countLocked()
       this.writeback.writeAround(frame)
-      if ((frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) return false
+      if ((frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) return STAYS
     }
     this.#trace.add(TRACE_EVICT, inode, frames.row(frame, F_INDEX), frame, 0)
     cache.remove(frame)
     this.allocator.free(frame)
-    return true
+    return FREED
   }
 
-  #swapOutShared(frame: number, inode: number): boolean {
+  #swapOutShared(frame: number, inode: number): Outcome {
     const slot = this.swap.alloc()
-    if (slot === 0) return false
+    if (slot === 0) return STAYS
     this.#settle(frame)
+    if (this.#how === IN_WINDOWS) return this.swapOut.write(frame, slot)
+    this.#countLocked()
     if (this.swap.write(slot, frame) < 0) {
       this.swap.free(slot)
-      return false
+      return STAYS
     }
     this.swap.setOwner(slot, inode, this.frames.row(frame, F_INDEX))
     this.vmstat[PSWPOUT]++
     this.vmstat[NR_SHMEM]--
-    return true
+    return FREED
+  }
+
+  #countLocked(): void {
+    this.vmstat[RECLAIM_WRITES]++
+    if (this.#sync.isShared) this.vmstat[RECLAIM_WRITES_LOCKED]++
   }
 
   /** The page is in no entry any more. Stores of other threads that are under way belong to what is written. */

@@ -79,12 +79,17 @@ export const T_LOCK_CONTENDED = 51 as const
 export const T_LOCK_TRIES = 52 as const
 /** The first inode of those that nobody has open any more and that it has yet to write, close and free (`inodes.goingNext`). */
 export const T_GOING = 53 as const
+/** The frame that it writes to the swap area, and the slot if that is known to nobody else yet (shared memory); 0 for none. */
+export const T_OUT_FRAME = 54 as const
+export const T_OUT_SLOT = 55 as const
 
 export const IO_NONE = 0 as const
 export const IO_FILL = 1 as const
 export const IO_WRITEBACK = 2 as const
 /** A swap slot: `T_IO_FIRST`, of inode 0. */
 export const IO_SWAP_IN = 3 as const
+/** A page on its way to a swap slot: `T_OUT_FRAME`. */
+export const IO_SWAP_OUT = 4 as const
 
 /** Words of the shared block: the machine lock alone on its line, then what is read often, then what is not. */
 export const S_LOCK = 0 as const
@@ -148,6 +153,21 @@ export class ThreadTable {
     let n = 0
     for (let t = 0; t < this.maxThreads; t++) if (this.w[this.at(t, T_FILE)] === file) n++
     return n
+  }
+
+  /** Whether some thread writes the frame to the swap area. */
+  writes(frame: number): boolean {
+    return this.#some(T_OUT_FRAME, frame)
+  }
+
+  /** Whether some thread writes a page to the swap slot that nothing else knows yet. */
+  writesTo(slot: number): boolean {
+    return this.#some(T_OUT_SLOT, slot)
+  }
+
+  #some(word: number, value: number): boolean {
+    for (let t = 0; t < this.maxThreads; t++) if (this.w[this.at(t, word)] === value) return true
+    return false
   }
 
   /** Notes a pin of a thread, for whoever cleans up after it: the frame, negative if the thread may store to it. */

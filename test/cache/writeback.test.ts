@@ -141,7 +141,8 @@ describe('reclaim of a dirty page', () => {
   ])('writes it with its dirty neighbours: %j', (order, expected) => {
     const { r, file, at } = dirty(24, order)
     r.load(at + 22 * P)
-    expect(r.m.reclaim.shrink(1)).toBeGreaterThanOrEqual(1)
+    // Also where clean pages go first: there is one of them.
+    expect(r.m.reclaim.shrink(2)).toBeGreaterThanOrEqual(2)
     expect(writes(file)[0]).toEqual(expected)
     expect(r.load(at + order[0] * P)).toBe(100 + order[0])
   })

@@ -49,7 +49,7 @@ describe('an exception in the middle of', () => {
     ['fsync', ['cache', 'clearDirty'], async w => [await w.store(3, 1), await w.call(w.file, 'sync')]],
     ['a truncation', ['cache', 'collect'], w => w.call(w.file, 'truncate', 5 * PAGE)],
     ['a punch', ['cache', 'collect'], w => w.call(w.file, 'punch', 0, 5 * PAGE)],
-    ['reclaim', ['reclaim', 'shrink'], w => w.call(w.memory, 'shrink')],
+    ['reclaim', ['reclaim', 'shrinkAll'], w => w.call(w.memory, 'shrink')],
     ['locking pages', ['vmas', 'link'], w => w.call(w.map, 'lock', { length: PAGE })],
     ['making a space', ['mms', 'alloc'], w => w.call(w.memory, 'space')]
   ]

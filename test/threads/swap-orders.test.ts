@@ -51,12 +51,11 @@ describe.each<Kind>(['private', 'shared'])('while the slot of a page of %s memor
   test('another thread faults other pages: of files, fresh ones, and from swap', async () => {
     const { rig, map, maps } = await swappedOut(kind)
     const [a, b] = rig.workers
-    rig.hold('read')
+    // Pages went in order, so page i has slot i + 1, which is where page i of a file would be.
+    rig.hold('read', 3)
     const first = load(a, maps[0], 3)
     await rig.held('read')
-    rig.letOnePass('read')
     expect(await b.load(5)).toBe(6)
-    rig.letOnePass('read')
     expect(await load(b, maps[1], 7)).toBe(107)
     await store(b, maps[1], 7, 700)
     rig.release('read')
@@ -241,5 +240,212 @@ describe('while a slot is read', () => {
     expect(rig.calls('read') - before).toBe(PAGES)
     child.close()
     expectPages(map)
+  })
+})
+
+/** Memory of `PAGES` pages, none in swap yet, of which a worker is writing one to its slot. */
+async function beingWritten(kind: Kind, options: ThreadOptions = {}): Promise<SwapRig & { shrink: Promise<number> }> {
+  const rig = await threads({ workers: 3, swapSlots: 64, ...options })
+  const file = kind === 'shared' ? rig.memory.shared(PAGES * PAGE) : null
+  const map = rig.space.map(file, { length: PAGES * PAGE, writable: true })
+  for (let page = 0; page < PAGES; page++) map.setUint32(page * PAGE, 100 + page)
+  const maps = []
+  for (const worker of rig.workers) maps.push(await worker.do<number>('adopt', map.handle))
+  rig.hold('write')
+  const [a] = rig.workers
+  const shrink = a.call<number>(a.memory, 'shrink')
+  await rig.held('write')
+  return { rig, map, maps, shrink }
+}
+
+/** The window page whose frame is being written: the oldest one, which reclaim takes first. */
+const OLDEST = 0
+
+describe.each<Kind>(['private', 'shared'])('while a page of %s memory is written to its slot', kind => {
+  test('other threads fault, store, remap and open', async () => {
+    const { rig, map, maps, shrink } = await beingWritten(kind)
+    const [, b] = rig.workers
+    expect(rig.memory.check()).toEqual([])
+    expect(await b.load(5)).toBe(6)
+    await store(b, maps[1], 7, 700)
+    await b.call(b.map, 'remap', { at: 9, page: 30 })
+    expect(await b.load(9)).toBe(31)
+    await b.call(b.memory, 'space')
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+    expectPages(map, { 7: 700 })
+  })
+
+  test('it can be read and stored to, and what is stored is not lost', async () => {
+    const { rig, map, maps, shrink } = await beingWritten(kind)
+    const [, b] = rig.workers
+    expect(await load(b, maps[1], OLDEST)).toBe(100)
+    expect(rig.memory.check()).toEqual([])
+    await store(b, maps[1], OLDEST, 555)
+    expect(rig.memory.check()).toEqual([])
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+    expectPages(map, { [OLDEST]: 555 })
+    rig.memory.shrink()
+    expectPages(map, { [OLDEST]: 555 })
+  })
+
+  test('it is read, and stays: the slot has its bytes or nobody', async () => {
+    const { rig, map, maps, shrink } = await beingWritten(kind)
+    const [, b] = rig.workers
+    expect(await load(b, maps[1], OLDEST)).toBe(100)
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+    expectPages(map)
+  })
+
+  test('and that fails: it stays in memory, dirty', async () => {
+    const { rig, map, shrink } = await beingWritten(kind)
+    rig.fail('write', 28)
+    rig.release('write')
+    expect(await shrink).toBe(0)
+    expect(rig.memory.check()).toEqual([])
+    expect(rig.memory.stats().counters.pswpout).toBe(0)
+    expectPages(map)
+    rig.fail('write', 0)
+    expect(rig.memory.shrink()).toBe(PAGES)
+    expectPages(map)
+  })
+
+  test('its space is unmapped: frame and slot come back when the write is over', async () => {
+    const { rig, maps, shrink } = await beingWritten(kind)
+    const [, b] = rig.workers
+    await b.call(maps[1], 'unmap')
+    expect(rig.memory.check()).toEqual([])
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+    if (kind === 'private') expect(rig.memory.stats().swapUsed).toBe(0)
+  })
+
+  test('fork shares it, and the child outlives the parent’s store', async () => {
+    const { rig, map, maps, shrink } = await beingWritten(kind)
+    const [, b] = rig.workers
+    expect(await load(b, maps[1], OLDEST)).toBe(100)
+    const child = rig.space.fork()
+    const there = await b.do<number>('adopt', { ...map.handle, space: child.handle })
+    await store(b, maps[1], OLDEST, 555)
+    expect(await load(b, there, OLDEST)).toBe(kind === 'private' ? 100 : 555)
+    expect(rig.memory.check()).toEqual([])
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+    expect(await load(b, there, OLDEST)).toBe(kind === 'private' ? 100 : 555)
+    expectPages(map, { [OLDEST]: 555 })
+    child.close()
+  })
+
+  test('the whole space ends', async () => {
+    const { rig, shrink } = await beingWritten(kind)
+    const [, b] = rig.workers
+    await b.call(b.space, 'close')
+    expect(rig.memory.check()).toEqual([])
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+  })
+
+  test('its thread ends: the page is dirty, nothing is lost, and it can be written again', async () => {
+    const { rig, map, maps } = await beingWritten(kind)
+    const [a, b] = rig.workers
+    await a.terminate()
+    rig.release('write')
+    expect(await load(b, maps[1], OLDEST)).toBe(100)
+    expect(rig.memory.machine.sync.broken).toBe(0)
+    expect(rig.memory.check()).toEqual([])
+    expect(rig.memory.stats().swapUsed).toBeLessThanOrEqual(1)
+    expect(rig.memory.shrink()).toBeGreaterThanOrEqual(PAGES)
+    expectPages(map)
+    rig.memory.shrink()
+    expect(rig.memory.stats().swapUsed).toBe(PAGES)
+  })
+
+  test('its thread ends after nobody wants the page any more: frame and slot come back', async () => {
+    const { rig, maps } = await beingWritten(kind)
+    const [a, b] = rig.workers
+    await b.call(maps[1], 'unmap')
+    await a.terminate()
+    rig.release('write')
+    await until(() => rig.memory.machine.sync.threads.w[rig.memory.machine.sync.threads.at(a.row, 0)] === 0, 'the row')
+    expect(rig.memory.check()).toEqual([])
+  })
+})
+
+describe('while a page of shared memory is written to its slot', () => {
+  test('truncation takes it: slot and frame come back, and the file can grow again', async () => {
+    const rig = await threads({ workers: 2, swapSlots: 64 })
+    const [a, b] = rig.workers
+    const file = rig.memory.shared(PAGES * PAGE)
+    const map = rig.space.map(file, { writable: true })
+    for (let page = 0; page < PAGES; page++) map.setUint32(page * PAGE, 100 + page)
+    const fileThere = await b.do<number>('adopt', file.handle)
+    rig.hold('write')
+    const shrink = a.call<number>(a.memory, 'shrink')
+    await rig.held('write')
+    await b.call(fileThere, 'truncate', 0)
+    expect(rig.memory.check()).toEqual([])
+    await b.call(fileThere, 'truncate', PAGES * PAGE)
+    map.setUint32(OLDEST * PAGE, 7)
+    expect(rig.memory.check()).toEqual([])
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+    expect(map.getUint32(OLDEST * PAGE)).toBe(7)
+    for (let page = 1; page < PAGES; page++) expect(map.getUint32(page * PAGE)).toBe(0)
+  })
+
+  test('it is closed for good: slot and frame come back', async () => {
+    const rig = await threads({ workers: 2, swapSlots: 64 })
+    const [a] = rig.workers
+    const file = rig.memory.shared(PAGES * PAGE)
+    const map = rig.space.map(file, { writable: true })
+    for (let page = 0; page < PAGES; page++) map.setUint32(page * PAGE, 100 + page)
+    rig.hold('write')
+    const shrink = a.call<number>(a.memory, 'shrink')
+    await rig.held('write')
+    map.unmap()
+    file.close()
+    expect(rig.memory.check()).toEqual([])
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+    expect(rig.memory.stats().swapUsed).toBe(0)
+  })
+})
+
+describe('in a small memory', () => {
+  /** Of 32 frames: private memory of 40 pages, all stored to. */
+  async function crowded(): Promise<SwapRig> {
+    const rig = await threads({ workers: 2, frames: 32, swapSlots: 128 })
+    const map = rig.space.map(null, { length: 40 * PAGE, writable: true })
+    for (let page = 0; page < 40; page++) map.setUint32(page * PAGE, 100 + page)
+    const maps = []
+    for (const worker of rig.workers) maps.push(await worker.do<number>('adopt', map.handle))
+    return { rig, map, maps }
+  }
+
+  test('faults make room before they take a lock: while one writes a page, the other faults', async () => {
+    const { rig, map, maps } = await crowded()
+    const [a, b] = rig.workers
+    rig.hold('write')
+    const reads: Promise<number>[] = []
+    for (let page = 0; page < 20; page++) reads.push(load(a, maps[0], page))
+    await rig.held('write')
+    // Neither the machine lock nor the space's mmap lock is held, not even for reading.
+    expect(rig.memory.check()).toEqual([])
+    await b.call(b.map, 'unmap')
+    rig.release('write')
+    expect(await Promise.all(reads)).toEqual(Array.from({ length: 20 }, (_, page) => 100 + page))
+    const { reclaim_writes: writes, reclaim_writes_locked: locked } = rig.memory.stats().counters
+    expect(writes).toBeGreaterThan(locked)
+    for (let page = 0; page < 40; page++) expect(map.getUint32(page * PAGE)).toBe(100 + page)
   })
 })
