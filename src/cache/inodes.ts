@@ -151,6 +151,12 @@ export class InodeTable {
     return this.#sync.isShared ? this.#acquire(this.lock, inode, T_INODE) : 0
   }
 
+  /** Takes the inode lock if nobody has it, and this thread none. */
+  tryAcquire(inode: number): boolean {
+    const { isShared, threads, row } = this.#sync
+    return isShared && this.lock[inode] === 0 && threads.w[row + T_INODE] === 0 && this.acquire(inode) === 0
+  }
+
   release(inode: number): void {
     if (this.#sync.isShared) this.#release(this.lock, inode, T_INODE)
   }

@@ -14,7 +14,7 @@
  *
  * Bytes past the end of the file in the last page are zeroed before the write and never reach the store.
  *
- * Lock: machine lock. `sync` takes the inode lock, so that one thread at a time writes a file, and gives the machine lock back while
+ * Lock: machine lock. `sync` takes the inode lock (as reclaim does in windows), so that one thread at a time writes a file, and gives the machine lock back while
  * the store writes and flushes; the pages are PG_WRITEBACK meanwhile: they can be used and stored to, but not evicted, truncated or
  * written by somebody else.
  */
@@ -42,7 +42,7 @@ import type { PageCache } from './page-cache.ts'
 /** Makes every pte of a frame clean and read-only, so that the next store faults (rmap's page_mkclean). */
 export type CleanHook = (frame: number) => void
 
-/** Whether the machine lock is held while the store writes: reclaim, which runs in the middle of anything, keeps it. */
+/** Whether the machine lock is held while the store writes: reclaim keeps it where it runs in the middle of anything. */
 export const UNDER_LOCK = 0 as const
 export const IN_WINDOWS = 1 as const
 
@@ -103,15 +103,15 @@ export class Writeback {
     return error
   }
 
-  /** Writes one dirty page and the dirty pages around it in the file; what reclaim asks for. → 0 or -errno. */
-  writeAround(frame: number): number {
+  /** Writes one dirty page and the dirty pages around it in the file; what reclaim asks for. `how` as for `writeRange`. → 0 or -errno. */
+  writeAround(frame: number, how: typeof UNDER_LOCK | typeof IN_WINDOWS): number {
     const inode = this.#frames.row(frame, F_MAPPING)
     const index = this.#frames.row(frame, F_INDEX)
     let first = index
     let last = index
     while (index - first < this.#maxRunPages / 2 && this.#isDirty(inode, first - 1)) first--
     while (last - first + 1 < this.#maxRunPages && this.#isDirty(inode, last + 1)) last++
-    return this.writeRange(inode, first, last, UNDER_LOCK)
+    return this.writeRange(inode, first, last, how)
   }
 
   /**

@@ -19,7 +19,6 @@ import { IO_NONE, T_FILE, T_GOING } from '../sync/threads.ts'
 import { makeRoom } from './balance.ts'
 import { uncharge } from './filemap.ts'
 import type { Machine } from './machine.ts'
-import { waitForPages } from './truncate.ts'
 
 /**
  * Opens a store. → file descriptor, or -errno (the store's own from size()). The store is the machine's from here on: the
@@ -237,8 +236,8 @@ export function endGoing(m: Machine): number {
   let result = 0
   while (m.nrGoing !== 0) {
     const inode = w[sync.row + T_GOING]
-    // Nobody else can have the lock. It says who writes the pages.
-    inodes.acquire(inode)
+    // Another thread may still write pages of it, to have their frames.
+    while (inodes.acquire(inode) !== 0) yieldLock(m)
     const error = endInode(m, inode)
     if (inodes.going[inode] > 0 && result === 0) result = error
     // The list may have grown at its head.
@@ -295,8 +294,6 @@ function endInode(m: Machine, inode: number): number {
     result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES, how)
     if (result === 0) result = m.writeback.extendStore(inode, how)
   }
-  // Others may be writing them still, to have their frames.
-  while (isGoing && waitForPages(m, inode, 0, MAX_FILE_PAGES) !== 0) yieldLock(m)
   const pages = m.cache.nrPages(inode)
   for (let frame = m.cache.anyPage(inode); frame !== 0; frame = m.cache.anyPage(inode)) {
     if (!m.frames.isUptodate(frame)) {

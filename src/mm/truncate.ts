@@ -10,13 +10,13 @@
  * Where threads share the machine, the store cuts in a window, with the write lock and the inode lock of the file held. It is asked first,
  * and pages and size change once it has done so, as Linux does for file systems whose bytes are elsewhere (fuse_do_setattr,
  * nfs_setattr): if the store refuses, nothing has changed. Until then the pages are what they were, for whoever has them mapped; those that
- * are not in the cache are not sent for. Reclaim may write one of them meanwhile, perhaps behind the cut: then the store is asked
- * again. (FUSE holds such writes back, fuse_set_nowrite. Reclaim can't wait.)
+ * are not in the cache are not sent for. An allocation may have to write one of them meanwhile, perhaps behind the cut: then the store is asked
+ * again. (FUSE holds such writes back, fuse_set_nowrite. An allocation can't wait.)
  */
 import { EFBIG, EINVAL, EIO, ENOMEM, EOPNOTSUPP } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { CLEAN, CUT_AGAIN, CUT_ASKS, CUT_NONE, CUT_TORN, CUT_WAITS, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
-import { F_FLAGS, F_INDEX, F_MAPCOUNT, F_MAPPING, PG_ANON, PG_WRITEBACK } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, F_MAPCOUNT, F_MAPPING, PG_ANON } from '../frame/frame-table.ts'
 import { TRACE_TRUNCATE } from '../frame/trace.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { pteFile, pteMappedFrame, pteMaps } from '../pgtable/pte.ts'
@@ -147,11 +147,11 @@ function endCut(m: Machine, inode: number): void {
   m.inodes.releaseWrite(inode)
 }
 
-/** Waits until none of the pages [first, last] is on its way from the store, or to it. → 0 or an errno. */
-export function waitForPages(m: Machine, inode: number, first: number, last: number): number {
+/** Waits until none of the pages [first, last] is on its way from the store. → 0 or an errno. */
+function waitForFills(m: Machine, inode: number, first: number, last: number): number {
   m.sync.beginWait()
-  while (m.inodes.nrFilling(inode) !== 0 || m.sync.isWriting(inode)) {
-    const busy = m.cache.collect(inode, first, last, CLEAN).find(frame => isOnItsWay(m, frame))
+  while (m.inodes.nrFilling(inode) !== 0) {
+    const busy = m.cache.collect(inode, first, last, CLEAN).find(frame => !m.frames.isUptodate(frame))
     if (busy === undefined) return 0
     m.waitInode = inode
     m.waitFrame = busy
@@ -159,10 +159,6 @@ export function waitForPages(m: Machine, inode: number, first: number, last: num
     if (error !== 0) return error
   }
   return 0
-}
-
-function isOnItsWay(m: Machine, frame: number): boolean {
-  return !m.frames.isUptodate(frame) || (m.frames.row(frame, F_FLAGS) & PG_WRITEBACK) !== 0
 }
 
 /**
@@ -174,7 +170,7 @@ function askStore(m: Machine, inode: number, first: number, last: number, ask: (
   if (!m.sync.isShared) return ask()
   const { cutting } = m.inodes
   for (let round = 0; ; round++) {
-    let result = -waitForPages(m, inode, first, last)
+    let result = -waitForFills(m, inode, first, last)
     if (result === 0) {
       setCut(m, inode, CUT_ASKS, first, last)
       m.sync.openWindow(IO_NONE, inode, 0, 0)
@@ -216,7 +212,7 @@ function truncateStore(m: Machine, inode: number, store: GuardedStore, sizeBytes
 
 function truncateLocked(m: Machine, inode: number, sizeBytes: number): number {
   const { pageSize } = m.ram
-  const busy = waitForPages(m, inode, Math.floor(sizeBytes / pageSize), MAX_FILE_PAGES)
+  const busy = waitForFills(m, inode, Math.floor(sizeBytes / pageSize), MAX_FILE_PAGES)
   if (busy !== 0) return -busy
   const store = m.inodes.store(inode)
   const before = m.inodes.sizeBytes[inode]
@@ -268,7 +264,7 @@ export function punchHole(m: Machine, inode: number, from: number, length: numbe
 
 function punchLocked(m: Machine, inode: number, from: number, length: number): number {
   const { pageSize } = m.ram
-  const busy = waitForPages(m, inode, Math.floor(from / pageSize), Math.ceil((from + length) / pageSize) - 1)
+  const busy = waitForFills(m, inode, Math.floor(from / pageSize), Math.ceil((from + length) / pageSize) - 1)
   if (busy !== 0) return -busy
   const size = m.inodes.sizeBytes[inode]
   const end = from + length

@@ -30,10 +30,12 @@ import {
   PG_CACHED,
   PG_DIRTY,
   PG_LOCKED,
+  PG_LRU,
   PG_MLOCKED,
   PG_READAHEAD,
   PG_REFERENCED,
   PG_SWAPBACKED,
+  PG_UPTODATE,
   PG_WRITEBACK,
   PIN_SHIFT
 } from '../frame/frame-table.ts'
@@ -52,7 +54,7 @@ import {
 import type { Rmap } from '../rmap/rmap.ts'
 import type { SwapArea } from '../swap/swap-area.ts'
 import type { Sync } from '../sync/sync.ts'
-import { FREED, type Outcome, STAYS, SwapOut } from './swap-out.ts'
+import { FREED, type Outcome, SETTLED, STAYS, SwapOut } from './swap-out.ts'
 
 /** Frames freed at a time when more than one is worth it. */
 const BATCH = 32
@@ -337,6 +339,9 @@ export class Reclaim {
 
   #takeCached(frame: number): Outcome {
     const { frames, rmap, cache } = this
+    if (this.#how === IN_WINDOWS && (frames.row(frame, F_FLAGS) & (PG_DIRTY | PG_SWAPBACKED)) === PG_DIRTY) {
+      return this.#writeOfFile(frame)
+    }
     if (frames.row(frame, F_MAPCOUNT) !== 0 && !rmap.tryToUnmap(frame, 0)) return STAYS
     const inode = frames.row(frame, F_MAPPING)
     const dirty = (frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0
@@ -350,13 +355,44 @@ export class Reclaim {
       }
     } else if (dirty) {
       this.#countLocked()
-      this.writeback.writeAround(frame)
+      this.writeback.writeAround(frame, UNDER_LOCK)
       if ((frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) return STAYS
     }
     this.#trace.add(TRACE_EVICT, inode, frames.row(frame, F_INDEX), frame, 0)
     cache.remove(frame)
     this.allocator.free(frame)
     return FREED
+  }
+
+  /** Writes a dirty page of a store, with its neighbours, in a window. Then it is free if nobody has it again. */
+  #writeOfFile(frame: number): Outcome {
+    const { frames } = this
+    const { inodes } = this.cache
+    const { w } = frames
+    const row = frame << FRAME_SHIFT
+    const inode = w[row + F_MAPPING]
+    const index = w[row + F_INDEX]
+    if (!inodes.tryAcquire(inode)) return STAYS
+    const isUnmapped = w[row + F_MAPCOUNT] === 0 || this.rmap.tryToUnmap(frame, 0)
+    if (isUnmapped) {
+      this.lru.add(frame)
+      this.vmstat[RECLAIM_WRITES]++
+      this.writeback.writeAround(frame, IN_WINDOWS)
+    }
+    let outcome: Outcome = isUnmapped ? SETTLED : STAYS
+    // By now the frame may be another page's.
+    const isSame = w[row + F_MAPPING] === inode && w[row + F_INDEX] === index
+    const state = w[row + F_FLAGS] & (PG_CACHED | PG_UPTODATE | PG_LRU | PG_LOCKED | PG_WRITEBACK | PG_DIRTY)
+    const isClean = state === (PG_CACHED | PG_UPTODATE | PG_LRU)
+    if (isUnmapped && isSame && isClean && w[row + F_MAPCOUNT] === 0 && frames.pins(frame) === 0) {
+      this.#trace.add(TRACE_EVICT, inode, index, frame, 0)
+      this.lru.remove(frame)
+      this.cache.remove(frame)
+      this.allocator.free(frame)
+      outcome = FREED
+    }
+    inodes.release(inode)
+    return outcome
   }
 
   #swapOutShared(frame: number, inode: number): Outcome {

@@ -24,7 +24,6 @@ import { READ_LOCKED, UNLOCKED, WAITS_TO_WRITE, WRITE_LOCKED } from './lock-orde
 import { MachineLock, SLICE_MS } from './machine-lock.ts'
 import {
   IO_NONE,
-  IO_WRITEBACK,
   NR_QUEUES,
   S_BROKEN,
   S_EPOCH,
@@ -161,16 +160,6 @@ export class Sync extends MachineLock {
       if (this.#t[row + T_IO_INODE] === inode && offset >= 0 && offset < this.#t[row + T_IO_PAGES]) return t
     }
     return -1
-  }
-
-  /** Whether some thread has a store write pages of the inode, in a window. */
-  isWriting(inode: number): boolean {
-    if (!this.isShared) return false
-    for (let t = 0; t < this.threads.maxThreads; t++) {
-      const row = t << THREAD_SHIFT
-      if (this.#t[row + T_IO_KIND] === IO_WRITEBACK && this.#t[row + T_IO_INODE] === inode) return true
-    }
-    return false
   }
 
   /** Whether code of a store runs in this thread, or a window is open. */

@@ -11,6 +11,9 @@ const words = (rig: AttachedRig, ...pages: number[]): number[] => pages.map(page
 const cuts = (rig: AttachedRig): number[] =>
   rig.calls.filter(([call]) => call === 'truncate' || call === 'punch').map(([, first]) => first)
 
+/** What an allocation in the middle of something does when no frame is free, of all pages. → frames freed. */
+const evict = ({ m }: AttachedRig['mine']): number => m.run(() => m.reclaim.shrinkAll())
+
 describe('while the store truncates', () => {
   test('others use the part that stays, other files, and what they have mapped of the part that goes', () => {
     const rig = attached()
@@ -49,12 +52,12 @@ describe('while the store truncates', () => {
     expect(read.some(([, first]) => first === 4 * PAGE)).toBe(true)
   })
 
-  test('reclaim writes a page behind the cut: the store is asked again, and nothing is left of the page', () => {
+  test('an allocation writes a page behind the cut: the store is asked again, and nothing is left of the page', () => {
     const rig = attached()
     const { mine, theirs } = rig
     for (const page of [9, 20, 21]) mine.store(page, 1000 + page)
     rig.during('truncate', () => {
-      mine.memory.shrink()
+      evict(mine)
       expect(rig.storedWord(20)).toBe(1020)
     })
     theirs.file.truncate(10 * PAGE)
@@ -65,11 +68,11 @@ describe('while the store truncates', () => {
     expect(words(rig, 9, 20, 21)).toEqual([1009, 0, 0])
   })
 
-  test('reclaim writes a page of the part that stays: the store is asked once', () => {
+  test('an allocation writes a page of the part that stays: the store is asked once', () => {
     const rig = attached()
     const { mine, theirs } = rig
     mine.store(8, 800)
-    rig.during('truncate', () => expect(mine.memory.shrink()).toBeGreaterThan(0))
+    rig.during('truncate', () => expect(evict(mine)).toBeGreaterThan(0))
     theirs.file.truncate(10 * PAGE)
     expect(cuts(rig)).toEqual([10 * PAGE])
     expect(mine.load(8)).toBe(800)
@@ -82,7 +85,7 @@ describe('while the store truncates', () => {
       mine.map.setUint32(10 * PAGE, 1)
       mine.map.setUint32(10 * PAGE + 200, 2)
       // The page cannot go, and is not written to its old end for good.
-      mine.memory.shrink()
+      evict(mine)
     })
     theirs.file.truncate(10 * PAGE + 100)
     expect(mine.map.getUint32(10 * PAGE)).toBe(1)
@@ -121,7 +124,7 @@ describe('when the store refuses', () => {
     expect(mine.load(25)).toBe(26)
     mine.store(20, 200)
     rig.during('truncate', () => {
-      mine.memory.shrink()
+      evict(mine)
       expect(mine.load(9)).toBe(10)
       rig.during('truncate', () => rig.fail('truncate', EIO))
     })
@@ -187,12 +190,12 @@ describe('the end of the thread', () => {
 })
 
 describe('while the store punches', () => {
-  test('reclaim writes a page of the hole: the store is asked again', () => {
+  test('an allocation writes a page of the hole: the store is asked again', () => {
     const rig = attached()
     const { mine, theirs } = rig
     for (const page of [7, 8, 9]) mine.store(page, 1000 + page)
     rig.during('punch', () => {
-      mine.memory.shrink()
+      evict(mine)
       expect(rig.storedWord(8)).toBe(1008)
     })
     theirs.file.punch(8 * PAGE, 2 * PAGE)

@@ -261,15 +261,7 @@ describe('terminate() of a thread', () => {
 describe('a thread that ends in the middle of a change', () => {
   /** What a worker does so that this call of the store is made with the machine lock held, in the middle of a verb. */
   const changes: readonly [string, Call, (worker: ThreadWorker) => Promise<unknown>][] = [
-    ['an open', 'size', w => w.do('openOther')],
-    [
-      'eviction of a dirty page',
-      'write',
-      async w => {
-        for (let page = 0; page < 30; page++) await w.store(page, 1)
-        await w.call(w.memory, 'shrink')
-      }
-    ]
+    ['an open', 'size', w => w.do('openOther')]
   ]
 
   test.each(changes)('%s: the memory is broken, and everybody is told', async (_, call, change) => {

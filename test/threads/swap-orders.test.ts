@@ -449,3 +449,118 @@ describe('in a small memory', () => {
     for (let page = 0; page < 40; page++) expect(map.getUint32(page * PAGE)).toBe(100 + page)
   })
 })
+
+describe('while reclaim writes dirty pages of a file', () => {
+  /** Pages 4 and 5 are dirty, and a worker is writing them. */
+  async function beingCleaned(workers = 3): Promise<{ rig: ThreadRig; shrink: Promise<number> }> {
+    const rig = await threads({ workers })
+    const [a, b] = rig.workers
+    await b.store(4, 400)
+    await b.store(5, 500)
+    rig.hold('write')
+    const shrink = a.call<number>(a.memory, 'shrink')
+    await rig.held('write')
+    return { rig, shrink }
+  }
+
+  test('other threads fault, load and store, in that file too', async () => {
+    const { rig, shrink } = await beingCleaned()
+    const [, b] = rig.workers
+    expect(rig.memory.check()).toEqual([])
+    expect(await b.load(9)).toBe(10)
+    expect(await b.load(4)).toBe(400)
+    await b.store(9, 900)
+    await b.store(5, 501)
+    await b.call(b.map, 'remap', { at: 12, page: 30 })
+    expect(rig.memory.check()).toEqual([])
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+    expect(await b.load(5)).toBe(501)
+    await b.call(b.file, 'sync')
+    expect([4, 5, 9].map(page => rig.storedWord(page))).toEqual([400, 501, 900])
+  })
+
+  test('a sync, a truncation and a punch of it wait', async () => {
+    const { rig, shrink } = await beingCleaned(4)
+    const [, b, c, d] = rig.workers
+    const [sync] = await rig.waiting(b, () => b.call(b.file, 'sync'))
+    const [cut] = await rig.waiting(c, () => c.call(c.file, 'truncate', 20 * PAGE))
+    const [punch] = await rig.waiting(d, () => d.call(d.file, 'punch', 4 * PAGE, PAGE))
+    rig.release('write')
+    await Promise.all([sync, cut, punch, shrink])
+    expect(await b.load(4)).toBe(0)
+    expect(await b.load(5)).toBe(500)
+    expect(rig.storedWord(5)).toBe(500)
+    expect(rig.memory.check()).toEqual([])
+  })
+
+  test('that fails: they stay, dirty, and the next sync says so', async () => {
+    const { rig, shrink } = await beingCleaned()
+    const [, b] = rig.workers
+    rig.fail('write', 28)
+    rig.release('write')
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+    expect(await b.load(4)).toBe(400)
+    rig.fail('write', 0)
+    expect(await errorOf(b.call(b.file, 'sync'))).toMatchObject({ errno: -28 })
+    await b.call(b.file, 'sync')
+    expect([rig.storedWord(4), rig.storedWord(5)]).toEqual([400, 500])
+  })
+
+  test('its last close waits, and all is in the store when it returns', async () => {
+    const { rig, shrink } = await beingCleaned()
+    const [, b] = rig.workers
+    await b.store(5, 501)
+    await b.call(b.space, 'close')
+    const [close] = await rig.waiting(b, () => b.call(b.file, 'close'))
+    expect(rig.memory.check()).toEqual([])
+    rig.release('write')
+    await close
+    await shrink
+    expect([rig.storedWord(4), rig.storedWord(5)]).toEqual([400, 501])
+    expect(rig.memory.check()).toEqual([])
+  })
+
+  test('its last window is unmapped: that waits until whoever writes has closed it', async () => {
+    const { rig, shrink } = await beingCleaned()
+    const [, b] = rig.workers
+    await b.store(5, 501)
+    await b.call(b.file, 'close')
+    const [unmap] = await rig.waiting(b, () => b.call(b.map, 'unmap'))
+    expect(rig.memory.check()).toEqual([])
+    rig.release('write')
+    await unmap
+    expect([rig.storedWord(4), rig.storedWord(5)]).toEqual([400, 501])
+    await shrink
+    expect(rig.memory.check()).toEqual([])
+  })
+
+  test('its thread ends: the pages are dirty, and the next sync writes them', async () => {
+    const { rig } = await beingCleaned()
+    const [a, b] = rig.workers
+    const [sync] = await rig.waiting(b, () => b.call(b.file, 'sync'))
+    await a.terminate()
+    rig.release('write')
+    await sync
+    expect([rig.storedWord(4), rig.storedWord(5)]).toEqual([400, 500])
+    expect(rig.memory.machine.sync.broken).toBe(0)
+    expect(rig.memory.check()).toEqual([])
+  })
+
+  test('its thread ends, and it was the last to refer to it: the file is written and closed', async () => {
+    const { rig } = await beingCleaned()
+    const [a, b] = rig.workers
+    await b.call(b.file, 'close')
+    const [unmap] = await rig.waiting(b, () => b.call(b.map, 'unmap'))
+    const ended = a.terminate()
+    // Whoever finds that out writes the pages himself, with the lock held.
+    rig.release('write')
+    await ended
+    await unmap
+    expect([rig.storedWord(4), rig.storedWord(5)]).toEqual([400, 500])
+    expect(rig.memory.machine.sync.broken).toBe(0)
+    expect(rig.memory.check()).toEqual([])
+  })
+})
