@@ -59,6 +59,8 @@ export class FrameAllocator {
   /** Where this thread goes on in its block, and the end of the block. */
   #next = 0
   #end = 0
+  /** Frames that this thread was given so far. */
+  nrHanded = 0
   #reclaim: ReclaimHook | undefined
   #makeRun: ((n: number) => boolean) | undefined
   #fail: FailHook | undefined
@@ -231,6 +233,7 @@ export class FrameAllocator {
   #hand(frame: number): number {
     const state = this.#state
     this.#free.clear(frame)
+    this.nrHanded++
     const left = --state[A_FREE]
     if (left < state[A_LEAST]) state[A_LEAST] = left
     if (frame >= state[A_VIRGIN]) state[A_VIRGIN] = frame + 1

@@ -12,9 +12,11 @@
 import { RECLAIM_WRITES_LOCKED } from '../frame/vmstat.ts'
 import type { Machine } from './machine.ts'
 
+/** Pages that one fault writes at most: its own time counts, too. */
+const MOST_AT_ONCE = 8
 /**
- * After an attempt that freed nothing a thread makes so many faults before the next one, twice as many each time; none once it had to write a
- * page with the lock held.
+ * After an attempt that freed nothing a thread makes so many faults before the next one, twice as many each time unless that was because there
+ * are clean pages; none once it had to write a page with the lock held.
  */
 const FIRST_REST = 16
 const LONGEST_REST = 1024
@@ -25,6 +27,8 @@ export class Balance {
   readonly low: number
   rest = 0
   nextRest: number = FIRST_REST
+  /** Frames that it had been given at its last attempt: who uses none makes no room for others. */
+  nrHanded = 0
   /** Writes with the lock held that this thread had made at its last attempt. */
   writesLocked = 0
 
@@ -34,7 +38,7 @@ export class Balance {
 }
 
 export function makeRoom(m: Machine): void {
-  if (m.allocator.nrFree >= m.balance.low || m.inside || isResting(m)) return
+  if (!isWanted(m) || m.inside || isResting(m)) return
   if (!m.enter()) return
   try {
     free(m)
@@ -45,7 +49,11 @@ export function makeRoom(m: Machine): void {
 }
 
 export function makeRoomWithin(m: Machine): void {
-  if (m.allocator.nrFree < m.balance.low && !isResting(m)) free(m)
+  if (isWanted(m) && !isResting(m)) free(m)
+}
+
+function isWanted({ allocator, balance }: Machine): boolean {
+  return allocator.nrFree < balance.low && allocator.nrHanded !== balance.nrHanded
 }
 
 function isResting({ balance, vmstat }: Machine): boolean {
@@ -60,12 +68,15 @@ function free(m: Machine): void {
     balance.writesLocked = m.vmstat[RECLAIM_WRITES_LOCKED]
     balance.nextRest = FIRST_REST
   }
-  const wanted = 2 * balance.low - allocator.nrFree
+  const used = allocator.nrHanded - balance.nrHanded
+  balance.nrHanded = allocator.nrHanded
+  const wanted = Math.min(MOST_AT_ONCE, 2 * used, 2 * balance.low - allocator.nrFree)
   if (wanted <= 0 || m.reclaim.makeRoom(wanted) > 0) {
     balance.rest = 0
     balance.nextRest = FIRST_REST
     return
   }
   balance.rest = balance.nextRest
-  balance.nextRest = Math.min(LONGEST_REST, 2 * balance.nextRest)
+  if (m.reclaim.endedAtClean) balance.rest = Math.min(FIRST_REST, allocator.nrFree >>> 1)
+  else balance.nextRest = Math.min(LONGEST_REST, 2 * balance.nextRest)
 }

@@ -38,7 +38,10 @@ export function getPage(
       return cached
     }
     const isPastEnd = index >= m.nrFilePages(inode)
-    if (round === 0) isInFile = !isPastEnd
+    if (round === 0) {
+      isInFile = !isPastEnd
+      m.nrFrameWaits = 0
+    }
     if (cached === 0) {
       // Cut away meanwhile: there is no such page any more. (A write past the end of shared memory makes one.)
       if (round > 0 && isPastEnd && (isInFile || m.inodes.kind[inode] === INODE_STORE)) return 0

@@ -48,6 +48,8 @@ export class PopulateCursor {
   waitInode = 0
   waitIndex = 0
   since = 0
+  /** Whether the last thing that it did was to wait: what comes next may be the same wait. */
+  isWaiting = false
 
   constructor(vpn: number, end: number, ticket: number, onError: OnError = ERROR_SKIPS_VMA) {
     this.vpn = vpn
@@ -101,9 +103,11 @@ function populateOrWait(m: Machine, mm: number, cursor: PopulateCursor, maxPages
   try {
     if (populateLocked(m, mm, cursor, maxPages) !== FAULT_WAIT) {
       m.unlockMmRead(mm)
+      cursor.isWaiting = false
       return 0
     }
-    if (cursor.waitInode === 0) m.sync.beginWait()
+    if (!cursor.isWaiting) m.sync.beginWait()
+    cursor.isWaiting = true
     cursor.waitInode = m.waitInode
     cursor.waitIndex = m.waitIndex
     return m.waitForPageOutside(mm)

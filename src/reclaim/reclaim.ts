@@ -68,8 +68,8 @@ const CLEAN_ONLY = 2
 const AHEAD = 3
 
 const ALL: number = Number.MAX_SAFE_INTEGER
-/** Pages that a pass looks at in any case, which is not to go on for long. */
-const LOOKS = 64
+/** Pages of each kind that a pass looks at that is not to go on for long. */
+const LOOKS = 512
 
 const ANON_FIRST = [LRU_INACTIVE_ANON, LRU_INACTIVE_FILE] as const
 const FILE_FIRST = [LRU_INACTIVE_FILE, LRU_INACTIVE_ANON] as const
@@ -91,6 +91,8 @@ export class Reclaim {
   readonly swapOut: SwapOut
   #running = false
   #how: typeof UNDER_LOCK | typeof IN_WINDOWS = UNDER_LOCK
+  /** Whether the last `makeRoom` ended at a clean page. */
+  endedAtClean = false
   #uncharge: UnchargeHook = () => {}
 
   constructor(
@@ -131,10 +133,13 @@ export class Reclaim {
     this.#running = true
     this.#how = how
     try {
-      const want = Math.max(wanted, Math.min(BATCH, this.allocator.ram.nrFrames >>> 5))
+      let want = Math.max(wanted, Math.min(BATCH, this.allocator.ram.nrFrames >>> 5))
       let freed = 0
-      // Others are kept waiting while a store writes.
-      if (how === UNDER_LOCK && this.#sync.isShared) freed = this.#pass(want, CLEAN_ONLY, 2 * want + LOOKS)
+      if (how === UNDER_LOCK && this.#sync.isShared) {
+        freed = this.#pass(want, CLEAN_ONLY, LOOKS)
+        // Others are kept waiting while a store writes.
+        want = wanted
+      }
       if (freed < wanted) freed += this.#pass(want - freed, HONOUR_REFERENCED, ALL)
       if (freed < wanted) freed += this.#pass(want - freed, HONOUR_REFERENCED, ALL)
       if (freed < wanted) freed += this.#pass(want - freed, IGNORE_REFERENCED, ALL)
@@ -153,9 +158,10 @@ export class Reclaim {
     if (this.#running) return 0
     this.#running = true
     this.#how = IN_WINDOWS
+    this.endedAtClean = false
     try {
-      const freed = this.#pass(wanted, AHEAD, 4 * wanted + LOOKS)
-      return freed > 0 ? freed : this.#pass(wanted, AHEAD, 4 * wanted + LOOKS)
+      const freed = this.#pass(wanted, AHEAD, LOOKS)
+      return freed > 0 || this.endedAtClean ? freed : this.#pass(wanted, AHEAD, LOOKS)
     } finally {
       this.#running = false
       this.#how = UNDER_LOCK
@@ -182,7 +188,8 @@ export class Reclaim {
     const anonFirst = nrAnon > 2 * nrFile
     const [one, other] = anonFirst ? ANON_FIRST : FILE_FIRST
     let freed = this.#shrinkPair(one, want, mode, most)
-    if (freed >= want || (mode === AHEAD && this.#isCleanNext(one))) return freed
+    // Ahead, the other kind goes only where this one gives nothing.
+    if (freed >= want || (mode === AHEAD && (freed > 0 || this.endedAtClean))) return freed
     freed += this.#shrinkPair(other, want - freed, mode, most)
     return freed
   }
@@ -196,18 +203,16 @@ export class Reclaim {
     while (freed < want && budget > 0) {
       if (lru.count(inactive) < lru.count(active)) this.#age(active, BATCH)
       const frame = lru.lists.last(inactive)
-      if (frame === 0 || (mode === AHEAD && this.#isCleanNext(inactive))) break
+      if (frame === 0) break
+      if (mode === AHEAD && !this.#isToWrite(frame)) {
+        this.endedAtClean = true
+        break
+      }
       budget--
       this.vmstat[PGSCAN]++
       if (this.#take(frame, mode)) freed++
     }
     return freed
-  }
-
-  /** Whether the next page that would be taken from a list need not be written. */
-  #isCleanNext(inactive: number): boolean {
-    const frame = this.lru.lists.last(inactive)
-    return frame !== 0 && !this.#isToWrite(frame)
   }
 
   /** Moves pages from the old end of an active list to the inactive one; uses from now on count there. */
