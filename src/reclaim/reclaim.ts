@@ -204,7 +204,7 @@ export class Reclaim {
       if (lru.count(inactive) < lru.count(active)) this.#age(active, BATCH)
       const frame = lru.lists.last(inactive)
       if (frame === 0) break
-      if (mode === AHEAD && !this.#isToWrite(frame)) {
+      if (mode === AHEAD && !this.#isToWrite(frame) && !this.#isInUse(frame)) {
         this.endedAtClean = true
         break
       }
@@ -231,7 +231,7 @@ export class Reclaim {
     const { frames, lru, rmap } = this
     lru.remove(frame)
     const flags = frames.row(frame, F_FLAGS)
-    if ((flags & (PG_LOCKED | PG_WRITEBACK)) !== 0 || flags >>> PIN_SHIFT !== 0) {
+    if (this.#isInUse(frame)) {
       // Out of the way: an inactive list of pages in use would hide the active one.
       frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_ACTIVE
       lru.add(frame)
@@ -254,6 +254,12 @@ export class Reclaim {
       lru.add(frame)
     }
     return outcome === FREED
+  }
+
+  /** Whether the page is on its way somewhere, or pinned. */
+  #isInUse(frame: number): boolean {
+    const flags = this.frames.row(frame, F_FLAGS)
+    return (flags & (PG_LOCKED | PG_WRITEBACK)) !== 0 || flags >>> PIN_SHIFT !== 0
   }
 
   /** Whether the page has to be written before its frame is free. */

@@ -564,3 +564,20 @@ describe('while reclaim writes dirty pages of a file', () => {
     expect(rig.memory.check()).toEqual([])
   })
 })
+
+test('populating waits for a page whose reader ends, and nobody is told: it finds that out, and reads the page itself', async () => {
+  const rig = await threads({ workers: 2, isWatched: false })
+  const [a, b] = rig.workers
+  rig.hold('read', 3)
+  void a.load(3)
+  await rig.held('read')
+  const before = rig.calls('read')
+  const [map] = await rig.waiting(b, () =>
+    b.call<number>(b.space, 'map', { thing: b.file }, { length: 4 * PAGE, populate: true })
+  )
+  await a.terminate()
+  rig.release('read')
+  expect(await b.call<number>(await map, 'getUint32', 3 * PAGE)).toBe(4)
+  expect(rig.calls('read') - before).toBeGreaterThan(0)
+  expect(rig.memory.machine.sync.broken).toBe(0)
+})
