@@ -229,6 +229,8 @@ test("the pager's thread is ended: those who wait get SIGBUS with EOWNERDEAD, an
   const loads = worker.loads(5)
   const ready = rejection(map.ready({ offset: 20 * PAGE, length: 4 * PAGE }))
   while (Atomics.load(gate, 1) < 2) await turn()
+  // Its turn is over, in which it had the machine lock: a thread that ends with that breaks the memory.
+  expect(await pager.call('memory', 'check')).toEqual([])
   await pager.worker.terminate()
   expect(await rejection(loads)).toMatchObject({
     code: 'SIGBUS',
