@@ -14,9 +14,9 @@
  *
  * Bytes past the end of the file in the last page are zeroed before the write and never reach the store.
  *
- * Lock: machine lock. `sync` takes the inode lock (as reclaim does in windows), so that one thread at a time writes a file, and gives the machine lock back while
- * the store writes and flushes; the pages are PG_WRITEBACK meanwhile: they can be used and stored to, but not evicted, truncated or
- * written by somebody else.
+ * Lock: machine lock. `sync`, and reclaim in windows, take the inode lock, so that one thread at a time writes a file, and give the machine
+ * lock back while the store writes and flushes; the pages are PG_WRITEBACK meanwhile: they can be used and stored to, but not evicted,
+ * truncated or written by somebody else.
  */
 import { EIO } from '../abi/errno.ts'
 import {

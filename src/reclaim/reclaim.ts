@@ -9,10 +9,10 @@
  *   shared memory          written to a swap slot held by (inode, page); never-written pages are dropped (they are zero)
  *   anonymous page         written to a swap slot, named by swap ptes; after MADV_FREE dropped, if not stored to since
  *
- * Reaches address spaces only through the reverse map. Never allocates a frame. `makeRoom`, which threads call where nothing is half done
- * (mm/balance.ts), and `shrinkAll` where it is asked to give the machine lock back while a store writes. `shrink` keeps it throughout: it runs in the middle of
- * anything, so in a memory that threads share it takes clean pages first. A page that is pinned, locked, being written, or whose
- * write fails stays; when nothing goes, the allocation that called fails with ENOMEM and nothing was lost.
+ * Reaches address spaces only through the reverse map. Never allocates a frame. The machine lock is given back while a store writes by
+ * `makeRoom`, which threads call where nothing is half done (mm/balance.ts), and by `shrinkAll` if asked to. `shrink` keeps it throughout:
+ * it runs in the middle of anything, so in a memory that threads share it takes clean pages first. A page that is pinned, locked, being
+ * written, or whose write fails stays; when nothing goes, the allocation that called fails with ENOMEM and nothing was lost.
  */
 
 import type { PageCache } from '../cache/page-cache.ts'
