@@ -523,7 +523,7 @@ describe('while reclaim writes dirty pages of a file', () => {
     expect(rig.memory.check()).toEqual([])
   })
 
-  test('its last window is unmapped: that waits until whoever writes has closed it', async () => {
+  test('its last window is unmapped: that waits until the write is over, writes the rest and closes it', async () => {
     const { rig, shrink } = await beingCleaned()
     const [, b] = rig.workers
     await b.store(5, 501)
@@ -549,13 +549,13 @@ describe('while reclaim writes dirty pages of a file', () => {
     expect(rig.memory.check()).toEqual([])
   })
 
-  test('its thread ends, and it was the last to refer to it: the file is written and closed', async () => {
+  test('its thread ends while the last close waits for it: that writes the pages anew and closes the file', async () => {
     const { rig } = await beingCleaned()
     const [a, b] = rig.workers
     await b.call(b.file, 'close')
     const [unmap] = await rig.waiting(b, () => b.call(b.map, 'unmap'))
     const ended = a.terminate()
-    // Whoever finds that out writes the pages himself, with the lock held.
+    // Whoever unmaps it finds that out, or is told.
     rig.release('write')
     await ended
     await unmap
