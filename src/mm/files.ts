@@ -168,15 +168,16 @@ function untilNoCalls(m: Machine): number {
   const { sync } = m
   const { threads } = sync
   sync.beginWait()
+  // What this thread has to see to itself it does at the end.
   for (let thread = 0; thread < threads.maxThreads; thread++) {
-    // What this thread has to see to itself it does at the end.
-    while (thread !== sync.me) {
-      const file = threads.w[threads.at(thread, T_FILE)]
-      const inode = file === 0 ? threads.w[threads.at(thread, T_GOING)] : m.files.inode[file]
-      if (inode === 0) break
-      sync.isPatient(thread)
-      sync.waitWithin(WAIT_INODE, inode)
-    }
+    if (thread === sync.me) continue
+    const file = threads.w[threads.at(thread, T_FILE)]
+    const inode = file === 0 ? threads.w[threads.at(thread, T_GOING)] : m.files.inode[file]
+    if (inode === 0) continue
+    sync.isPatient(thread)
+    sync.waitWithin(WAIT_INODE, inode)
+    // From the first one again: it may have inherited what this one had.
+    thread = -1
   }
   return 0
 }
@@ -237,7 +238,11 @@ export function endGoing(m: Machine): number {
   while (m.nrGoing !== 0) {
     const inode = w[sync.row + T_GOING]
     // Another thread may still write pages of it, to have their frames.
-    while (inodes.acquire(inode) !== 0) yieldLock(m)
+    if (!sync.maySleep) sync.beginWait()
+    while (inodes.acquire(inode) !== 0) {
+      sync.isPatient(inodes.lock[inode] - 1)
+      yieldLock(m)
+    }
     const error = endInode(m, inode)
     if (inodes.going[inode] > 0 && result === 0) result = error
     // The list may have grown at its head.

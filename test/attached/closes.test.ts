@@ -1,6 +1,6 @@
 /** The last close of a file, which writes and closes in windows: what others do meanwhile, its errors, and the end of its thread. */
 import { describe, expect, test } from 'vitest'
-import { EIO } from '../../src/abi/errno.ts'
+import { EIO, EOWNERDEAD } from '../../src/abi/errno.ts'
 import { MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts'
 import type { MappedFile } from '../../src/index.ts'
 import { sys_close } from '../../src/syscall/file.ts'
@@ -202,4 +202,44 @@ test('the end of the memory waits for a thread that lets a file go', () => {
   mine.memory.close()
   expect(rig.storedWord(20)).toBe(200)
   expect(sys_close(mine.m, 3)).toBeLessThan(0)
+})
+
+test('the end of the memory waits for a thread that has inherited what another one was letting go', () => {
+  const rig = attached()
+  const { mine, theirs } = rig
+  theirs.store(20, 200)
+  const third = rig.attach(8)
+  const fourth = rig.attach(9)
+  rig.diesIn('write', () => ends[0][1](third))
+  rig.asleep(
+    // Its row comes before that of the one that ended.
+    () => rig.diesIn('write', () => theirs.memory.ended(8)),
+    () => fourth.memory.ended(THEIR_NUMBER)
+  )
+  mine.memory.close()
+  expect(rig.storedWord(20)).toBe(200)
+})
+
+describe('a last close by a thread that may not sleep, of a file that reclaim of another one was writing when that ended', () => {
+  /** The second thread, which may not sleep and has the last reference. */
+  const last = (): { rig: AttachedRig; theirs: Side } => {
+    const rig = attached({ maySleep: false, patienceMs: 20 })
+    rig.mine.store(20, 200)
+    const third = rig.attach(8)
+    rig.diesIn('write', () => third.memory.shrink())
+    return { rig, theirs: rig.theirs }
+  }
+
+  test('goes on where the system says so', () => {
+    const { rig, theirs } = last()
+    theirs.m.sync.setSystem(() => true)
+    ends[0][1](theirs)
+    expect(rig.storedWord(20)).toBe(200)
+    expect(rig.mine.memory.check()).toEqual([])
+  })
+
+  test('loses patience elsewhere', () => {
+    const { theirs } = last()
+    expect(errorOf(() => ends[0][1](theirs)).errno).toBe(-EOWNERDEAD)
+  })
 })
