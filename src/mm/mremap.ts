@@ -85,8 +85,10 @@ function moveTo(
   }
   if (oldPages >= newPages) {
     if (oldPages > newPages && start + oldPages > TASK_PAGES) return -EINVAL
-    const error = oldPages > newPages ? doMunmap(m, mm, start + newPages, start + oldPages) : 0
-    if (error < 0) return error
+    if (oldPages > newPages) {
+      const error = doMunmap(m, mm, start + newPages, start + oldPages) || closeReplaced(m, 0)
+      if (error < 0) return error
+    }
     from = newPages
   }
   const vma = checkSource(m, mm, start, from, newPages)

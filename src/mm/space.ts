@@ -4,7 +4,7 @@ import { TASK_PAGES } from '../abi/limits.ts'
 import { MM_BRK_OFF, MM_BRK_PAGE, MM_DEF_FLAGS, MM_SHIFT, MM_START_BRK } from '../frame/mm-table.ts'
 import { VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYWRITE, VM_READ, VM_WRITE } from '../vma/flags.ts'
 import type { Machine } from './machine.ts'
-import { lockedBeyondLimit, mayExpand, mmapRegion } from './mmap.ts'
+import { closeReplaced, lockedBeyondLimit, mayExpand, mmapRegion } from './mmap.ts'
 import { doMunmap, exitMmap } from './munmap.ts'
 
 /** The heap of a new address space begins here: the middle, with room for mappings below and growth above. */
@@ -41,7 +41,7 @@ export function doBrk(m: Machine, mm: number, page: number, off: number): number
   const newEnd = page + (off > 0 ? 1 : 0)
   if (page < start || newEnd > TASK_PAGES) return 0
   if (newEnd < oldEnd) {
-    if (doMunmap(m, mm, newEnd, oldEnd) < 0) return 0
+    if ((doMunmap(m, mm, newEnd, oldEnd) || closeReplaced(m, 0)) < 0) return 0
   } else if (newEnd > oldEnd) {
     const pages = newEnd - oldEnd
     const next = m.vmas.find(mm, oldEnd)

@@ -1,10 +1,19 @@
 /** The last close of a file, which writes and closes in windows: what others do meanwhile, its errors, and the end of its thread. */
 import { describe, expect, test } from 'vitest'
-import { EIO, EOWNERDEAD } from '../../src/abi/errno.ts'
-import { MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts'
+import { EIO, ENOMEM, EOWNERDEAD } from '../../src/abi/errno.ts'
+import {
+  MAP_ANONYMOUS,
+  MAP_FIXED,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  MREMAP_FIXED,
+  MREMAP_MAYMOVE,
+  PROT_READ,
+  PROT_WRITE
+} from '../../src/abi/mman.ts'
 import type { MappedFile } from '../../src/index.ts'
 import { sys_close } from '../../src/syscall/file.ts'
-import { sys_mmap, sys_munmap } from '../../src/syscall/memory.ts'
+import { sys_brk, sys_mincore, sys_mmap, sys_mremap, sys_munmap } from '../../src/syscall/memory.ts'
 import { sys_exit } from '../../src/syscall/process.ts'
 import { type AttachedRig, errorOf, PAGE, type Side, THEIR_NUMBER, useAttached } from './support.ts'
 
@@ -175,6 +184,41 @@ test('a mapping put in the place of the last one of a file: an error of that is 
     expect(mine.memory.check()).toEqual([])
     expect(sys_munmap(space.mm, address, 64 * PAGE)).toBe(0)
   }
+})
+
+test('a moved mapping whose old range ends in the last mapping of a file: an error of that is told, and nothing has moved', () => {
+  const rig = attached()
+  const { mine } = rig
+  const { mm } = mine.space
+  mine.store(20, 200)
+  const { address } = mine.map
+  const anon = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
+  expect(sys_mmap(mm, address - 2 * PAGE, 2 * PAGE, PROT_READ | PROT_WRITE, anon, -1, 0)).toBe(address - 2 * PAGE)
+  const target = address + 1024 * PAGE
+  mine.file.close()
+  rig.fail('write', EIO)
+  const moves = MREMAP_MAYMOVE | MREMAP_FIXED
+  expect(sys_mremap(mm, address - 2 * PAGE, 66 * PAGE, 2 * PAGE, moves, target)).toBe(-EIO)
+  expect(sys_mincore(mm, target, PAGE, new Uint8Array(1))).toBe(-ENOMEM)
+  expect(sys_munmap(mm, address - 2 * PAGE, 2 * PAGE)).toBe(0)
+  expect(mine.memory.check()).toEqual([])
+})
+
+test('a heap that shrinks over the last mapping of a file that cannot be written tells where it ends, as ever', () => {
+  const rig = attached()
+  const { mine } = rig
+  const { mm } = mine.space
+  const start = sys_brk(mm, 0)
+  expect(sys_brk(mm, start + 2 * PAGE)).toBe(start + 2 * PAGE)
+  const at = sys_mmap(mm, start + PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, mine.file.fd, 20 * PAGE)
+  expect(at).toBe(start + PAGE)
+  mine.store(20, 200)
+  mine.map.unmap()
+  mine.file.close()
+  rig.fail('write', EIO)
+  expect(sys_brk(mm, start)).toBe(start + 2 * PAGE)
+  expect(mine.m.closeError).toBe(0)
+  expect(mine.memory.check()).toEqual([])
 })
 
 test('two files of one space that end together: both are written, the first error is told', () => {
