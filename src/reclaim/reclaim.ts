@@ -91,6 +91,8 @@ export class Reclaim {
   readonly swapOut: SwapOut
   #running = false
   #how: typeof UNDER_LOCK | typeof IN_WINDOWS = UNDER_LOCK
+  /** What RECLAIM_WRITES is when `makeRoom` has written enough, whatever came of it. */
+  #enoughWrites = 0
   /** Whether the last `makeRoom` ended at a clean page. */
   endedAtClean = false
   #uncharge: UnchargeHook = () => {}
@@ -152,13 +154,14 @@ export class Reclaim {
 
   /**
    * Tries to free `wanted` frames ahead, as far as pages have to be written for it: the machine lock is given back while stores do so, and the
-   * caller has no lock that others wait for long. → how many it freed.
+   * caller has no lock that others wait for long. A store that fails is not asked for every page there is. → how many it freed.
    */
   makeRoom(wanted: number): number {
     if (this.#running) return 0
     this.#running = true
     this.#how = IN_WINDOWS
     this.endedAtClean = false
+    this.#enoughWrites = this.vmstat[RECLAIM_WRITES] + 2 * wanted
     try {
       const freed = this.#pass(wanted, AHEAD, LOOKS)
       return freed > 0 || this.endedAtClean ? freed : this.#pass(wanted, AHEAD, LOOKS)
@@ -204,9 +207,9 @@ export class Reclaim {
       if (lru.count(inactive) < lru.count(active)) this.#age(active, BATCH)
       const frame = lru.lists.last(inactive)
       if (frame === 0) break
-      if (mode === AHEAD && !this.#isToWrite(frame) && !this.#isInUse(frame)) {
-        this.endedAtClean = true
-        break
+      if (mode === AHEAD) {
+        this.endedAtClean = !this.#isToWrite(frame) && !this.#isInUse(frame)
+        if (this.endedAtClean || this.vmstat[RECLAIM_WRITES] >= this.#enoughWrites) break
       }
       budget--
       this.vmstat[PGSCAN]++

@@ -1,0 +1,27 @@
+/** Room made ahead of need: what a thread does for it, and no more. */
+import { expect, test } from 'vitest'
+import { EIO } from '../../src/abi/errno.ts'
+import { errorOf, useAttached } from './support.ts'
+
+const attached = useAttached()
+
+test('a fault does not try every page there is with a store that fails', () => {
+  const rig = attached({ pages: 300, frames: 160 })
+  const { mine } = rig
+  const { allocator, balance } = mine.m
+  let pages = 0
+  for (; allocator.nrFree >= balance.low; pages++) mine.store(pages, 1000 + pages)
+  const writes = (): number => rig.calls.filter(([call]) => call === 'write').length
+  const before = writes()
+  for (let i = 0; i < 100; i++) rig.fail('write', EIO)
+  expect(mine.load(299)).toBe(300)
+  const failed = writes() - before
+  expect(failed).toBeGreaterThan(0)
+  // Sixteen pages, each with its neighbours, which may take more than one write.
+  expect(failed).toBeLessThanOrEqual(32)
+  expect(mine.memory.check()).toEqual([])
+  // Nothing is lost of it.
+  while (writes() - before < 100) mine.m.run(() => mine.m.reclaim.makeRoom(8))
+  expect(errorOf(() => mine.file.sync()).code).toBe('EIO')
+  for (let page = 0; page < pages; page++) expect(rig.storedWord(page)).toBe(1000 + page)
+})
