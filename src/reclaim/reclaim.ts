@@ -353,8 +353,10 @@ export class Reclaim {
 
   #takeCached(frame: number): Outcome {
     const { frames, rmap, cache } = this
-    if (this.#how === IN_WINDOWS && (frames.row(frame, F_FLAGS) & (PG_DIRTY | PG_SWAPBACKED)) === PG_DIRTY) {
-      return this.#writeOfFile(frame)
+    if ((frames.row(frame, F_FLAGS) & (PG_DIRTY | PG_SWAPBACKED)) === PG_DIRTY) {
+      // Another thread can write it. Not an error of the file, which its next sync would tell.
+      if (cache.inodes.store(frames.row(frame, F_MAPPING))?.isReachable === false) return STAYS
+      if (this.#how === IN_WINDOWS) return this.#writeOfFile(frame)
     }
     if (frames.row(frame, F_MAPCOUNT) !== 0 && !rmap.tryToUnmap(frame, 0)) return STAYS
     const inode = frames.row(frame, F_MAPPING)

@@ -34,6 +34,11 @@ export class GuardedStore implements Store {
     this.handle = plainHandle(inner.handle)
   }
 
+  /** False for what stands for a store that this thread cannot reach. */
+  get isReachable(): boolean {
+    return !this.#isUnreachable
+  }
+
   /** Stands for a store that this thread cannot reach: every call gives -ENXIO. It is not read-only, so that no sync succeeds. */
   static unreachable(name: string, why: unknown, sync: Sync): GuardedStore {
     const refuse = () => -ENXIO

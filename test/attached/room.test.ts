@@ -1,7 +1,7 @@
 /** Room made ahead of need: what a thread does for it, and no more. */
 import { expect, test } from 'vitest'
 import { EIO } from '../../src/abi/errno.ts'
-import { errorOf, useAttached } from './support.ts'
+import { errorOf, PAGE, useAttached } from './support.ts'
 
 const attached = useAttached()
 
@@ -23,5 +23,20 @@ test('a fault does not try every page there is with a store that fails', () => {
   // Nothing is lost of it.
   while (writes() - before < 100) mine.m.run(() => mine.m.reclaim.makeRoom(8))
   expect(errorOf(() => mine.file.sync()).code).toBe('EIO')
+  for (let page = 0; page < pages; page++) expect(rig.storedWord(page)).toBe(1000 + page)
+})
+
+test('a thread that cannot reach a store leaves its pages alone: no sync of the file hears of it', () => {
+  const rig = attached({ pages: 300, frames: 160 })
+  const { mine, theirs } = rig
+  const own = mine.memory.open(rig.another())
+  const map = mine.space.map(own, { writable: true })
+  const { allocator, balance } = mine.m
+  let pages = 0
+  for (; allocator.nrFree >= balance.low; pages++) map.setUint32(pages * PAGE, 1000 + pages)
+  expect([theirs.load(299), theirs.load(297)]).toEqual([300, 298])
+  theirs.m.run(() => theirs.m.reclaim.shrinkAll())
+  expect(rig.calls.some(([call]) => call === 'write')).toBe(false)
+  own.sync()
   for (let page = 0; page < pages; page++) expect(rig.storedWord(page)).toBe(1000 + page)
 })
