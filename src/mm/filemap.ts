@@ -122,6 +122,7 @@ export function getPageForOverwrite(m: Machine, inode: number, index: number): n
   }
   const frame = m.allocator.allocZeroed()
   if (frame === 0) return m.waitForFrame() ? getPageForOverwrite(m, inode, index) : -ENOMEM
+  m.nrFrameWaits = 0
   m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] = PG_UPTODATE
   m.cache.add(frame, inode, index)
   m.lru.add(frame)
