@@ -41,6 +41,7 @@ async function work(w: World, seed: number, steps: number, pages: number, meanwh
       firstVpn: w.map.address / PAGE,
       pages,
       steps,
+      limitMs: 10_000,
       seed
     }
   })

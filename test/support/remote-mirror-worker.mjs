@@ -1,12 +1,13 @@
 /**
  * The other side of remote-mirror.ts: keeps translations of its own and counts up words of random pages through them.
  *
- * workerData: `mailbox`, `ram` (buffer and byteOffset), `pageSize`, `firstVpn`, `pages`, `steps`, `seed`. Messages out:
+ * workerData: `mailbox`, `ram` (buffer and byteOffset), `pageSize`, `firstVpn`, `pages`, `steps`, `limitMs`, `seed`. It ends after so many steps or
+ * milliseconds: the more it asks for, the more often the other side's event loop turns and takes pages away. Messages out:
  * `{ vpn, access }` for a fault; at the end `{ counts }`, how often the word of each page was counted up, or `{ error }`.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 
-const { mailbox, ram, pageSize, firstVpn, pages, steps, seed } = workerData
+const { mailbox, ram, pageSize, firstVpn, pages, steps, limitMs, seed } = workerData
 const [BELL, SENT, FROM, TO, ACKED, DROPPED, ANSWERED, FRAME, RIGHTS, GONE] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 const words = new Int32Array(ram.buffer, ram.byteOffset)
 /** By virtual page: `{ frame, writable }`. */
@@ -69,7 +70,8 @@ function below(n) {
 
 const counts = new Int32Array(pages)
 try {
-  for (let step = 0; step < steps; step++) {
+  const end = Date.now() + limitMs
+  for (let step = 0; step < steps && ((step & 1023) !== 0 || Date.now() < end); step++) {
     serve()
     const page = below(pages)
     const seen = words[wordOf(firstVpn + page, 0)]
