@@ -291,6 +291,19 @@ async function remapWait(
   return { run, cleanup: () => end(memory, crew) }
 }
 
+function remapWaitRow(name: string, work: string, how: typeof BESIDE_POPULATE | typeof BESIDE_CUTS): BenchRow {
+  return {
+    name,
+    what: `the longest of 200,000 remaps in one thread while another ${work}`,
+    against: 'the longest while the other thread spins: what the clock and the collector make of a call',
+    unit: 'ms',
+    sense: 'cost',
+    reach: undefined,
+    ours: (context, subject) => remapWait(context, subject, how),
+    theirs: (context, subject) => remapWait(context, subject as Subject, ALONE)
+  }
+}
+
 export const threadRows: readonly BenchRow[] = [
   {
     name: 'threads/resident',
@@ -372,24 +385,14 @@ export const threadRows: readonly BenchRow[] = [
     ours: (context, subject) => hits(context, subject, 64 * 1024, THREADS, sharedStores),
     theirs: (context, subject) => hits(context, subject as Subject, 64 * 1024, 1, aloneStores)
   },
-  {
-    name: 'threads/remap-wait',
-    what: 'the longest of 200,000 remaps in one thread while another populates a locked mapping of 1 GiB, without the time in which the system gave the thread no processor',
-    against: 'the longest while the other thread spins: what the clock and the collector make of a call',
-    unit: 'ms',
-    sense: 'cost',
-    reach: undefined,
-    ours: (context, subject) => remapWait(context, subject, BESIDE_POPULATE),
-    theirs: (context, subject) => remapWait(context, subject as Subject, ALONE)
-  },
-  {
-    name: 'threads/cut-wait',
-    what: 'the longest of 200,000 remaps in one thread while another opens, writes, punches, truncates and closes a file whose store takes 20 ms for each',
-    against: 'the longest while the other thread spins: what the clock and the collector make of a call',
-    unit: 'ms',
-    sense: 'cost',
-    reach: undefined,
-    ours: (context, subject) => remapWait(context, subject, BESIDE_CUTS),
-    theirs: (context, subject) => remapWait(context, subject as Subject, ALONE)
-  }
+  remapWaitRow(
+    'threads/remap-wait',
+    'populates a locked mapping of 1 GiB, without the time in which the system gave the thread no processor',
+    BESIDE_POPULATE
+  ),
+  remapWaitRow(
+    'threads/cut-wait',
+    'opens, writes, punches, truncates and closes a file whose store takes 20 ms for each',
+    BESIDE_CUTS
+  )
 ]

@@ -20,6 +20,7 @@ import {
   PG_WRITEBACK
 } from '../frame/frame-table.ts'
 import { MM_ALIVE, MM_GENERATION, MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../frame/mm-table.ts'
+import { freeUnused } from '../frame/release.ts'
 import { NR_MLOCK } from '../frame/vmstat.ts'
 import {
   READ_LOCKED,
@@ -111,10 +112,7 @@ export class Machine extends MachineParts {
 
   /** Gives a data frame back if nothing holds it any more. */
   putFrame(frame: number): void {
-    const { frames } = this
-    if (frame === 0 || !frames.isUnused(frame)) return
-    if ((frames.row(frame, F_FLAGS) & PG_LRU) !== 0) this.lru.remove(frame)
-    this.allocator.free(frame)
+    if (frame !== 0) freeUnused(this.allocator, this.lru, frame)
   }
 
   /** An entry of the frame went away: forgets its lock and its swap slot with the last one, and frees it. */

@@ -382,33 +382,33 @@ export class Reclaim {
 
   /** Writes a dirty page of a store, with its neighbours, in a window. Then it is free if nobody has it again. */
   #writeOfFile(frame: number): Outcome {
-    const { frames } = this
     const { inodes } = this.cache
-    const { w } = frames
-    const row = frame << FRAME_SHIFT
-    const inode = w[row + F_MAPPING]
-    const index = w[row + F_INDEX]
+    const inode = this.frames.row(frame, F_MAPPING)
     if (!inodes.tryAcquire(inode)) return STAYS
-    const isUnmapped = w[row + F_MAPCOUNT] === 0 || this.rmap.tryToUnmap(frame, 0)
-    if (isUnmapped) {
-      this.lru.add(frame)
-      this.vmstat[RECLAIM_WRITES]++
-      this.writeback.writeAround(frame, IN_WINDOWS)
-    }
-    let outcome: Outcome = isUnmapped ? SETTLED : STAYS
-    // By now the frame may be another page's.
-    const isSame = w[row + F_MAPPING] === inode && w[row + F_INDEX] === index
-    const state = w[row + F_FLAGS] & (PG_CACHED | PG_UPTODATE | PG_LRU | PG_LOCKED | PG_WRITEBACK | PG_DIRTY)
-    const isClean = state === (PG_CACHED | PG_UPTODATE | PG_LRU)
-    if (isUnmapped && isSame && isClean && w[row + F_MAPCOUNT] === 0 && frames.pins(frame) === 0) {
-      this.#trace.add(TRACE_EVICT, inode, index, frame, 0)
-      this.lru.remove(frame)
-      this.cache.remove(frame)
-      this.allocator.free(frame)
-      outcome = FREED
-    }
+    const outcome = this.#writeLocked(frame, inode)
     inodes.release(inode)
     return outcome
+  }
+
+  /** The same with the inode lock. */
+  #writeLocked(frame: number, inode: number): Outcome {
+    const { w } = this.frames
+    const row = frame << FRAME_SHIFT
+    const index = w[row + F_INDEX]
+    if (w[row + F_MAPCOUNT] !== 0 && !this.rmap.tryToUnmap(frame, 0)) return STAYS
+    this.lru.add(frame)
+    this.vmstat[RECLAIM_WRITES]++
+    this.writeback.writeAround(frame, IN_WINDOWS)
+    // By now the frame may be another page's.
+    if (w[row + F_MAPPING] !== inode || w[row + F_INDEX] !== index) return SETTLED
+    const state = w[row + F_FLAGS] & (PG_CACHED | PG_UPTODATE | PG_LRU | PG_LOCKED | PG_WRITEBACK | PG_DIRTY)
+    if (state !== (PG_CACHED | PG_UPTODATE | PG_LRU)) return SETTLED
+    if (w[row + F_MAPCOUNT] !== 0 || this.frames.pins(frame) !== 0) return SETTLED
+    this.#trace.add(TRACE_EVICT, inode, index, frame, 0)
+    this.lru.remove(frame)
+    this.cache.remove(frame)
+    this.allocator.free(frame)
+    return FREED
   }
 
   #swapOutShared(frame: number, inode: number): Outcome {

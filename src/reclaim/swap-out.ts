@@ -23,10 +23,10 @@ import {
   PG_ANON,
   PG_CACHED,
   PG_DIRTY,
-  PG_LRU,
   PG_WRITEBACK
 } from '../frame/frame-table.ts'
 import type { Lru } from '../frame/lru.ts'
+import { freeUnused } from '../frame/release.ts'
 import { TRACE_EVICT, type Trace } from '../frame/trace.ts'
 import { NR_SHMEM, PSWPOUT, RECLAIM_WRITES } from '../frame/vmstat.ts'
 import type { SwapArea } from '../swap/swap-area.ts'
@@ -136,9 +136,6 @@ export class SwapOut {
   }
 
   #freeUnused(frame: number): Outcome {
-    if (!this.#frames.isUnused(frame)) return SETTLED
-    if ((this.#frames.row(frame, F_FLAGS) & PG_LRU) !== 0) this.#lru.remove(frame)
-    this.#allocator.free(frame)
-    return FREED
+    return freeUnused(this.#allocator, this.#lru, frame) ? FREED : SETTLED
   }
 }
