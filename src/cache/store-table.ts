@@ -2,8 +2,8 @@
  * Which store keeps an inode's bytes, in this thread: stores are objects, and every thread has its own over the same bytes.
  *
  * A store's name and what it can be opened by (`Store.handle`) lie in shared memory as text. A thread that meets an inode that another
- * one opened makes its own store of it, with the opener for its kind, and keeps it while the inode lives. Where that cannot be
- * done, calls give -ENXIO and `lastThrown` says why.
+ * one opened makes its own store of it, with the opener for its kind, and keeps it while the inode lives. It must be over the same bytes
+ * (`identity`), and not read-only where the other one is not. Where that cannot be done, calls give -ENXIO and `lastThrown` says why.
  *
  * A store is closed by the thread that has it: at the last close of the inode if that is the same one, else when the row is used
  * again or the thread leaves the memory (`closeAll`).
@@ -19,6 +19,8 @@ const TEXT_WORDS = 256
 interface StoreText {
   readonly name: string
   readonly hasStore?: boolean
+  readonly readOnly?: boolean
+  readonly identity?: string | undefined
   /** Absent where only the thread that opened the store can reach it. */
   readonly handle?: StoreHandle | undefined
 }
@@ -108,7 +110,8 @@ export class StoreTable {
   }
 
   #open(text: StoreText): GuardedStore {
-    const { name, handle } = text
+    const { name, identity } = text
+    const handle = text.handle && { name, identity, ...text.handle }
     const unreachable = (why: unknown) => GuardedStore.unreachable(name, why, this.#sync)
     if (handle === undefined) return unreachable(new Error(`${name} can be reached only by the thread that opened it`))
     const opener = this.#openers.get(handle.kind)
@@ -116,7 +119,11 @@ export class StoreTable {
       return unreachable(new Error(`no opener for stores of kind '${handle.kind}' was given to attach`))
     const outer = this.#sync.beginStoreCall()
     try {
-      return new GuardedStore(opener.open(handle), this.#sync)
+      const store = new GuardedStore(opener.open(handle), this.#sync)
+      const why = misfit(text, store)
+      if (why === '') return store
+      store.close()
+      return unreachable(new Error(why))
     } catch (thrown) {
       return unreachable(thrown)
     } finally {
@@ -130,10 +137,24 @@ export class StoreTable {
   }
 
   #write(inode: number, name: string, store: GuardedStore | undefined): void {
-    let json = JSON.stringify({ name, hasStore: store !== undefined, handle: store?.handle })
-    if (json.length > textUnits(TEXT_WORDS)) {
-      json = JSON.stringify({ name: name.slice(0, 64), hasStore: store !== undefined })
-    }
+    const { readOnly, identity } = store ?? {}
+    const hasStore = store !== undefined
+    // What the handle has of these is not written twice: a path may be long.
+    const given: Record<string, unknown> = { name, identity }
+    const own = Object.entries(store?.handle ?? {}).filter(([field, value]) => given[field] !== value)
+    const handle = store?.handle === undefined ? undefined : Object.fromEntries(own)
+    let json = JSON.stringify({ name, hasStore, readOnly, identity, handle })
+    if (json.length > textUnits(TEXT_WORDS)) json = JSON.stringify({ name: name.slice(0, 64), hasStore })
     writeText(this.#text, inode * TEXT_WORDS, json)
   }
+}
+
+/** Why a store that an opener gave is not the one that was asked for; '' if it is. */
+function misfit({ name, readOnly, identity, handle }: StoreText, store: GuardedStore): string {
+  const what = `the opener for stores of kind '${handle?.kind}' gave`
+  if (identity !== store.identity && identity !== undefined && store.identity !== undefined)
+    return `${what} another file than ${name} (ESTALE)`
+  if (store.readOnly && readOnly === false)
+    return `${what} a store that cannot be written, but ${name} is open for writing`
+  return ''
 }

@@ -18,7 +18,7 @@
  * lock back while the store writes and flushes; the pages are PG_WRITEBACK meanwhile: they can be used and stored to, but not evicted,
  * truncated or written by somebody else.
  */
-import { EIO } from '../abi/errno.ts'
+import { EIO, EROFS } from '../abi/errno.ts'
 import {
   F_FLAGS,
   F_INDEX,
@@ -119,7 +119,7 @@ export class Writeback {
    * meanwhile. → 0 or the first -errno.
    */
   sync(inode: number, first: number, last: number): number {
-    if (this.inodes.store(inode)?.readOnly !== false) return 0
+    if (this.inodes.store(inode)?.readOnly !== false) return this.unwritten(inode)
     const error = this.inodes.acquire(inode)
     if (error !== 0) return -error
     let written = this.writeRange(inode, first, last, IN_WINDOWS)
@@ -153,6 +153,14 @@ export class Writeback {
     this.inodes.storeBytes[inode] = size
     this.inodes.isUnsized[inode] = 0
     return result
+  }
+
+  /** 0 if an inode that this thread cannot write has nothing to be written, else -EROFS: nothing succeeds with that left behind. */
+  unwritten(inode: number): number {
+    const { inodes } = this
+    if (inodes.store(inode) === undefined) return 0
+    const isLonger = inodes.storeBytes[inode] < inodes.sizeBytes[inode] || inodes.isUnsized[inode] !== 0
+    return isLonger || this.cache.nrDirty(inode) !== 0 ? -EROFS : 0
   }
 
   /** A sync does not wait for writers. While one is at it, which may make the file longer, the machine lock is kept. */

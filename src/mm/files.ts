@@ -298,7 +298,7 @@ function endInode(m: Machine, inode: number): number {
   if (store !== undefined && !store.readOnly) {
     result = m.writeback.writeRange(inode, 0, MAX_FILE_PAGES, how)
     if (result === 0) result = m.writeback.extendStore(inode, how)
-  }
+  } else result = m.writeback.unwritten(inode)
   const pages = m.cache.nrPages(inode)
   for (let frame = m.cache.anyPage(inode); frame !== 0; frame = m.cache.anyPage(inode)) {
     if (!m.frames.isUptodate(frame)) {

@@ -99,7 +99,7 @@ export function nodeFile(filePath: string | URL, mode: NodeFileMode, options: No
  *
  * A failed fsync is reported to one caller of those who share a descriptor, so one of them should do the flushing.
  *
- * @throws what `fs.fstatSync` and `fs.readSync` throw (EBADF, ERR_OUT_OF_RANGE); EISDIR, ESPIPE, EINVAL as `nodeFile`.
+ * @throws what `fs.fstatSync`, `fs.readSync` and `fs.writeSync` throw (EBADF, ERR_OUT_OF_RANGE); EISDIR, ESPIPE, EINVAL as `nodeFile`.
  */
 export function nodeFileFromDescriptor(fd: number, name: string): NodeFile {
   const stat = fs.fstatSync(fd, { bigint: true })
@@ -113,29 +113,57 @@ const NODE_FILE = 'node-file'
 /**
  * Opens, in another thread of the process, files that one thread opened with `nodeFile`: by its descriptor, which belongs to the process.
  * For `Memory.attach(handle, { stores: [nodeFiles] })`. The thread that opened the file closes it, and must live as long as it is used.
+ *
+ * What the descriptor stands for by then must be the same file, open for the same: `open` throws ESTALE if it is another file, EBADF if it
+ * cannot be written though the file was opened for writing, and the system's error if it means nothing here (descriptors are those of one
+ * thread in Deno, where `/proc` finds the file all the same).
  */
 export const nodeFiles: StoreOpener = {
   kind: NODE_FILE,
-  open: handle =>
-    reopened(Number(handle.fd), String(handle.name)) ?? nodeFileFromDescriptor(Number(handle.fd), String(handle.name))
+  open: handle => {
+    const wanted: Wanted = {
+      fd: Number(handle.fd),
+      name: String(handle.name),
+      access: handle.access === 'r' ? 'r' : 'r+',
+      identity: String(handle.identity)
+    }
+    return reopened(wanted) ?? shared(wanted)
+  }
+}
+
+/** What a handle says of the file. */
+interface Wanted {
+  readonly fd: number
+  readonly name: string
+  readonly access: Access
+  readonly identity: string
 }
 
 /**
  * On Linux, a descriptor of this thread's own for the file behind `fd`: each call counts the users of what its descriptor stands for,
  * and threads that share that one pass the count to and fro between their processors (100 ns of a read of a page, on a Xeon). Undefined
- * where it cannot be had.
+ * where it cannot be had, or is that of another file.
  */
-function reopened(fd: number, name: string): NodeFile | undefined {
+function reopened({ fd, name, access, identity }: Wanted): NodeFile | undefined {
   if (process.platform !== 'linux') return undefined
   let own = -1
   try {
-    const access = accessOf(fd)
     own = fs.openSync(`/proc/self/fd/${fd}`, access === 'r' ? fs.constants.O_RDONLY : fs.constants.O_RDWR)
-    return new NodeFileStore(own, name, identityOf(fs.fstatSync(own, { bigint: true })), access, 'owned')
-  } catch {
-    if (own >= 0) fs.closeSync(own)
-    return undefined
-  }
+    if (identityOf(fs.fstatSync(own, { bigint: true })) === identity) {
+      return new NodeFileStore(own, name, identity, access, 'owned')
+    }
+  } catch {}
+  if (own >= 0) fs.closeSync(own)
+  return undefined
+}
+
+/** The descriptor itself. */
+function shared({ fd, name, access, identity }: Wanted): NodeFile {
+  const store = nodeFileFromDescriptor(fd, name)
+  if (store.identity !== identity) throw refusal('ESTALE', `descriptor ${fd} is that of another file by now`, name)
+  if (access === 'r+' && store.readOnly)
+    throw refusal('EBADF', `descriptor ${fd} cannot be written in this thread`, name)
+  return store
 }
 
 type Access = 'r' | 'r+'
@@ -159,7 +187,7 @@ class NodeFileStore implements NodeFile {
     this.identity = identity
     this.readOnly = access === 'r'
     this.#ownership = ownership
-    this.handle = { kind: NODE_FILE, fd, name }
+    this.handle = { kind: NODE_FILE, fd, name, access, identity }
   }
 
   get fd(): number {
@@ -293,15 +321,19 @@ function identityOf(stat: fs.BigIntStats): string {
   return `file:${stat.dev}:${stat.ino}`
 }
 
-/** What a descriptor allows, found by writing nothing: a read-only one refuses even that. */
+/** What a descriptor that was read from allows, found by writing nothing: a read-only one refuses even that (EPERM on Windows). */
 function accessOf(fd: number): Access {
   try {
     fs.writeSync(fd, new Uint8Array(0), 0, 0, 0)
     return 'r+'
-  } catch {
-    return 'r'
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EBADF' || code === 'EPERM') return 'r'
+    throw error
   }
 }
+
+type Refusal = 'EBADF' | 'EISDIR' | 'EINVAL' | 'ESPIPE' | 'ESTALE'
 
 function requireRegular(stat: fs.StatsBase<number> | fs.StatsBase<bigint>, filePath: string): void {
   if (stat.isFile()) return
@@ -310,7 +342,7 @@ function requireRegular(stat: fs.StatsBase<number> | fs.StatsBase<bigint>, fileP
   throw refusal('EINVAL', 'a device is not a regular file', filePath)
 }
 
-function refusal(code: 'EISDIR' | 'ESPIPE' | 'EINVAL', why: string, filePath: string): NodeJS.ErrnoException {
+function refusal(code: Refusal, why: string, filePath: string): NodeJS.ErrnoException {
   const error: NodeJS.ErrnoException = new Error(`${code}: ${why}, open '${filePath}'`)
   error.code = code
   error.errno = -os.constants.errno[code]

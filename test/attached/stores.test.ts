@@ -219,3 +219,59 @@ test('pages that one thread has written are the other one’s too, whoever write
   rig.mine.file.sync()
   expect(rig.storedWord(3)).toBe(300)
 })
+
+describe('a store that an opener gives is the one that was asked for', () => {
+  test.each([
+    ['another file', { identity: 'another' }, /another file than the file \(ESTALE\)/],
+    ['one that cannot be written', { readOnly: true }, /cannot be written, but the file is open for writing/]
+  ])('not %s: reads, syncs and the last unmap say so, and nothing is closed twice', (_, bend, reason) => {
+    const [here, there] = [shelf(), shelf()]
+    const opener: StoreOpener = {
+      kind: 'shelf',
+      open: handle => Object.assign(there.open(handle), { identity: 'its own' }, bend)
+    }
+    const { mine, theirs } = pair([opener])
+    const store = Object.assign(here.open({ kind: 'shelf', key: 'b', name: 'the file' }), { identity: 'its own' })
+    const file = mine.open(store)
+    const map = mine.space().map(file, { writable: true })
+    const theirMap = theirs.adopt(map.handle)
+    map.getUint8(0)
+    theirMap.setUint8(0, 65)
+    for (const act of [
+      () => theirMap.getUint8(PAGE),
+      () => theirMap.sync(),
+      () => theirs.adopt(file.handle).sync(),
+      () => theirs.adopt(file.handle).truncate(1)
+    ]) {
+      const error = errorOf(act)
+      expect(error.errno).toBe(-ENXIO)
+      if (error.cause !== undefined) expect(String(error.cause)).toMatch(reason)
+    }
+    expect(String(errorOf(() => theirMap.getUint8(PAGE)).cause)).toMatch(reason)
+    expect(there.log).toEqual(['open b', 'close b'])
+    // Who has the store writes what the other one could not.
+    map.sync()
+    map.setUint8(1, 66)
+    file.close()
+    expect(errorOf(() => theirMap.unmap()).errno).toBe(-ENXIO)
+    theirs.detach()
+    mine.close()
+  })
+
+  test('nor does a sync or a last close succeed in a thread that has it for reading alone while pages are dirty', () => {
+    const [here, there] = [shelf(), shelf()]
+    const { mine, theirs } = pair([there])
+    const readOnly = mine.open(here.open({ kind: 'shelf', key: 'b', readOnly: true }))
+    const theirFile = theirs.adopt(readOnly.handle)
+    theirFile.read(new Uint8Array(1), 0)
+    theirFile.sync()
+    const { machine } = theirs
+    const inode = machine.files.inode[machine.fds[theirFile.fd]]
+    // As where another thread has it for writing.
+    machine.cache.setDirty(machine.cache.lookup(inode, 0))
+    expect(errorOf(() => theirFile.sync())).toMatchObject({ code: 'EROFS', syscall: 'fsync' })
+    expect(errorOf(() => theirFile.close())).toMatchObject({ code: 'EROFS', syscall: 'close' })
+    theirs.detach()
+    mine.close()
+  })
+})

@@ -7,7 +7,8 @@ import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { afterAll, afterEach, describe, expect, test, vi } from 'vitest'
 import { EAGAIN, EBADF, EFBIG, EINTR, EINVAL, EIO, ENOSPC } from '../../src/abi/errno.ts'
-import { type NodeFile, nodeFile, nodeFileFromDescriptor } from '../../src/stores/node-file.ts'
+import type { StoreHandle } from '../../src/store/store.ts'
+import { type NodeFile, nodeFile, nodeFileFromDescriptor, nodeFiles } from '../../src/stores/node-file.ts'
 import { compileInto } from '../support/compiled.ts'
 import { bytes, expectBytes, expectToAgreeWithModel, pattern, read, storeConformance, write } from './conformance.ts'
 
@@ -105,6 +106,64 @@ describe('nodeFileFromDescriptor', () => {
     fs.closeSync(fd)
     expect(() => nodeFileFromDescriptor(fd, 'closed')).toThrow(/^EBADF/)
     expect(() => nodeFileFromDescriptor(-1, 'none')).toThrow(RangeError)
+  })
+})
+
+describe('nodeFiles', () => {
+  /** As on a system without /proc, or in a thread that may not open the file there. */
+  const withoutProc = (): void => {
+    const { openSync } = fs
+    vi.spyOn(fs, 'openSync').mockImplementation((file, ...rest) => {
+      if (String(file).startsWith('/proc/'))
+        throw Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES' })
+      return openSync(file, ...rest)
+    })
+  }
+
+  describe.each([
+    ['by a descriptor of its own', () => {}],
+    ['by the descriptor that is there', withoutProc]
+  ])('opens %s', (_, begin) => {
+    test.each(['r', 'r+'] as const)('the same file for the same: %s', mode => {
+      const file = freshPath()
+      fs.writeFileSync(file, 'abc')
+      const store = nodeFile(file, mode)
+      begin()
+      const again = nodeFiles.open(structuredClone(store.handle) as StoreHandle)
+      expect([again.readOnly, again.identity, again.name]).toEqual([mode === 'r', store.identity, file])
+      expectBytes(read(again, 0, 8), new TextEncoder().encode('abc'))
+      expect(again.write(0, bytes(65), 0, 1)).toBe(mode === 'r' ? -EBADF : 1)
+      expect([again.close(), store.close()]).toEqual([0, 0])
+    })
+
+    test('nothing when the descriptor is that of another file by now: ESTALE', () => {
+      const [one, two] = [freshPath(), freshPath()]
+      fs.writeFileSync(two, 'the other one')
+      const store = nodeFile(one, 'c+')
+      const { fd } = store
+      const { handle } = store
+      store.close()
+      const other = nodeFile(two, 'r+')
+      expect(other.fd).toBe(fd)
+      begin()
+      expect(() => nodeFiles.open(handle as StoreHandle)).toThrow(expect.objectContaining({ code: 'ESTALE' }))
+      expect(other.close()).toBe(0)
+      expect(() => nodeFiles.open(handle as StoreHandle)).toThrow(expect.objectContaining({ code: 'EBADF' }))
+    })
+  })
+
+  test('not for reading what was opened for writing, nor for whatever else a write gives', () => {
+    const file = freshPath()
+    fs.writeFileSync(file, 'abc')
+    const store = nodeFile(file, 'r')
+    withoutProc()
+    const handle = { ...store.handle, access: 'r+' } as StoreHandle
+    expect(() => nodeFiles.open(handle)).toThrow(/^EBADF: descriptor \d+ cannot be written in this thread/)
+    vi.spyOn(fs, 'writeSync').mockImplementation(() => {
+      throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' })
+    })
+    expect(() => nodeFiles.open(handle)).toThrow(/^EIO/)
+    expect(store.close()).toBe(0)
   })
 })
 
