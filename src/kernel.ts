@@ -12,6 +12,7 @@
 
 import { DEFAULT_MAX_MAP_COUNT, DEFAULT_PAGE_SHIFT, MAX_FRAMES, MAX_PAGE_SHIFT, MIN_PAGE_SHIFT } from './abi/limits.ts'
 import { Arena, type ArenaPart } from './base/arena.ts'
+import { sharedBuffer } from './base/shared-buffer.ts'
 import { FetchQueue } from './cache/fetch-queue.ts'
 import { Filler } from './cache/fill.ts'
 import { FileTable, InodeTable } from './cache/inodes.ts'
@@ -126,7 +127,7 @@ export function createKernel(options: MachineOptions): Kernel {
   const ram = ramFor(options, pageShift, nrFrames)
   const measuring = Arena.measuring()
   build(measuring, ram, plan, undefined, () => 0)
-  const arena = Arena.over(new SharedArrayBuffer(Math.max(64, measuring.usedBytes)))
+  const arena = Arena.over(sharedBuffer(Math.max(64, measuring.usedBytes)))
   const machine = build(arena, ram, plan, options.swap?.store, threads => threads.attach(options.platformThread ?? -1))
   machine.frames.w[F_FLAGS] = PG_RESERVED
   // A buffer of our own is zero; of one that was given nobody knows.
@@ -167,7 +168,7 @@ export function attachKernel(handle: MachineHandle, swap: Store | undefined, pla
 
 function ramFor({ ram }: MachineOptions, pageShift: number, nrFrames: number): Ram {
   const lengthBytes = nrFrames * 2 ** pageShift
-  if (ram === undefined) return new Ram(new SharedArrayBuffer(lengthBytes), pageShift, 0, nrFrames)
+  if (ram === undefined) return new Ram(sharedBuffer(lengthBytes), pageShift, 0, nrFrames)
   const { buffer, byteOffset } = ram
   const last = buffer.byteLength - lengthBytes
   if (!Number.isInteger(byteOffset / 2 ** pageShift) || byteOffset < 0 || byteOffset > last) {

@@ -96,7 +96,7 @@ export function machineOptionsOf(options: MemoryOptions): { machineOptions: Mach
 }
 
 function sharedBuffer(buffer: ArrayBufferLike): SharedArrayBuffer {
-  if (buffer instanceof SharedArrayBuffer) return buffer
+  if (typeof SharedArrayBuffer !== 'undefined' && buffer instanceof SharedArrayBuffer) return buffer
   throw new TypeError(
     'ram must be shared memory: a SharedArrayBuffer, or the buffer of a WebAssembly.Memory that is shared'
   )

@@ -2,13 +2,16 @@
  * Judges answers to range requests by their status and headers, before a byte of the body is read.
  *
  * Offers
- *  - `judgeFirst`: the answer to the request that opens a store. → the pin;
- *  - `judgeRange`: an answer to a request for a range of the pinned version. → how many bytes the body has;
+ *  - `judgeFirst`: the answer to the request that opens a store. → the pin, and what the body has;
+ *  - `judgeEmpty`: the answer to the one that asks whether the file is empty. → the pin;
+ *  - `judgeRange`: an answer to a request for a range of the pinned version. → what the body has;
  *  - `leadsElsewhere`: whether an answer says that the bytes are to be found at another URL.
  *
  * After RFC 9110, section 14 (range requests) and the status codes of section 15.
  */
-import { type RequestFacts, type Trouble, trouble } from './http-error.ts'
+import type { Body } from './http-body.ts'
+import { EXPOSE, isHidden, type RequestFacts, type Trouble, trouble } from './http-error.ts'
+import { WORTH_BYTES } from './http-exchange.ts'
 import { type Comparison, compareWithPin, type HttpPin, pinOf } from './http-pin.ts'
 
 interface ContentRange {
@@ -23,42 +26,78 @@ function factsOf(request: RequestFacts, response: Response): RequestFacts {
   return { url: response.url || request.url, range: request.range, status: response.status }
 }
 
-/** An answer to `bytes=0-0` on a file that nothing is known of. */
-export function judgeFirst(response: Response, request: RequestFacts): HttpPin | Trouble {
+/** What an answer says of the version, and the bytes that come with it. */
+export interface Opened {
+  readonly pin: HttpPin
+  readonly body: Body
+}
+
+/** Files up to this size may come whole, from a server that ignores ranges. */
+const WHOLE_BYTES = WORTH_BYTES
+
+/**
+ * An answer to `bytes=0-0` on a file that nothing is known of. It may have more than the one byte: there are servers that
+ * take `0-0` for the whole file. `empty?` when it says neither that the file is empty nor that it is not.
+ */
+export function judgeFirst(response: Response, request: RequestFacts): Opened | Trouble | 'empty?' {
   const facts = factsOf(request, response)
   const { status, headers } = response
-  // A range of an empty file can't be satisfied. Some servers then answer that it is empty, others ignore the range.
-  if (status === 416 && /^bytes \*\/0$/i.test(headers.get('content-range') ?? '')) return pinOf(headers, 0)
-  if (status === 200 && headers.get('content-length') === '0') return pinOf(headers, 0)
-  if (status === 200) return trouble('EOPNOTSUPP', 'the server ignores ranges: it began to send the whole file', facts)
+  if (status === 416) {
+    // The first byte of an empty file can't be had. Not every server says the size then.
+    const total = refusedSizeOf(headers)
+    if (total === undefined) return 'empty?'
+    if (total === 0) return emptyOf(headers)
+    return trouble('EIO', `the server refuses the first of ${total} bytes`, facts)
+  }
+  if (status === 200) return judgeWhole(headers, facts)
   if (status !== 206) return statusTrouble(response, facts)
   const coded = encodingTrouble(headers, facts)
   if (coded !== undefined) return coded
+  // Such as `bytes 0--1/0`: what one gets who takes the size minus one for the last byte.
+  if (/^bytes .*\/0$/i.test(headers.get('content-range') ?? '')) return emptyOf(headers)
   const range = contentRangeOf(headers)
-  if (range === undefined || range.first !== 0 || range.last !== 0) {
-    return trouble('EIO', `another range came: ${rangeWords(headers)}`, facts)
-  }
+  if (range === undefined || range.first !== 0) return trouble('EIO', rangeWords(response), facts)
   if (range.total === undefined) return trouble('EOPNOTSUPP', 'the server does not say how large the file is', facts)
-  return pinOf(headers, range.total)
+  return { pin: pinOf(headers, range.total), body: { skip: 0, bytes: range.last + 1 } }
+}
+
+/** The whole file, from a server that ignores ranges: no matter where it is small. */
+function judgeWhole(headers: Headers, facts: RequestFacts): Opened | Trouble {
+  const length = lengthOf(headers)
+  if (length === 0) return emptyOf(headers)
+  const coded = encodingTrouble(headers, facts)
+  if (coded !== undefined) return coded
+  if (length !== undefined && length <= WHOLE_BYTES)
+    return { pin: pinOf(headers, length), body: { skip: 0, bytes: length } }
+  return trouble('EOPNOTSUPP', 'the server ignores ranges: it began to send the whole file', facts)
 }
 
 /**
- * An answer to a request for `length` bytes from `position`, all of them within the pinned size. A server may give
- * fewer, from the same first byte on.
+ * An answer to a request without a range, after one to `bytes=0-0` that was refused without a size. `hasBytes` says whether a
+ * byte came. The refusal stands when the file is not empty.
  */
-export function judgeRange(
-  response: Response,
-  request: RequestFacts,
-  pin: HttpPin,
-  position: number,
-  length: number
-): number | Trouble {
+export function judgeEmpty(response: Response, hasBytes: boolean, refused: RequestFacts): HttpPin | Trouble {
+  const { status, headers } = response
+  if (status === 200 && !hasBytes && (lengthOf(headers) ?? 0) === 0) return pinOf(headers, 0)
+  if (status !== 200) return statusTrouble(response, factsOf(refused, response))
+  return trouble('EIO', 'the server refuses the first byte of a file that is not empty', { ...refused, status: 416 })
+}
+
+function emptyOf(headers: Headers): Opened {
+  return { pin: pinOf(headers, 0), body: { skip: 0, bytes: 0 } }
+}
+
+/**
+ * An answer to a request for `length` bytes from `position`, all of them within the pinned size. A server may give fewer or
+ * more, from the same first byte on.
+ */
+export function judgeRange(response: Response, request: RequestFacts, pin: HttpPin, position: number): Body | Trouble {
   const facts = factsOf(request, response)
   const { status, headers } = response
   if (status === 412) return changed('it no longer matches what was pinned', facts)
   if (status === 416) {
-    const total = /^bytes \*\/(\d+)$/i.exec(headers.get('content-range') ?? '')?.[1]
-    if (total !== undefined && Number(total) !== pin.sizeBytes) return changed(sizeWords(Number(total), pin), facts)
+    const total = refusedSizeOf(headers)
+    if (total !== undefined && total !== pin.sizeBytes) return changed(sizeWords(total, pin), facts)
     return trouble('EIO', 'the server refuses a range within the file', facts)
   }
   if (status !== 206 && status !== 200) return statusTrouble(response, facts)
@@ -66,27 +105,33 @@ export function judgeRange(
   if (coded !== undefined) return coded
   const compared = compareWithPin(pin, headers)
   if (compared.result === 'other') return changed(compared.what, facts)
-  if (status === 200) return wholeTrouble(pin, compared, headers, facts)
+  if (status === 200) return wholeOf(pin, compared, headers, facts, position)
   const range = contentRangeOf(headers)
-  if (range === undefined || range.first !== position || range.last > position + length - 1) {
-    return trouble('EIO', `another range came: ${rangeWords(headers)}`, facts)
-  }
+  if (range === undefined || range.first !== position) return trouble('EIO', rangeWords(response), facts)
   if (range.total !== undefined && range.total !== pin.sizeBytes) return changed(sizeWords(range.total, pin), facts)
   if (range.total === undefined && pin.kind === 'size') return trouble('EIO', 'the answer does not say the size', facts)
   if (compared.result === 'unknown') return trouble('EIO', compared.what, facts, 'retry')
-  return range.last - range.first + 1
+  return { skip: 0, bytes: range.last - range.first + 1 }
 }
 
 /**
  * The whole file in place of a range. It is how a server that was sent `If-Range` says that the file has changed; but it may
- * also be the pinned version, when something on the way does not look at ranges.
+ * also be the pinned version, when something does not look at ranges: then the range is taken out of it where it is small.
  */
-function wholeTrouble(pin: HttpPin, compared: Comparison, headers: Headers, facts: RequestFacts): Trouble {
-  const length = headers.get('content-length')
-  if (length !== null && Number(length) !== pin.sizeBytes) return changed(sizeWords(Number(length), pin), facts)
+function wholeOf(
+  pin: HttpPin,
+  compared: Comparison,
+  headers: Headers,
+  facts: RequestFacts,
+  position: number
+): Body | Trouble {
+  const length = lengthOf(headers)
+  if (length !== undefined && length !== pin.sizeBytes) return changed(sizeWords(length, pin), facts)
   const what = 'the whole file came instead of the range'
   if (compared.result === 'unknown') return changed(what, facts)
-  return trouble('EIO', what, facts, 'retry')
+  // A size that only the body tells would be known too late.
+  if (pin.sizeBytes > WHOLE_BYTES || length === undefined) return trouble('EIO', what, facts, 'retry')
+  return { skip: position, bytes: length }
 }
 
 /** Also what `fetch` makes of a redirect in browsers when told not to follow it: status 0, and nothing more. */
@@ -136,6 +181,18 @@ function encodingTrouble(headers: Headers, facts: RequestFacts): Trouble | undef
   return trouble('EIO', `the server encoded the bytes (${encoding}) though asked not to`, facts)
 }
 
+/** The size that a 416 tells, undefined where it does not. */
+function refusedSizeOf(headers: Headers): number | undefined {
+  const total = /^bytes \*\/(\d+)$/i.exec(headers.get('content-range') ?? '')?.[1]
+  return total === undefined ? undefined : Number(total)
+}
+
+/** Undefined where the body comes in chunks. */
+function lengthOf(headers: Headers): number | undefined {
+  const length = headers.get('content-length')
+  return length !== null && /^\d+$/.test(length) ? Number(length) : undefined
+}
+
 function contentRangeOf(headers: Headers): ContentRange | undefined {
   const found = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(headers.get('content-range') ?? '')
   if (found === null) return undefined
@@ -146,8 +203,15 @@ function contentRangeOf(headers: Headers): ContentRange | undefined {
   return isRange && Number.isSafeInteger(total ?? last) ? { first, last, total } : undefined
 }
 
-function rangeWords(headers: Headers): string {
-  return headers.get('content-range') ?? `no Content-Range (${headers.get('content-type') ?? 'no Content-Type'})`
+/** Why the bytes of an answer are not those that were asked for. */
+function rangeWords(response: Response): string {
+  const { headers } = response
+  const range = headers.get('content-range')
+  if (range !== null) return `another range came: ${range}`
+  if (isHidden(response)) {
+    return `this page may not see which range came: the server must send '${EXPOSE}', as it is of another origin`
+  }
+  return `the answer does not say which range it has: no Content-Range (${headers.get('content-type') ?? 'no Content-Type'})`
 }
 
 function sizeWords(now: number, pin: HttpPin): string {

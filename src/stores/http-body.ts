@@ -10,29 +10,46 @@ export interface RangeRead {
   done: number
 }
 
+/** What an answer says that its body is: `bytes` in all, of which the first `skip` are none of those asked for. */
+export interface Body {
+  readonly skip: number
+  readonly bytes: number
+}
+
 /**
- * Takes `count` bytes of the body behind what `read` has. → whether the body ended there, before, or would have gone on;
- * what goes beyond is not taken. Rejects when the body breaks off, with what came until then taken and counted.
+ * Takes what the body has of the bytes behind those that `read` has, and lets go of what follows them. → `whole`, or whether the body was
+ * shorter or longer than it should be; what goes beyond is not taken. Rejects when the body breaks off, with what came until then taken
+ * and counted.
  */
 export async function receive(
   response: Response,
   read: RangeRead,
-  count: number,
+  { skip, bytes }: Body,
   watch: Watch
 ): Promise<'whole' | 'short' | 'long'> {
-  const end = read.done + count
-  if (response.body === null) return count === 0 ? 'whole' : 'short'
+  const wanted = Math.min(bytes - skip, read.length - read.done)
+  const end = read.done + wanted
+  const goesOn = bytes > skip + wanted
+  if (response.body === null) return bytes === 0 ? 'whole' : 'short'
   const reader = response.body.getReader()
-  for (;;) {
+  for (let before = skip; ; ) {
     const { done, value } = await reader.read()
     watch.heard()
-    if (done) return read.done === end ? 'whole' : 'short'
-    if (value.length > end - read.done) {
+    if (done) return read.done === end && !goesOn ? 'whole' : 'short'
+    const from = Math.min(before, value.length)
+    before -= from
+    const to = Math.min(value.length, from + end - read.done)
+    if (to < value.length && !goesOn) {
       reader.cancel().catch(ignore)
       return 'long'
     }
-    read.take(value, read.done)
-    read.done += value.length
+    const piece = from === 0 && to === value.length ? value : value.subarray(from, to)
+    if (piece.length > 0) read.take(piece, read.done)
+    read.done += piece.length
+    if (goesOn && read.done === end) {
+      reader.cancel().catch(ignore)
+      return 'whole'
+    }
   }
 }
 

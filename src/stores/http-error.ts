@@ -6,6 +6,14 @@
  */
 import { EIO, errnoFromName } from '../abi/errno.ts'
 
+/** What a server of another origin must send for a page to see what the store needs. */
+export const EXPOSE = 'Access-Control-Expose-Headers: Content-Range, ETag, Date'
+
+/** Whether a browser shows some headers of the answer only. */
+export function isHidden(response: Response): boolean {
+  return response.type === 'cors'
+}
+
 /** The request that an error tells of. */
 export interface RequestFacts {
   readonly url: string
@@ -67,7 +75,20 @@ const REDIRECT_LOOP = /redirect count exceeded/i
 export function networkTrouble(error: unknown, facts: RequestFacts): Trouble {
   const code = codeBehind(error)
   const remedy = code === 'ELOOP' ? 'none' : 'retry'
-  return { error: new HttpRangeError(code, wordsOf(error), facts, error), remedy, retryAfterMs: 0 }
+  const words = code === 'EIO' ? wordsOf(error) + pageWords(facts.url) : wordsOf(error)
+  return { error: new HttpRangeError(code, words, facts, error), remedy, retryAfterMs: 0 }
+}
+
+/** Browsers do not say why a request failed. What a page may have to do with it: its origin, and its https. */
+function pageWords(url: string): string {
+  const { location } = globalThis as { readonly location?: { readonly origin: string; readonly protocol: string } }
+  const { origin, protocol } = new URL(url)
+  if (location === undefined || location.origin === origin) return ''
+  if (location.protocol === 'https:' && protocol === 'http:') return ' (an https page may not ask an http server)'
+  return (
+    ` (the server may be down, or not let pages of ${location.origin} in: it must send 'Access-Control-Allow-Origin', and answer OPTIONS ` +
+    "with 'Access-Control-Allow-Headers: Range, If-Match, If-Range, If-Unmodified-Since' and the headers of yours)"
+  )
 }
 
 /** Names that Node's engine has for what has a number. Browsers hide the reason: EIO. */

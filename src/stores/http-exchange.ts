@@ -11,8 +11,11 @@
  */
 import { HttpRangeError, networkTrouble, type RequestFacts, type Trouble } from './http-error.ts'
 
-/** What is worth a request. A server that gives a byte at a time must not be asked for ever. */
+/** So much starts the count of failures anew, however it came. */
 export const WORTH_BYTES = 65_536
+
+/** What an answer must bring to be worth a request: a server that gives a byte at a time is not asked a million times. The smallest page. */
+export const LEAST_BYTES = 512
 
 export class Watch {
   /** True once the server was silent for too long. */
@@ -119,12 +122,11 @@ export interface RetryPlan {
   readonly maxWaitMs: number
 }
 
-/** What an attempt came to: all is done, it got somewhere and goes on, or it failed. */
+/** What an attempt came to: all is done, it did what it could and there is more, or it failed. */
 export type Outcome = 'done' | 'more' | Trouble
 
 /**
- * Calls `attempt` until it is done. `progress` counts what it has brought so far; one that brings something worth a
- * request starts the count of failures anew.
+ * Calls `attempt` until it is done. `progress` counts what it has brought so far; `more`, and much progress, start the count of failures anew.
  *
  * @throws the error of the last attempt; the reason of `signal`, which also ends a wait.
  */
@@ -139,7 +141,7 @@ export async function persist(
   for (;;) {
     const outcome = await attempt()
     if (outcome === 'done') return
-    if (progress() - before >= WORTH_BYTES) {
+    if (outcome === 'more' || progress() - before >= WORTH_BYTES) {
       failures = 0
       before = progress()
     }

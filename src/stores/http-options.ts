@@ -81,15 +81,29 @@ function within(name: string, value: number, least: number, most: number): numbe
 
 /** The URL that requests go to: absolute, http or https, without the fragment, which is not for servers. */
 export function requestUrl(url: string | URL): string {
-  const parsed = new URL(url)
+  const parsed = absoluteUrl(url)
   if (parsed.protocol !== 'http:' && parsed.protocol !== 'https:') {
-    throw new TypeError(`httpRange: not an http or https URL: ${parsed.protocol}`)
+    const advice = parsed.protocol === 'blob:' ? '; blobUrlStore of fremap/blob opens it' : ''
+    throw new TypeError(`httpRange: not an http or https URL: ${parsed.protocol}${advice}`)
   }
   if (parsed.username !== '' || parsed.password !== '') {
     throw new TypeError('httpRange: a name and password in a URL are not sent; use the headers option')
   }
   parsed.hash = ''
   return parsed.href
+}
+
+/** A relative URL means what it means to `fetch`: in a page relative to the document, in a worker to its script, and nothing elsewhere. */
+function absoluteUrl(url: string | URL): URL {
+  const { document, location } = globalThis as { document?: { baseURI: string }; location?: { href: string } }
+  const base = document?.baseURI ?? location?.href
+  try {
+    return new URL(url, base)
+  } catch (cause) {
+    const why =
+      base === undefined ? 'and there is no page here that it could be relative to' : `nor one relative to ${base}`
+    throw new TypeError(`httpRange: '${url}' is no absolute URL, ${why}`, { cause })
+  }
 }
 
 /** What `fetch` leaves out when a redirect leads to another origin. */

@@ -7,7 +7,8 @@
  *  - `openHttpRangeHandle(store.handle)`: the same pinned version in another thread, without a request.
  *
  * Opening asks for the first byte. That one request follows the redirects, proves that the server serves ranges, and brings
- * size and validator; HEAD proves nothing about ranges, and URLs that are signed for GET refuse it.
+ * size and validator; HEAD proves nothing about ranges, and URLs that are signed for GET refuse it. Where the byte is refused without a
+ * word about the size, a second request asks whether the file is empty.
  *
  * A read is one request, its body copied into the buffer as it comes, and more only where the server gives less than was
  * asked for, or fails. Every answer is compared with the pin. One of another version makes the store stale: this and every
@@ -21,10 +22,10 @@
  */
 import { EBADF, EINVAL } from '../abi/errno.ts'
 import type { AsyncStore } from '../store/async-store.ts'
-import { changed, judgeFirst, judgeRange, leadsElsewhere } from './http-answer.ts'
+import { changed, judgeEmpty, judgeFirst, judgeRange, leadsElsewhere } from './http-answer.ts'
 import { discard, type RangeRead, receive } from './http-body.ts'
-import { HttpRangeError, type RequestFacts, type Trouble, trouble } from './http-error.ts'
-import { type Outcome, persist, Slots, Watch, WORTH_BYTES, whenAborted } from './http-exchange.ts'
+import { EXPOSE, HttpRangeError, isHidden, type RequestFacts, type Trouble, trouble } from './http-error.ts'
+import { LEAST_BYTES, type Outcome, persist, Slots, Watch, WORTH_BYTES, whenAborted } from './http-exchange.ts'
 import {
   type HttpFetch,
   type HttpRangeOptions,
@@ -74,17 +75,12 @@ export async function httpRange(url: string | URL, options: HttpRangeOptions = {
   signal.throwIfAborted()
   let handle: HttpRangeHandle | undefined
   const attempt = async (): Promise<Outcome> => {
-    const result = await open(target, settings, ask, signal)
+    const result = await open(target, settings, ask, signal, worst)
     if ('error' in result) return result
     handle = result
     return 'done'
   }
   await persist(attempt, () => 0, settings, signal)
-  const { pin, location } = handle as unknown as HttpRangeHandle
-  if (PIN_KINDS.indexOf(pin.kind) > worst && pin.sizeBytes > 0) {
-    const what = `the server identifies the version by '${pin.kind}' only; allow it with the option pin`
-    throw new HttpRangeError('EOPNOTSUPP', what, { url: location, range: FIRST_BYTE, status: 206 })
-  }
   return new HttpRangeFile(handle as unknown as HttpRangeHandle, ask)
 }
 
@@ -119,7 +115,8 @@ async function open(
   url: string,
   settings: HttpSettings,
   ask: HttpFetch,
-  signal: AbortSignal
+  signal: AbortSignal,
+  worst: number
 ): Promise<HttpRangeHandle | Trouble> {
   const facts: RequestFacts = { url, range: FIRST_BYTE }
   const watch = new Watch(settings.timeoutMs, signal)
@@ -127,22 +124,50 @@ async function open(
     const headers = headersFor(url, url, settings.headers)
     headers.set('range', FIRST_BYTE)
     const response = await ask(url, requestInit(headers, settings, 'follow', watch))
-    const pin = judgeFirst(response, facts)
-    if ('error' in pin) {
+    const location = requestUrl(response.url || url)
+    const opened = judgeFirst(response, facts)
+    if (opened === 'empty?') {
       discard(response)
-      return pin
+      headers.delete('range')
+      const whole = await ask(url, requestInit(headers, settings, 'follow', watch))
+      const pin = judgeEmpty(whole, await hasBytes(whole), facts)
+      return 'error' in pin ? pin : { kind: 'http-range', url, location, pin, settings }
     }
-    // The byte is read, though nobody wants it: an unread body would cost the connection.
-    const byte: RangeRead = { position: 0, length: 1, take: () => {}, done: 0 }
-    if (response.status !== 206) discard(response)
-    else if ((await receive(response, byte, 1, watch)) === 'long') {
-      return trouble('EIO', 'more than the one byte asked for came', { ...facts, status: 206 })
+    if ('error' in opened) {
+      discard(response)
+      return opened
     }
-    return { kind: 'http-range', url, location: requestUrl(response.url || url), pin, settings }
+    const { pin, body } = opened
+    const { status } = response
+    // A small body is read, though nobody wants it: one that is let go costs the connection.
+    const read: RangeRead = { position: 0, length: body.bytes, take: () => {}, done: 0 }
+    if (pin.sizeBytes === 0 || body.bytes > WORTH_BYTES) discard(response)
+    else if ((await receive(response, read, body, watch)) === 'long') {
+      return trouble('EIO', `more than the ${body.bytes} bytes of the range came`, { ...facts, status })
+    }
+    if (PIN_KINDS.indexOf(pin.kind) > worst && pin.sizeBytes > 0) {
+      const shown = isHidden(response) ? `, as far as this page may see: the server must send '${EXPOSE}'` : ''
+      const what = `the server identifies the version by '${pin.kind}' only${shown}; allow it with the option pin`
+      return trouble('EOPNOTSUPP', what, { ...facts, url: location, status })
+    }
+    return { kind: 'http-range', url, location, pin, settings }
   } catch (error) {
     return watch.explain(error, facts)
   } finally {
     watch.end()
+  }
+}
+
+/** Whether a byte comes. The rest is let go. */
+async function hasBytes(response: Response): Promise<boolean> {
+  if (response.body === null) return false
+  const reader = response.body.getReader()
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done) return false
+    if (value.length === 0) continue
+    reader.cancel().catch(() => {})
+    return true
   }
 }
 
@@ -289,18 +314,18 @@ class HttpRangeFile implements HttpRangeStore {
     try {
       const response = await this.#ask(facts, watch)
       if ('error' in response) return this.#refuse(response)
-      const count = judgeRange(response, facts, this.#pin, position, length)
-      if (typeof count !== 'number') {
+      const body = judgeRange(response, facts, this.#pin, position)
+      if ('error' in body) {
         discard(response)
-        return this.#refuse(count)
+        return this.#refuse(body)
       }
       const before = read.done
-      const end = await receive(response, read, count, watch)
+      const end = await receive(response, read, body, watch)
       const answered: RequestFacts = { ...facts, status: response.status }
-      if (end === 'long') return trouble('EIO', `more than the ${count} bytes of the range came`, answered)
+      if (end === 'long') return trouble('EIO', `more than the ${body.bytes} bytes of the range came`, answered)
       if (read.done === read.length) return 'done'
       const came = read.done - before
-      if (end === 'whole' && came >= WORTH_BYTES) return 'more'
+      if (end === 'whole' && came >= LEAST_BYTES) return 'more'
       return trouble('EIO', `only ${came} of ${length} bytes came`, answered, 'retry')
     } catch (error) {
       return read.done === read.length ? 'done' : watch.explain(error, facts)

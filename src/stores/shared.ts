@@ -17,6 +17,7 @@
  * Nothing survives the process: `durable` is false.
  */
 import { EBADF, EFBIG, EINVAL, ENOSPC } from '../abi/errno.ts'
+import { sharedBuffer } from '../base/shared-buffer.ts'
 import type { Store, StoreHandle, StoreOpener } from '../store/store.ts'
 
 const KIND = 'shared'
@@ -36,7 +37,7 @@ export interface SharedStoreOptions {
 
 /** A buffer for a store of up to `capacityBytes`. */
 export function sharedStoreBuffer(capacityBytes: number): SharedArrayBuffer {
-  return new SharedArrayBuffer(HEADER_BYTES + Math.ceil(capacityBytes / 8) * 8)
+  return sharedBuffer(HEADER_BYTES + Math.ceil(capacityBytes / 8) * 8)
 }
 
 /**

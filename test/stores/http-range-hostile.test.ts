@@ -37,7 +37,7 @@ describe('a server without ranges', () => {
 
   test.each([
     ['says no size', { 'content-range': 'bytes 0-0/*' }, 'EOPNOTSUPP'],
-    ['gives another range', { 'content-range': `bytes 0-9/${SIZE}` }, 'EIO'],
+    ['gives another range', { 'content-range': `bytes 1-9/${SIZE}` }, 'EIO'],
     ['gives no range', { 'content-range': undefined, 'content-type': 'multipart/byteranges; boundary=x' }, 'EIO'],
     ['encodes', { 'content-encoding': 'gzip' }, 'EIO'],
     ['gives a size that is none', { 'content-range': 'bytes 0-0/99999999999999999999' }, 'EIO']
@@ -64,7 +64,6 @@ describe('a server without ranges', () => {
 describe('wrong answers to a range', () => {
   test.each([
     ['begins elsewhere', { 'content-range': contentRange(0, 199_999, SIZE) }],
-    ['ends later', { 'content-range': contentRange(1000, 201_000, SIZE) }],
     ['is upside down', { 'content-range': contentRange(201_000, 1000, SIZE) }],
     ['counts lines', { 'content-range': `lines 1000-200999/${SIZE}` }],
     ['is not said', { 'content-range': undefined }],
