@@ -5,6 +5,8 @@
  * frame: two look-ups and a mask, whatever the entry's history. Everything else (first touch, remapped, evicted, unaligned, across
  * pages, forbidden) goes through `slowFrame`, which faults and may throw.
  *
+ * A value is made a number before the page is looked up: what is no number runs code of its own then, which may have the page evicted.
+ *
  * One shape, no allocation, no closure, no BigInt, no promise per access (BigInt accessors aside, which make their result);
  * test/api/allocation.test.ts holds it to that.
  *
@@ -21,7 +23,7 @@ import { PTE_READ_HIT, PTE_WRITE_HIT, PTE_YOUNG } from '../pgtable/pte.ts'
 /** What windows of a machine with more threads have: they remember tables themselves (shared-mapping). */
 const NO_WINDOW: PageWindow = { firstLeaf: 0, nrLeaves: 0, bases: new Int32Array(0), base: 0, onDrop: () => {} }
 
-/** Assembles values that lie across two pages. */
+/** Assembles values that lie across two pages. Not kept over a fault: a store that is called may use it, by other memories. */
 export const scratch: DataView = new DataView(new ArrayBuffer(8))
 
 export abstract class Accessors {
@@ -135,11 +137,13 @@ export abstract class Accessors {
   }
 
   setUint8(offset: number, value: number): void {
-    this.u8[this.byteFor(offset, 1, PTE_WRITE_HIT)] = value
+    const number = +value
+    this.u8[this.byteFor(offset, 1, PTE_WRITE_HIT)] = number
   }
 
   setInt8(offset: number, value: number): void {
-    this.u8[this.byteFor(offset, 1, PTE_WRITE_HIT)] = value
+    const number = +value
+    this.u8[this.byteFor(offset, 1, PTE_WRITE_HIT)] = number
   }
 
   setUint16(offset: number, value: number, littleEndian = true): void {
@@ -148,8 +152,9 @@ export abstract class Accessors {
       this.scatter(offset, 2)
       return
     }
+    const number = +value
     const page = this.frameFor(offset, 2, PTE_WRITE_HIT)
-    this.u16[page * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)] = value
+    this.u16[page * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)] = number
   }
 
   setInt16(offset: number, value: number, littleEndian = true): void {
@@ -162,8 +167,9 @@ export abstract class Accessors {
       this.scatter(offset, 4)
       return
     }
+    const number = +value
     const page = this.frameFor(offset, 4, PTE_WRITE_HIT)
-    this.words[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)] = value
+    this.words[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)] = number
   }
 
   setInt32(offset: number, value: number, littleEndian = true): void {
@@ -176,8 +182,9 @@ export abstract class Accessors {
       this.scatter(offset, 4)
       return
     }
+    const number = +value
     const page = this.frameFor(offset, 4, PTE_WRITE_HIT)
-    this.f32[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)] = value
+    this.f32[(page << (this.pageShift - 2)) + ((offset & this.pageMask) >>> 2)] = number
   }
 
   setFloat64(offset: number, value: number, littleEndian = true): void {
@@ -186,8 +193,9 @@ export abstract class Accessors {
       this.scatter(offset, 8)
       return
     }
+    const number = +value
     const page = this.frameFor(offset, 8, PTE_WRITE_HIT)
-    this.f64[(page << (this.pageShift - 3)) + ((offset & this.pageMask) >>> 3)] = value
+    this.f64[(page << (this.pageShift - 3)) + ((offset & this.pageMask) >>> 3)] = number
   }
 
   setBigUint64(offset: number, value: bigint, littleEndian = true): void {
@@ -291,12 +299,22 @@ export abstract class Accessors {
   /** Up to 8 bytes from any offset, in the scratch view. */
   protected gather(offset: number, size: number): DataView {
     this.checkRange(offset, size)
-    for (let i = 0; i < size; i++) scratch.setUint8(i, this.u8[this.byteFor(offset + i, 1, PTE_READ_HIT)])
+    let low = 0
+    let high = 0
+    for (let i = 0; i < size; i++) {
+      const byte = this.getUint8(offset + i) << ((i & 3) << 3)
+      if (i < 4) low |= byte
+      else high |= byte
+    }
+    scratch.setInt32(0, low, true)
+    scratch.setInt32(4, high, true)
     return scratch
   }
 
   /** The scratch view's first bytes to any offset. A store across two pages happens whole or not at all. */
   protected scatter(offset: number, size: number): void {
+    const low = scratch.getInt32(0, true)
+    const high = scratch.getInt32(4, true)
     this.checkRange(offset, size)
     const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
     let first = this.byteFor(offset, 1, PTE_WRITE_HIT)
@@ -309,16 +327,21 @@ export abstract class Accessors {
         const second = this.byteFor(offset + inFirst, 1, PTE_WRITE_HIT)
         // Still in that frame, but it may have been written back meanwhile, and has to count as dirty again.
         first = this.byteFor(offset, 1, PTE_WRITE_HIT)
-        for (let i = inFirst; i < size; i++) this.u8[second + i - inFirst] = scratch.getUint8(i)
+        for (let i = inFirst; i < size; i++) this.u8[second + i - inFirst] = byteOf(low, high, i)
       } finally {
         frames.unpin(frame)
       }
     }
-    for (let i = 0; i < inFirst; i++) this.u8[first + i] = scratch.getUint8(i)
+    for (let i = 0; i < inFirst; i++) this.u8[first + i] = byteOf(low, high, i)
   }
 
   /** Bytes in a page. */
   get pageSize(): number {
     return this.ram.pageSize
   }
+}
+
+/** Byte `i` of 8, the lowest 8 bits of the result. */
+export function byteOf(low: number, high: number, i: number): number {
+  return (i < 4 ? low : high) >>> ((i & 3) << 3)
 }

@@ -7,6 +7,7 @@
 import { EAGAIN } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/mman.ts'
+import { checkReachable, plainBytes } from '../base/bytes.ts'
 import { DIRTY } from '../cache/inodes.ts'
 import { F_INDEX } from '../frame/frame-table.ts'
 import { fileOf, onFile } from '../mm/files.ts'
@@ -65,12 +66,18 @@ export class MappedFile {
    * Throws EBADF, or the store's error; what lies before the page that failed has been copied then.
    */
   read(target: Uint8Array, position: number | bigint): number {
+    return this.readPlain(plainBytes(target), position)
+  }
+
+  private readPlain(target: Uint8Array, position: number | bigint): number {
+    const { length } = target
     const done = sys_pread(this.machine, this.fd, target, position)
+    checkReachable(target, length)
     const hint = done === -EAGAIN ? 'the page is on its way: await file.readAsync() instead' : undefined
     if (done < 0) throw fileError(this.machine, this.fd, done, 'pread', hint)
-    if (done === 0 || done === target.length) return done
+    if (done === 0 || done === length) return done
     // The end of the file, or a failure after some pages: the rest alone tells.
-    return done + this.read(target.subarray(done), after(position, done))
+    return done + this.readPlain(target.subarray(done), after(position, done))
   }
 
   /**
@@ -78,7 +85,7 @@ export class MappedFile {
    * with the signal's reason.
    */
   async readAsync(target: Uint8Array, position: number | bigint, options: LongOptions = {}): Promise<number> {
-    return readFileLater(this, target, position, options)
+    return readFileLater(this, plainBytes(target), position, options)
   }
 
   /**
@@ -86,9 +93,16 @@ export class MappedFile {
    * store's error; what lies before the page that failed has been written then.
    */
   write(source: Uint8Array, position: number | bigint): number {
-    const done = this.orThrow(sys_pwrite(this.machine, this.fd, source, position), 'pwrite')
-    if (done === 0 || done === source.length) return done
-    return done + this.write(source.subarray(done), after(position, done))
+    return this.writePlain(plainBytes(source), position)
+  }
+
+  private writePlain(source: Uint8Array, position: number | bigint): number {
+    const { length } = source
+    const written = sys_pwrite(this.machine, this.fd, source, position)
+    checkReachable(source, length)
+    const done = this.orThrow(written, 'pwrite')
+    if (done === 0 || done === length) return done
+    return done + this.writePlain(source.subarray(done), after(position, done))
   }
 
   /** Sets the size in bytes. Mapped pages beyond it fault with SIGBUS until the file grows back. */

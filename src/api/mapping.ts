@@ -28,7 +28,7 @@ import {
   PROT_READ,
   PROT_WRITE
 } from '../abi/mman.ts'
-import { plainBytes } from '../base/bytes.ts'
+import { checkReachable, nrPageNumbers, plainBytes } from '../base/bytes.ts'
 import { F_FLAGS, F_INDEX, PG_ANON } from '../frame/frame-table.ts'
 import { copyFromUser, copyToUser, fillUser, translate } from '../mm/access.ts'
 import { PopulateCursor, populateStep } from '../mm/populate.ts'
@@ -157,8 +157,10 @@ export class Mapping extends Accessors {
    * range. Throws as `remap`.
    */
   remapPages(at: number, pages: Int32Array, options: { protection?: Protection; populate?: boolean } = {}): void {
-    this.checkPages(at, pages.length)
     const { protection, populate = false } = options
+    const nrPages = nrPageNumbers(pages)
+    if (nrPages < 0) throw new TypeError('remapPages takes an Int32Array; make one with Int32Array.from(pages)')
+    this.checkPages(at, nrPages)
     const flags = (populate ? 0 : MAP_NONBLOCK) | (protection === undefined ? 0 : MAP_PAGE_PROT)
     const prot = protection === undefined ? 0 : protOf(protection)
     const start = (this.startVpn + at) * this.pageSize
@@ -191,29 +193,35 @@ export class Mapping extends Accessors {
   /** Copies `target.length` bytes from `offset` on into `target`. Throws FaultError, with `bytesDone`; TypeError for what is no array of bytes. */
   read(target: Uint8Array, offset: number): void {
     const bytes = plainBytes(target)
-    this.checkRange(offset, bytes.length)
+    const { length } = bytes
+    this.checkRange(offset, length)
     this.checkAlive()
     const { machine, mmId, space, address } = this
-    const done = copyFromUser(machine, mmId, space.mm.generation, address + offset, bytes, 0, bytes.length, bulk)
-    if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
+    const done = copyFromUser(machine, mmId, space.mm.generation, address + offset, bytes, 0, length, bulk)
+    checkReachable(bytes, length)
+    if (done < length) this.fail(bulk.fault, offset + done, ACCESS_READ, done)
   }
 
   /** Copies all of `source` to `offset`. Throws FaultError, with `bytesDone`: what lies before it is stored. */
   write(source: Uint8Array, offset: number): void {
     const bytes = plainBytes(source)
-    this.checkRange(offset, bytes.length)
+    const { length } = bytes
+    this.checkRange(offset, length)
     this.checkAlive()
     const { machine, mmId, space, address } = this
-    const done = copyToUser(machine, mmId, space.mm.generation, address + offset, bytes, 0, bytes.length, bulk)
-    if (done < bytes.length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
+    const done = copyToUser(machine, mmId, space.mm.generation, address + offset, bytes, 0, length, bulk)
+    checkReachable(bytes, length)
+    if (done < length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
   }
 
   /** Stores `value` (0-255) to every byte of [offset, offset + length). */
   fill(value: number, offset = 0, length: number = this.lengthBytes - offset): void {
+    // A number before anything is looked at: what is none runs code of its own, which may unmap the window.
+    const byte = +value
     this.checkRange(offset, length)
     this.checkAlive()
     const { machine, mmId, space, address } = this
-    const done = fillUser(machine, mmId, space.mm.generation, address + offset, value, length, bulk)
+    const done = fillUser(machine, mmId, space.mm.generation, address + offset, byte, length, bulk)
     if (done < length) this.fail(bulk.fault, offset + done, ACCESS_WRITE, done)
   }
 

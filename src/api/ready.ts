@@ -12,6 +12,7 @@
  */
 import { EAGAIN, ESRCH } from '../abi/errno.ts'
 import { FAULT_BUS, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
+import { checkReachable } from '../base/bytes.ts'
 import { Q_SETTLED } from '../cache/fetch-queue.ts'
 import { PAGER_GONE } from '../cache/inodes.ts'
 import { fetchError } from '../mm/filemap.ts'
@@ -213,13 +214,15 @@ export async function readLater(
   options: LongOptions
 ): Promise<void> {
   const { machine, pageSize } = mapping
-  const work = new LongWork(target.length, options)
+  const nrBytes = target.length
+  const work = new LongWork(nrBytes, options)
   const chunkBytes = Math.max(1, machine.ram.nrFrames >>> 4) * pageSize
   const quiet = options.signal === undefined ? {} : { signal: options.signal }
-  for (let done = 0; done < target.length; ) {
-    const length = Math.min(target.length - done, chunkBytes)
+  for (let done = 0; done < nrBytes; ) {
+    const length = Math.min(nrBytes - done, chunkBytes)
     const first = Math.floor((offset + done) / pageSize)
     await makeReady(mapping, first, Math.ceil((offset + done + length) / pageSize), quiet)
+    checkReachable(target, nrBytes)
     try {
       unparked(machine, () => mapping.read(target.subarray(done, done + length), offset + done))
     } catch (error) {
@@ -242,17 +245,19 @@ export async function readFileLater(
   const { machine } = file
   const { ram, filler } = machine
   const { requests } = filler
-  const work = new LongWork(target.length, options)
+  const { length } = target
+  const work = new LongWork(length, options)
   const windowPages = Math.max(2, Math.min(MAX_WINDOW_BYTES / ram.pageSize, ram.nrFrames >>> 2))
   const since = requests.nrFailures
   for (let done = 0; ; ) {
+    checkReachable(target, length)
     const settled = Atomics.load(requests.state, Q_SETTLED)
     const at = typeof position === 'bigint' ? position + BigInt(done) : position + done
     const got = unparked(machine, () => sys_pread(machine, file.fd, target.subarray(done), at))
     if (got >= 0) {
       done += got
       await work.step(got)
-      if (got === 0 || done === target.length) return done
+      if (got === 0 || done === length) return done
       continue
     }
     if (got !== -EAGAIN) orThrow(got, 'pread')
@@ -260,7 +265,7 @@ export async function readFileLater(
     const ask = (): void => {
       const inode = machine.files.inode[fileOf(machine, file.fd)]
       const first = Math.floor(Number(at) / ram.pageSize)
-      const end = Math.min(Math.ceil((Number(at) + target.length - done) / ram.pageSize), machine.nrFilePages(inode))
+      const end = Math.min(Math.ceil((Number(at) + length - done) / ram.pageSize), machine.nrFilePages(inode))
       error = fetchError(machine, since, inode, first)
       if (error === 0) filler.request(inode, first, Math.min(end - 1, first + windowPages - 1))
     }

@@ -25,7 +25,7 @@ import { MM_SHIFT, MM_TABLE_SEQ } from '../frame/mm-table.ts'
 import { lockEntry } from '../mm/fault.ts'
 import { PTE_PRESENT, PTE_READ_HIT, PTE_WRITE, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
 import { S_EPOCH, T_HAZARD, T_RETRIES } from '../sync/threads.ts'
-import { scratch } from './accessors.ts'
+import { byteOf, scratch } from './accessors.ts'
 import { BorrowedPage } from './borrowed-page.ts'
 import { orThrow } from './errors.ts'
 import type { MappedFile } from './file.ts'
@@ -303,14 +303,10 @@ export class SharedMapping extends Mapping {
     this.remember(vpn, lengthBytes / this.pageSize)
   }
 
-  protected override gather(offset: number, size: number): DataView {
-    this.checkRange(offset, size)
-    for (let i = 0; i < size; i++) scratch.setUint8(i, this.getUint8(offset + i))
-    return scratch
-  }
-
   /** Across two pages: the first one's entry is looked at again once the second one's is locked, so the store is whole or not at all. */
   protected override scatter(offset: number, size: number): void {
+    const low = scratch.getInt32(0, true)
+    const high = scratch.getInt32(4, true)
     this.checkRange(offset, size)
     const { machine, mmId } = this
     const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
@@ -327,8 +323,8 @@ export class SharedMapping extends Mapping {
       }
       if (first >= 0) {
         const at = first * (this.pageMask + 1) + (offset & this.pageMask)
-        for (let i = 0; i < inFirst; i++) this.u8[at + i] = scratch.getUint8(i)
-        for (let i = inFirst; i < size; i++) this.u8[second * (this.pageMask + 1) + i - inFirst] = scratch.getUint8(i)
+        for (let i = 0; i < inFirst; i++) this.u8[at + i] = byteOf(low, high, i)
+        for (let i = inFirst; i < size; i++) this.u8[second * (this.pageMask + 1) + i - inFirst] = byteOf(low, high, i)
         machine.unlockMmRead(mmId)
         return
       }

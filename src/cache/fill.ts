@@ -80,7 +80,8 @@ export class Filler {
     this.#trace = trace
     this.#sync = sync
     this.requests = requests
-    this.bounce = new Uint8Array(Math.max(1, maxWindowPages) * allocator.ram.pageSize)
+    // Shared memory: the stores that it is given to cannot take it away.
+    this.bounce = new Uint8Array(new SharedArrayBuffer(Math.max(1, maxWindowPages) * allocator.ram.pageSize))
     const { nrFrames } = allocator.ram
     this.maxLaterPages = Math.max(1, Math.min(maxWindowPages > 1 ? maxWindowPages * LATER_FACTOR : 1, nrFrames >>> 2))
     this.#run = new Int32Array(Math.max(maxWindowPages, this.maxLaterPages))

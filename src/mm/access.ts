@@ -12,8 +12,8 @@
  *
  * Hot: one shape, no allocation but the views that a bulk copy needs.
  */
+import { EFAULT } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_BUS, FAULT_OK } from '../abi/fault.ts'
-import { plainBytes } from '../base/bytes.ts'
 import { PTE_READ_HIT, PTE_WRITE_HIT, PTE_YOUNG, pteFrame } from '../pgtable/pte.ts'
 import { handleMmFault } from './fault.ts'
 import { runLength } from './frame-run.ts'
@@ -51,7 +51,7 @@ type Bulk = typeof LOAD | typeof STORE | typeof FILL
 
 const NO_BYTES = new Uint8Array(0)
 
-/** Copies bytes from `address` on. → bytes copied, `length` unless a page faulted. */
+/** Copies bytes from `address` on to `target`, made by base/bytes. → bytes copied, `length` unless a page faulted. */
 export function copyFromUser(
   m: Machine,
   mm: number,
@@ -62,10 +62,10 @@ export function copyFromUser(
   length: number,
   result: BulkResult
 ): number {
-  return bulk(m, mm, generation, address, plainBytes(target), offset, length, result, LOAD)
+  return bulk(m, mm, generation, address, target, offset, length, result, LOAD)
 }
 
-/** Copies bytes to `address` on. → bytes copied. */
+/** Copies bytes of `source`, made by base/bytes, to `address` on. → bytes copied. */
 export function copyToUser(
   m: Machine,
   mm: number,
@@ -76,7 +76,7 @@ export function copyToUser(
   length: number,
   result: BulkResult
 ): number {
-  return bulk(m, mm, generation, address, plainBytes(source), offset, length, result, STORE)
+  return bulk(m, mm, generation, address, source, offset, length, result, STORE)
 }
 
 /** Stores `value` (0-255) to `length` bytes from `address` on. → bytes stored. */
@@ -123,6 +123,13 @@ function bulk(
         return done
       }
       const n = Math.min(length - done, run.pages * pageSize - at)
+      if (what !== FILL && offset + done + n > bytes.length) {
+        // A store that was called for the page has taken the caller's buffer away.
+        if (isShared) endRun(m, mm, access)
+        m.lastError = EFAULT
+        result.fault = FAULT_BUS
+        return done
+      }
       const base = run.frame * pageSize + at
       if (what === LOAD) bytes.set(u8.subarray(base, base + n), offset + done)
       else if (what === STORE) u8.set(bytes.subarray(offset + done, offset + done + n), base)

@@ -339,7 +339,6 @@ export class Pager {
       const take = (piece: Uint8Array): void => {
         // Once it is given up, its pages may be those of another read.
         if (given.isUp || known.isDropped) return
-        if (!(piece instanceof Uint8Array)) throw new TypeError('a piece of a read is a Uint8Array')
         late.push(plainBytes(piece))
         this.#attempt(put)
       }

@@ -2,15 +2,16 @@
  * read() and write() on a file, through the page cache, so that they agree with every mapping at every moment.
  *
  * Positions and lengths are bytes. A short count means the end of the file, a full quota, or an error after some bytes;
- * an error with nothing done is -errno. Writes past the end extend the file.
+ * an error with nothing done is -errno. Writes past the end extend the file. Buffers are those of base/bytes.
  *
  * A write has the file's write lock throughout, as write(2) has i_rwsem: of two that overlap one comes after the other, whole, and a
  * truncation comes before it or after it. Reads take no lock, as in Linux: they may see a part of a write.
  */
-import { EFBIG } from '../abi/errno.ts'
+import { EFAULT, EFBIG } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { RA_NORMAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
+import { F_FLAGS, F_MAPCOUNT, PG_DIRTY } from '../frame/frame-table.ts'
 import { makeRoomWithin } from './balance.ts'
 import { FILL_HOLES, getPage, getPageForOverwrite, KEEP_HOLES } from './filemap.ts'
 import type { Machine } from './machine.ts'
@@ -37,6 +38,8 @@ export function fileRead(
     const n = Math.min(pageSize - from, end - at, m.inodes.sizeBytes[inode] - at)
     if (n <= 0) break
     const to = offset + (at - position)
+    // A store that was called for the page may have taken the caller's buffer away.
+    if (to + n > target.length) return at > position ? at - position : -EFAULT
     if (frame === 0) target.fill(0, to, to + n)
     else {
       const base = frame * pageSize + from
@@ -83,6 +86,10 @@ export function fileWrite(
     // Also after the first page: other threads may have cut the file while this one was read.
     if (at > m.inodes.sizeBytes[inode]) zeroTail(m, inode)
     const start = offset + (at - position)
+    if (start + n > source.length) {
+      dropUnwritten(m, frame, inode)
+      return at > position ? at - position : -EFAULT
+    }
     u8.set(source.subarray(start, start + n), frame * pageSize + from)
     m.cache.setDirty(frame)
     m.lru.markAccessed(frame)
@@ -91,6 +98,18 @@ export function fileWrite(
     if (at < end) makeRoomWithin(m)
   }
   return length
+}
+
+/**
+ * A store that was called for the page has taken the caller's buffer away: a page that was to be overwritten whole, and so was not read, goes
+ * again.
+ */
+function dropUnwritten(m: Machine, frame: number, inode: number): void {
+  const { frames, cache } = m
+  const isClean = (frames.row(frame, F_FLAGS) & PG_DIRTY) === 0 && frames.row(frame, F_MAPCOUNT) === 0
+  if (m.inodes.kind[inode] !== INODE_STORE || !isClean || !frames.isAtRest(frame)) return
+  cache.remove(frame)
+  m.putFrame(frame)
 }
 
 function pageForWrite(m: Machine, inode: number, file: number, index: number, from: number, n: number): number {

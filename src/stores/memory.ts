@@ -14,6 +14,7 @@
  * a machine's budget (`allocatedBytes` reports them), nor to survive anything: `durable` is false.
  */
 import { EBADF, EFBIG, EINVAL, ENOMEM, ENOSPC } from '../abi/errno.ts'
+import { plainBytes } from '../base/bytes.ts'
 import type { Store } from '../store/store.ts'
 
 export interface MemoryStoreOptions {
@@ -44,10 +45,12 @@ const BLOCK_BYTES = MEMORY_STORE_BLOCK_BYTES
  * `maxBytes` -ENOSPC, and one for which the engine has no memory -ENOMEM; none of these changes anything.
  *
  * @throws RangeError when a size is not an integer from 0 to 2^53 - 1, `sizeBytes` is less than `contents`, or
- * `contents` does not fit in `maxBytes`.
+ * `contents` does not fit in `maxBytes`; TypeError when `contents` is no array of bytes.
  */
 export function memoryStore(options: MemoryStoreOptions = {}): MemoryStore {
-  const { name = 'memory', contents, sizeBytes = contents?.length ?? 0, maxBytes } = options
+  const { name = 'memory', contents: given, maxBytes } = options
+  const contents = given === undefined ? undefined : plainBytes(given)
+  const { sizeBytes = contents?.length ?? 0 } = options
   if (!isSize(sizeBytes)) throw new RangeError(`memoryStore: sizeBytes is out of range: ${sizeBytes}`)
   if (maxBytes !== undefined && !isSize(maxBytes)) {
     throw new RangeError(`memoryStore: maxBytes is out of range: ${maxBytes}`)

@@ -8,7 +8,7 @@ import { EBADF, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/
 import { FAULT_OK } from '../abi/fault.ts'
 import { MAX_FILE_PAGES, TASK_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../abi/mman.ts'
-import { plainBytes } from '../base/bytes.ts'
+import { asBytes } from '../base/bytes.ts'
 import { FILE_READ, FILE_WRITE, INODE_NOREMAP, INODE_RAMFS, INODE_SHMEM, INODE_STORE } from '../cache/inodes.ts'
 import { type BulkResult, copyFromUser, copyToUser } from '../mm/access.ts'
 import {
@@ -128,8 +128,8 @@ export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: 
   if (file === 0 || (m.files.mode[file] & FILE_READ) === 0) return -EBADF
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
-  if (!(buffer instanceof Uint8Array)) return -EFAULT
-  const bytes = plainBytes(buffer)
+  const bytes = asBytes(buffer)
+  if (bytes === undefined) return -EFAULT
   const held = enterFile(m, fd, file)
   if (held < 0) return held
   try {
@@ -145,8 +145,8 @@ export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position:
   if (file === 0 || (m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
   const at = bytesOf(position)
   if (at === BAD) return -EINVAL
-  if (!(buffer instanceof Uint8Array)) return -EFAULT
-  const bytes = plainBytes(buffer)
+  const bytes = asBytes(buffer)
+  if (bytes === undefined) return -EFAULT
   const held = enterFile(m, fd, file)
   if (held < 0) return held
   try {
@@ -184,10 +184,11 @@ export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): 
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   const address = bytesOf(addr)
-  if (address === BAD || pageOf(m, addr) > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
-  const bytes = plainBytes(buffer)
-  const n = copyFromUser(m, mm.id, mm.generation, address, bytes, 0, bytes.length, bulk)
-  return n === 0 && bytes.length > 0 ? -EFAULT : n
+  const bytes = asBytes(buffer)
+  if (address === BAD || pageOf(m, addr) > 0x7fffffff || bytes === undefined) return -EFAULT
+  const { length } = bytes
+  const n = copyFromUser(m, mm.id, mm.generation, address, bytes, 0, length, bulk)
+  return n === 0 && length > 0 ? -EFAULT : n
 }
 
 /** Writes a buffer into memory of an address space. → bytes, or -EFAULT when not even the first could be written. */
@@ -195,10 +196,11 @@ export function sys_copy_to_user(mm: Mm, addr: Quantity, buffer: Uint8Array): nu
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   const address = bytesOf(addr)
-  if (address === BAD || pageOf(m, addr) > 0x7fffffff || !(buffer instanceof Uint8Array)) return -EFAULT
-  const bytes = plainBytes(buffer)
-  const n = copyToUser(m, mm.id, mm.generation, address, bytes, 0, bytes.length, bulk)
-  return n === 0 && bytes.length > 0 ? -EFAULT : n
+  const bytes = asBytes(buffer)
+  if (address === BAD || pageOf(m, addr) > 0x7fffffff || bytes === undefined) return -EFAULT
+  const { length } = bytes
+  const n = copyToUser(m, mm.id, mm.generation, address, bytes, 0, length, bulk)
+  return n === 0 && length > 0 ? -EFAULT : n
 }
 
 /** The fault code (FAULT_*) that cut the last copy short; FAULT_OK when none did. */

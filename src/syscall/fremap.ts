@@ -5,6 +5,7 @@
  */
 import { EINVAL, ESRCH } from '../abi/errno.ts'
 import { MAP_NONBLOCK, MAP_PAGE_PROT, PROT_NONE, PROT_READ, PROT_WRITE } from '../abi/mman.ts'
+import { asPageNumbers } from '../base/bytes.ts'
 import { doRemap, remapVector } from '../mm/fremap.ts'
 import { type Machine, POLICY_LINUX } from '../mm/machine.ts'
 import { mmPopulate } from '../mm/populate.ts'
@@ -72,16 +73,17 @@ export function sys_remap_file_pages_vec(
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
   const f = intOf(flags)
-  if (Number.isNaN(f) || !(pgoffs instanceof Int32Array)) return -EINVAL
+  const numbers = asPageNumbers(pgoffs)
+  if (Number.isNaN(f) || numbers === undefined) return -EINVAL
   const pageProt = hasPageProt(m, f) ? pageProtOf(prot) : prot === 0 || prot === 0n ? PAGE_PROT_DEFAULT : BAD
   const vpn = pageOf(m, start)
   if (pageProt === BAD || vpn === BAD || offOf(m, start) !== 0) return -EINVAL
-  const pages = pgoffs.length
+  const pages = numbers.length
   if (pages === 0) return 0
   let populates = false
   if (!m.lockMm(mm.id, mm.generation)) return -m.refused
   try {
-    const result = remapVector(m, mm.id, vpn, pgoffs, pageProt)
+    const result = remapVector(m, mm.id, vpn, numbers, pageProt)
     populates = result >= 0 && isPopulated(m, mm.id, vpn, f)
     m.unlock(mm.id)
     if (result < 0) return result

@@ -27,6 +27,7 @@ import {
   PROT_SEM,
   PROT_WRITE
 } from '../abi/mman.ts'
+import { asBytes } from '../base/bytes.ts'
 import { MM_BRK_OFF, MM_BRK_PAGE } from '../frame/mm-table.ts'
 import { fileOf } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
@@ -195,10 +196,11 @@ export function sys_mincore(mm: Mm, addr: Quantity, len: Quantity, vec: Uint8Arr
   const pages = pagesUp(m, len)
   if (vpn === BAD || pages === BAD || offOf(m, addr) !== 0) return -EINVAL
   if (vpn + pages > TASK_PAGES || (pages === 0 && !isZero(m, len))) return -ENOMEM
-  if (!(vec instanceof Uint8Array) || vec.length < pages) return -EFAULT
+  const bytes = asBytes(vec)
+  if (bytes === undefined || bytes.length < pages) return -EFAULT
   if (!m.lockMmRead(mm.id, mm.generation)) return -m.refused
   try {
-    const result = doMincore(m, mm.id, vpn, vpn + pages, vec)
+    const result = doMincore(m, mm.id, vpn, vpn + pages, bytes)
     m.unlockMmRead(mm.id)
     return result
   } catch (thrown) {

@@ -1,8 +1,8 @@
 /** Reads and writes of /proc/PID/mem: another's memory, whatever its protection (Linux 3.19). Never throw, never wait. */
-import { EIO, ESRCH } from '../abi/errno.ts'
+import { EFAULT, EIO, ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE } from '../abi/fault.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
-import { plainBytes } from '../base/bytes.ts'
+import { asBytes } from '../base/bytes.ts'
 import { forcedFrame } from '../mm/forced.ts'
 import { BAD, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
 
@@ -22,14 +22,18 @@ function transfer(mm: Mm, addr: Quantity, buffer: Uint8Array, access: number): n
   let vpn = pageOf(m, addr)
   if (vpn === BAD) return -EIO
   let off = offOf(m, addr)
-  const bytes = plainBytes(buffer)
+  const bytes = asBytes(buffer)
+  if (bytes === undefined) return -EFAULT
   const { pageSize, u8 } = m.ram
+  const { length } = bytes
   let done = 0
-  while (done < bytes.length) {
+  while (done < length) {
     if (vpn >= TASK_PAGES || !m.lockMmRead(mm.id, mm.generation)) return done > 0 ? done : -EIO
-    const n = Math.min(bytes.length - done, pageSize - off)
+    const n = Math.min(length - done, pageSize - off)
     try {
-      const frame = forcedFrame(m, mm.id, vpn, access)
+      let frame = forcedFrame(m, mm.id, vpn, access)
+      // A store that was called for the page has taken the caller's buffer away.
+      if (bytes.length < length) frame = -1
       const base = frame * pageSize + off
       if (frame >= 0 && access === ACCESS_WRITE) u8.set(bytes.subarray(done, done + n), base)
       else if (frame >= 0) bytes.set(u8.subarray(base, base + n), done)
