@@ -9,7 +9,7 @@
  */
 
 import { EAGAIN, ESRCH } from '../abi/errno.ts'
-import { ACCESS_READ, ACCESS_WRITE, FAULT_BUS, FAULT_OK } from '../abi/fault.ts'
+import { ACCESS_READ, ACCESS_UNSHARE, ACCESS_WRITE, FAULT_BUS, FAULT_OK } from '../abi/fault.ts'
 import {
   MADV_DOFORK,
   MADV_DONTFORK,
@@ -31,6 +31,7 @@ import {
 import { checkReachable, nrPageNumbers, plainBytes } from '../base/bytes.ts'
 import { F_FLAGS, F_INDEX, PG_ANON } from '../frame/frame-table.ts'
 import { copyFromUser, copyToUser, fillUser, translate } from '../mm/access.ts'
+import { lockEntry } from '../mm/fault.ts'
 import { PopulateCursor, populateStep } from '../mm/populate.ts'
 import { PTE_PRESENT, pteFile, pteFrame, pteToPgoff } from '../pgtable/pte.ts'
 import { sys_remap_file_pages, sys_remap_file_pages_vec } from '../syscall/fremap.ts'
@@ -259,14 +260,23 @@ export class Mapping extends Accessors {
   /**
    * Pins a page and gives its bytes until the result is disposed of (`using`). A pinned page is never evicted: hold few,
    * and shortly. With 'write', stores through the view count as the mapping's.
+   *
+   * A private page is this address space's own then, copied if need be: the view shows what this space stores, and what a fork of it or
+   * the parent stores does not come here. In a private mapping that cannot be stored to, the file's page is lent as it is.
    */
   borrow(index: number, access: 'read' | 'write' = 'read'): BorrowedPage {
     this.checkPages(index, 1)
     this.checkAlive()
-    const wanted = access === 'write' ? ACCESS_WRITE : ACCESS_READ
-    const frame = translate(this.machine, this.mmId, this.startVpn + index, wanted)
-    if (frame < 0) this.fail(-frame, index * this.pageSize, wanted, 0)
-    return new BorrowedPage(this.machine, frame, access)
+    const { machine, mmId } = this
+    const vpn = this.startVpn + index
+    const wanted = access === 'write' ? ACCESS_WRITE : ACCESS_UNSHARE
+    const code = lockEntry(machine, mmId, this.space.mm.generation, vpn, wanted)
+    if (code !== FAULT_OK) this.fail(code, index * this.pageSize, wanted, 0)
+    try {
+      return new BorrowedPage(machine, pteFrame(machine.tables.get(mmId, vpn)), access)
+    } finally {
+      machine.unlockMmRead(mmId)
+    }
   }
 
   /**

@@ -19,7 +19,7 @@
  * the epoch's second load: slower, and as right.
  */
 import { ENOMEM } from '../abi/errno.ts'
-import { ACCESS_READ, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
+import { ACCESS_READ, ACCESS_UNSHARE, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
 import { hasTotalStoreOrder } from '../base/memory-order.ts'
 import { MM_SHIFT, MM_TABLE_SEQ } from '../frame/mm-table.ts'
 import { lockEntry } from '../mm/fault.ts'
@@ -338,7 +338,7 @@ export class SharedMapping extends Mapping {
   override page(index: number): Uint8Array {
     this.checkPages(index, 1)
     this.giveBack()
-    const frame = this.lockFrame(index * this.pageSize, 1, ACCESS_READ)
+    const frame = this.lockFrame(index * this.pageSize, 1, ACCESS_UNSHARE)
     const { frames, ram, sync } = this.machine
     const pinned = frame === 0 || frames.pin(frame)
     if (pinned && frame !== 0) {
@@ -352,7 +352,7 @@ export class SharedMapping extends Mapping {
 
   override borrow(index: number, access: 'read' | 'write' = 'read'): BorrowedPage {
     this.checkPages(index, 1)
-    const frame = this.lockFrame(index * this.pageSize, 1, access === 'write' ? ACCESS_WRITE : ACCESS_READ)
+    const frame = this.lockFrame(index * this.pageSize, 1, access === 'write' ? ACCESS_WRITE : ACCESS_UNSHARE)
     try {
       return new BorrowedPage(this.machine, frame, access)
     } finally {

@@ -8,8 +8,8 @@
  * reads three words or fewer (a remap that does not populate, unmapping in order) a tenth more, or even a third.
  *
  * flags word          read with                  written with
- *  bits 0-15  PG_*     `flags & PG_X`             `w[row + F_FLAGS] |= PG_X`, `w[row + F_FLAGS] &= ~PG_X`
- *  bits 16-29 pins     `flags >>> PIN_SHIFT`      `pin`, `unpin`
+ *  bits 0-16  PG_*     `flags & PG_X`             `w[row + F_FLAGS] |= PG_X`, `w[row + F_FLAGS] &= ~PG_X`
+ *  bits 17-29 pins     `flags >>> PIN_SHIFT`      `pin`, `unpin`
  *
  * Word              file or shared page        anonymous page         page table            rmap slab
  *  F_MAPCOUNT       ptes that map it           the same               entries not none      nodes in use
@@ -58,10 +58,12 @@ export const PG_SLAB = 0x2000 as const
 export const PG_RESERVED = 0x4000 as const
 /** In the page cache, or the swap cache for an anonymous page. */
 export const PG_CACHED = 0x8000 as const
+/** An anonymous page that no other address space can map or bring back from swap (Linux: PageAnonExclusive). */
+export const PG_EXCLUSIVE = 0x10000 as const
 
-export const PIN_SHIFT = 16 as const
+export const PIN_SHIFT = 17 as const
 export const PIN_ONE: number = 1 << PIN_SHIFT
-export const MAX_PINS = 0x3fff as const
+export const MAX_PINS = 0x1fff as const
 
 /** What `mapping` says for an anonymous page outside the swap cache. */
 export const MAPPING_ANON = -1 as const

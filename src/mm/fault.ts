@@ -18,6 +18,8 @@
  */
 import { EAGAIN, ENOMEM, ESRCH } from '../abi/errno.ts'
 import {
+  ACCESS_READ,
+  ACCESS_UNSHARE,
   ACCESS_WRITE,
   FAULT_ACCERR,
   FAULT_BUS,
@@ -39,6 +41,7 @@ import {
   PG_ANON,
   PG_CACHED,
   PG_DIRTY,
+  PG_EXCLUSIVE,
   PG_SWAPBACKED,
   PG_UPTODATE,
   PG_WRITEBACK
@@ -66,7 +69,8 @@ import {
   ptePageProt,
   pteSoftDirty,
   pteSwapOffset,
-  pteToPgoff
+  pteToPgoff,
+  pteWithFrame
 } from '../pgtable/pte.ts'
 import {
   VM_NONLINEAR,
@@ -115,8 +119,8 @@ export function lockEntry(m: Machine, mm: number, generation: number, vpn: numbe
   for (let round = 0; ; round++) {
     if (!m.lockMmRead(mm, generation)) return m.refused === ESRCH ? FAULT_MAPERR : busError(m, m.refused)
     try {
-      // Another thread may have made it allow the access by now.
-      if (m.sync.isShared && entryAllows(m, mm, vpn, access)) return FAULT_OK
+      // Another thread may have made it allow the access by now; and who borrows a page asks at once.
+      if (entryAllows(m, mm, vpn, access)) return FAULT_OK
       const code = faultInside(m, mm, vpn, access)
       // Nobody wanted what was read early: whatever the next guess would go by, it is wrong.
       if (m.early.index >= 0) m.early.forget()
@@ -144,6 +148,7 @@ function entryAllows(m: Machine, mm: number, vpn: number, access: number): boole
   const slot = m.tables.find(mm, vpn)
   const pte = slot === 0 ? 0 : m.ram.i32[slot]
   if ((pte & need) !== need) return false
+  if (access === ACCESS_UNSHARE && mayBecomeAnother(m, m.vmas.at(mm, vpn), pte)) return false
   if ((pte & PTE_YOUNG) === 0) m.ram.i32[slot] = pte | PTE_YOUNG
   return true
 }
@@ -199,6 +204,10 @@ export function resolveFault(
   access: number
 ): number {
   if ((pte & PTE_PRESENT) !== 0) return presentFault(m, mm, vma, vpn, slot, pte, access)
+  if (access === ACCESS_UNSHARE) {
+    const code = resolveFault(m, mm, vma, vpn, slot, pte, ACCESS_READ)
+    return code === FAULT_OK ? FAULT_RETRY : code
+  }
   if (pte === 0) {
     if (m.vmas.inode[vma] === 0) return anonFault(m, mm, vma, vpn, access)
     return fileFault(m, mm, vma, vpn, m.vmas.linearIndex(vma, vpn), slot, pte, access)
@@ -267,7 +276,8 @@ function presentFault(
   pte: number,
   access: number
 ): number {
-  if (access !== ACCESS_WRITE || (pte & PTE_WRITE) !== 0) {
+  const isEnough = access === ACCESS_UNSHARE ? !mayBecomeAnother(m, vma, pte) : access !== ACCESS_WRITE
+  if (isEnough || (pte & PTE_WRITE) !== 0) {
     m.ram.i32[slot] = pte | PTE_YOUNG
     return FAULT_OK
   }
@@ -277,7 +287,15 @@ function presentFault(
     m.ram.i32[slot] = pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY
     return FAULT_OK
   }
-  return copyOnWrite(m, mm, vma, vpn, slot, pte)
+  return copyOnWrite(m, mm, vma, vpn, slot, pte, access)
+}
+
+/** Whether who keeps the page of this entry could see another space's stores in it, or miss its own space's. */
+function mayBecomeAnother(m: Machine, vma: number, pte: number): boolean {
+  const flags = m.vmas.flags[vma]
+  if ((flags & VM_SHARED) !== 0) return false
+  const page = m.frames.row(pteFrame(pte), F_FLAGS)
+  return (page & PG_ANON) !== 0 ? (page & PG_EXCLUSIVE) === 0 : (flags & VM_WRITE) !== 0
 }
 
 /**
@@ -289,17 +307,21 @@ function storesUnseen(m: Machine, vma: number): boolean {
   return m.inodes.isShmem(m.vmas.inode[vma])
 }
 
-/** A store to a private page: it becomes ours alone, by a copy unless it is already. */
-function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: number, pte: number): number {
+/** A store to a private page: it becomes ours alone, by a copy unless it is already. With ACCESS_UNSHARE without the store. */
+function copyOnWrite(
+  m: Machine,
+  mm: number,
+  vma: number,
+  vpn: number,
+  slot: number,
+  pte: number,
+  access: number
+): number {
   const old = pteFrame(pte)
   const { frames } = m
   prepareAnon(m, vma)
-  if (
-    old !== 0 &&
-    (frames.row(old, F_FLAGS) & PG_ANON) !== 0 &&
-    frames.row(old, F_MAPCOUNT) === 1 &&
-    leaveSwapCache(m, old)
-  ) {
+  if ((frames.row(old, F_FLAGS) & PG_ANON) !== 0 && takeAlone(m, old)) {
+    if (access === ACCESS_UNSHARE) return FAULT_RETRY
     m.ram.i32[slot] = pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY
     frames.w[(old << FRAME_SHIFT) + F_FLAGS] |= PG_DIRTY
     // After MADV_FREE: an ordinary page again, and so on another list.
@@ -325,11 +347,17 @@ function copyOnWrite(m: Machine, mm: number, vma: number, vpn: number, slot: num
     m.vmstat[COW_COPIES]++
   }
   installAnon(m, mm, vma, vpn, at, copy, old)
+  if (access === ACCESS_UNSHARE) m.ram.i32[at] = pteOfCopy(pte, copy)
   // The old page lives on, and others store to it: who found it in this entry must not load from it any more.
   if (m.sync.isShared) m.sync.changed()
   m.notifiers.changePte(mm, vpn, copy)
   if (old !== 0) m.afterUnmap(old)
   return FAULT_OK
+}
+
+/** The entry of a copy that nothing was stored to: as it was, but that the first store asks whether the vma allows it. */
+export function pteOfCopy(pte: number, copy: number): number {
+  return (pteWithFrame(pte, copy) & ~PTE_WRITE) | PTE_DIRTY
 }
 
 /**
@@ -347,7 +375,7 @@ export function installAnon(
 ): void {
   const { w } = m.frames
   const row = frame << FRAME_SHIFT
-  w[row + F_FLAGS] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY
+  w[row + F_FLAGS] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY | PG_EXCLUSIVE
   w[row + F_MAPPING] = MAPPING_ANON
   w[row + F_INDEX] = -1
   if (old === 0) m.rmap.addRmap(frame, mm, vma, vpn)
@@ -521,10 +549,23 @@ function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number
   m.mms.w[(mm << MM_SHIFT) + MM_SWAPENTS]--
   swap.count[swapSlot]--
   let flags = PTE_READ | pteSoftDirty(pte)
-  const alone = frames.row(page, F_MAPCOUNT) === 1 && leaveSwapCache(m, page)
+  const alone = takeAlone(m, page)
   if (alone && access === ACCESS_WRITE) flags |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
   m.tables.set(slot, mkPte(page, flags))
   return alone || access !== ACCESS_WRITE ? FAULT_OK : FAULT_RETRY
+}
+
+/**
+ * Whether an anonymous page that one of our entries maps is, or becomes, our own. One that somebody pins and that is not yet may be another
+ * space's, which has ended since, and whose thread still reads it.
+ */
+function takeAlone(m: Machine, frame: number): boolean {
+  const { frames } = m
+  const flags = frames.row(frame, F_FLAGS)
+  const alone = (flags & PG_EXCLUSIVE) !== 0 || (frames.row(frame, F_MAPCOUNT) === 1 && frames.pins(frame) === 0)
+  if (!alone || !leaveSwapCache(m, frame)) return false
+  frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_EXCLUSIVE
+  return true
 }
 
 /**

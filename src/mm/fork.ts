@@ -9,7 +9,7 @@
  * stored through the pin belongs to the parent (Linux 5.9, copy_present_page, commit 70e806e4e645).
  */
 import { ENOMEM } from '../abi/errno.ts'
-import { F_FLAGS, PG_ANON } from '../frame/frame-table.ts'
+import { F_FLAGS, FRAME_SHIFT, PG_EXCLUSIVE } from '../frame/frame-table.ts'
 import {
   MM_BRK_OFF,
   MM_BRK_PAGE,
@@ -30,11 +30,10 @@ import {
   pteFromMigration,
   pteMigration,
   pteSwap,
-  pteSwapOffset,
-  pteWithFrame
+  pteSwapOffset
 } from '../pgtable/pte.ts'
 import { VM_DONTCOPY, VM_LOCKED, VM_LOCKONFAULT, VM_NONLINEAR, VM_SHARED } from '../vma/flags.ts'
-import { installAnon, NEEDS_NODE, prepareEntry } from './fault.ts'
+import { installAnon, NEEDS_NODE, prepareEntry, pteOfCopy } from './fault.ts'
 import { getFile } from './files.ts'
 import type { Machine } from './machine.ts'
 import { addTotalVm } from './mmap.ts'
@@ -106,7 +105,7 @@ function copyEntry(m: Machine, parent: number, child: number, copy: number, vpn:
   const { i32 } = m.ram
   const before = tables.get(parent, vpn)
   if (before === 0) return 0
-  if (!shared && isPinnedAnon(m, before)) return copyPinned(m, child, copy, vpn, before)
+  if (!shared && isPinnedOwn(m, before)) return copyPinned(m, child, copy, vpn, before)
   // This may reclaim: the parent's entry is read after it.
   const target = prepareEntry(m, child, vpn, NEEDS_NODE)
   if (target === 0) return -ENOMEM
@@ -121,6 +120,7 @@ function copyEntry(m: Machine, parent: number, child: number, copy: number, vpn:
     if (!shared) {
       pte &= ~PTE_WRITE
       i32[source] = pte
+      m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_EXCLUSIVE
     } else pte &= ~(PTE_WRITE | PTE_DIRTY | PTE_YOUNG)
     tables.set(target, pte)
     if (frame !== 0) m.rmap.addRmap(frame, child, copy, vpn)
@@ -132,17 +132,20 @@ function copyEntry(m: Machine, parent: number, child: number, copy: number, vpn:
   } else if (pteMigration(pte)) {
     const frame = pteSwapOffset(pte)
     pte = mkMigrationPte(pteFromMigration(pte, frame) & ~PTE_WRITE)
-    if (!shared) i32[source] = pte
+    if (!shared) {
+      i32[source] = pte
+      m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_EXCLUSIVE
+    }
     m.rmap.addRmap(frame, child, copy, vpn)
   }
   tables.set(target, pte)
   return 0
 }
 
-function isPinnedAnon(m: Machine, pte: number): boolean {
+function isPinnedOwn(m: Machine, pte: number): boolean {
   if ((pte & PTE_PRESENT) === 0) return false
   const frame = pteFrame(pte)
-  return frame !== 0 && (m.frames.row(frame, F_FLAGS) & PG_ANON) !== 0 && m.frames.pins(frame) > 0
+  return (m.frames.row(frame, F_FLAGS) & PG_EXCLUSIVE) !== 0 && m.frames.pins(frame) > 0
 }
 
 /** Reclaim leaves a pinned page and its entry alone, so `pte` stays the parent's across the allocations. */
@@ -156,7 +159,6 @@ function copyPinned(m: Machine, child: number, copy: number, vpn: number, pte: n
   }
   m.ram.copyFrame(frame, pteFrame(pte))
   installAnon(m, child, copy, vpn, target, frame, 0)
-  // As the parent's, but that the first store to it asks whether the vma allows it.
-  m.ram.i32[target] = (pteWithFrame(pte, frame) & ~PTE_WRITE) | PTE_DIRTY
+  m.ram.i32[target] = pteOfCopy(pte, frame)
   return 0
 }

@@ -12,6 +12,7 @@ import {
   PG_ANON,
   PG_CACHED,
   PG_DIRTY,
+  PG_EXCLUSIVE,
   PG_TABLE
 } from '../frame/frame-table.ts'
 import {
@@ -316,9 +317,12 @@ class SpaceWalk {
       c.nrOffLinear++
       c.expect((vmFlags & VM_SHARED) === 0, () => `${name} maps anonymous frame ${frame} in a shared vma`)
       c.expect(vmas.anon[vma] !== 0, () => `${name} maps anonymous frame ${frame} in a vma without identity`)
+      const own = (pg & PG_EXCLUSIVE) !== 0
+      c.expect(!write || own, () => `${name} is writable, but frame ${frame} is not its space's own`)
+      c.expect(!own || frames.row(frame, F_MAPCOUNT) === 1, () => `${name}: frame ${frame} has other mappers`)
       c.expect(
-        !write || frames.row(frame, F_MAPCOUNT) === 1,
-        () => `${name} is writable, but frame ${frame} has other mappers`
+        !own || (pg & PG_CACHED) === 0 || c.machine.swap.count[frames.row(frame, F_INDEX)] === 0,
+        () => `${name}: swap entries name frame ${frame}, which is its space's own`
       )
     } else {
       this.filePages++

@@ -15,7 +15,16 @@
  *
  * Lock: the frame's page lock; entries are changed under their page-table lock.
  */
-import { F_FLAGS, F_INDEX, F_MAPCOUNT, F_MAPPING, FRAME_SHIFT, type FrameTable, PG_ANON } from '../frame/frame-table.ts'
+import {
+  F_FLAGS,
+  F_INDEX,
+  F_MAPCOUNT,
+  F_MAPPING,
+  FRAME_SHIFT,
+  type FrameTable,
+  PG_ANON,
+  PG_EXCLUSIVE
+} from '../frame/frame-table.ts'
 import { MM_ANONPAGES, MM_FILEPAGES, MM_SHIFT, MM_SWAPENTS, type MmTable } from '../frame/mm-table.ts'
 import { NR_ANON_PAGES } from '../frame/vmstat.ts'
 import type { Notifiers } from '../notify/notifier.ts'
@@ -286,6 +295,7 @@ export class Rmap {
     if ((this.frames.row(frame, F_FLAGS) & PG_ANON) !== 0) {
       if (slot !== 0) {
         left = mkSwapPte(slot, soft)
+        this.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_EXCLUSIVE
         this.swap.count[slot]++
         this.mms.w[(mm << MM_SHIFT) + MM_SWAPENTS]++
       }

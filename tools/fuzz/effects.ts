@@ -48,7 +48,7 @@ export function storeToPage(w: World, page: ModelPage, off: number, data: Uint8A
 }
 
 /** The page gets a copy of its own, as by the first store to a private one. */
-function makeCopy(w: World, page: ModelPage): void {
+export function makeCopy(w: World, page: ModelPage): void {
   if (page.copy !== null || page.shared) return
   page.known = knownBytes(page, w.pageSize)
   page.copy = (bytesOf(page, w.zeros) ?? w.zeros).slice()

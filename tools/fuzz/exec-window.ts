@@ -1,5 +1,6 @@
 /** The fuzzer's accesses through windows: accessors, borrowed pages, and secondary MMUs, which keep translations of their own. */
 import { FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../../src/abi/fault.ts'
+import { PROT_WRITE } from '../../src/abi/mman.ts'
 import { FremapError } from '../../src/api/errors.ts'
 import { SHADOW_READ, SHADOW_WRITE } from '../../src/mmu/translation.ts'
 import {
@@ -7,6 +8,7 @@ import {
   compareBytes,
   expectedFault,
   faultExcused,
+  makeCopy,
   predict,
   READ,
   settleAll,
@@ -113,7 +115,7 @@ export function borrow(w: World, space: FuzzSpace, op: OpOf<'borrow'>): void {
   if (op.write) {
     lent.bytes[op.off] = first
     applyStore(w, space, vpn, op.off, Uint8Array.of(first))
-  }
+  } else if (!page.shared && (page.prot & PROT_WRITE) !== 0) makeCopy(w, page)
   // Memory without a name goes with its last mapping.
   const isShared = page.shared && w.files.some(({ model }) => model === page.file)
   const of =
@@ -121,7 +123,8 @@ export function borrow(w: World, space: FuzzSpace, op: OpOf<'borrow'>): void {
       ? { file: page.file, pgoff: page.pgoff, frame: w.peeker.frameAt(space.mm.id, vpn) }
       : undefined
   const off = op.write && isShared ? op.off : -1
-  w.held.borrowed.push({ page: lent, of, off, value: first ^ 2, until: w.tick + op.ops, isCut: false })
+  const { copy, known } = page
+  w.held.borrowed.push({ page: lent, of, copy, known, off, value: first ^ 2, until: w.tick + op.ops, isCut: false })
 }
 
 /** A byte of a page, through a secondary MMU. */

@@ -21,6 +21,9 @@ export interface Loan {
   readonly page: BorrowedPage
   /** The shared page of a file that it is, undefined for a private one. */
   readonly of: { readonly file: ModelFile; readonly pgoff: number; readonly frame: number } | undefined
+  /** The private page that it is, null for none, and how many of its bytes are known. It goes on being that one's of the model. */
+  readonly copy: Uint8Array | null
+  readonly known: number
   /** The byte that is stored to when it is given back, -1 for none. */
   readonly off: number
   readonly value: number
@@ -68,7 +71,8 @@ export function cutBorrowed(w: World, file: ModelFile): void {
 
 function giveBack(w: World, loan: Loan): void {
   w.held.borrowed.splice(w.held.borrowed.indexOf(loan), 1)
-  const { page, of, off, value, isCut } = loan
+  const { page, of, copy, known, off, value, isCut } = loan
+  if (copy !== null) w.compare('borrowed private page', page.bytes, copy, known)
   if (of !== undefined && !isCut) {
     const { file, pgoff, frame } = of
     const now = w.m.cache.lookup(file.inode, pgoff)
