@@ -111,6 +111,8 @@ export class Generator {
   readonly #places: readonly number[]
 
   #last: readonly [number, number] = [0, 0]
+  /** What comes next, the last one first. */
+  readonly #due: Op[] = []
 
   /** Each run prefers some operations, so that runs differ in more than order. */
   constructor(rng: Prng, config: Config) {
@@ -134,6 +136,8 @@ export class Generator {
 
   #next(w: World): Op {
     const rng = this.#rng
+    const due = this.#due.pop()
+    if (due !== undefined) return due
     const name = rng.pick(this.#names)
     switch (name) {
       case 'read':
@@ -251,6 +255,9 @@ export class Generator {
         return { op, s, p, ...this.#value(), fill: rng.below(256) }
       case 'borrow':
         return { op, s, p, off: this.#offset(), write: rng.oneIn(2), ops: rng.between(0, 12) }
+      case 'fork':
+        if (rng.oneIn(2)) this.#lendAfterFork(w, s, p)
+        return { op, s }
       case 'migrate':
         return { op, s, p, ops: rng.oneIn(2) ? 0 : rng.between(1, 8) }
       case 'ready':
@@ -270,6 +277,18 @@ export class Generator {
       default:
         return { op, s }
     }
+  }
+
+  /** A page that the fork shares is lent by one side, the other one ends or stores; chance seldom meets that. */
+  #lendAfterFork(w: World, parent: number, p: number): void {
+    const rng = this.#rng
+    const child = w.spaces.indexOf(undefined)
+    if (child < 0) return
+    const [one, other] = rng.oneIn(2) ? [parent, child] : [child, parent]
+    const byte = { p, off: this.#offset(), len: 1 }
+    this.#due.push({ op: 'store', s: other, ...byte, fill: rng.below(256) })
+    if (rng.oneIn(2)) this.#due.push(rng.oneIn(2) ? { op: 'exit', s: one } : { op: 'store', s: one, ...byte, fill: 7 })
+    this.#due.push({ op: 'borrow', s: one, p, off: 0, write: false, ops: rng.between(3, 9) })
   }
 
   /** MADV_FREE is for private anonymous pages that are in memory, which chance seldom meets. */
