@@ -75,6 +75,7 @@ export function fileWrite(
   const inode = m.files.inode[file]
   const { pageSize, u8 } = m.ram
   const end = position + length
+  if (length === 0) return 0
   if (end > MAX_FILE_PAGES * pageSize) return -EFBIG
   let at = position
   while (at < end) {

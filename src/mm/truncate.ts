@@ -22,6 +22,7 @@ import { NR_SHMEM } from '../frame/vmstat.ts'
 import { pteFile, pteMappedFrame, pteMaps } from '../pgtable/pte.ts'
 import type { GuardedStore } from '../store/guard.ts'
 import { IO_NONE } from '../sync/threads.ts'
+import { makeRoomWithin } from './balance.ts'
 import { FILL_HOLES, getPage, KEEP_HOLES, uncharge } from './filemap.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
 import { zeroTail } from './rw.ts'
@@ -235,7 +236,8 @@ function truncateLocked(m: Machine, inode: number, sizeBytes: number): number {
   m.inodes.sizeBytes[inode] = sizeBytes
   m.inodes.storeBytes[inode] = sizeBytes
   m.trace.add(TRACE_TRUNCATE, inode, Math.ceil(before / pageSize), Math.ceil(sizeBytes / pageSize), 0)
-  if (sizeBytes >= before) return 0
+  const isShmem = m.inodes.isShmem(inode)
+  if (sizeBytes > before || (sizeBytes === before && !isShmem)) return 0
   const first = Math.ceil(sizeBytes / pageSize)
   unmapMappingRange(m, inode, first, MAX_FILE_PAGES, EVEN_COWS)
   dropPages(m, inode, first, MAX_FILE_PAGES)
@@ -260,6 +262,72 @@ export function punchHole(m: Machine, inode: number, from: number, length: numbe
   const result = punchLocked(m, inode, from, length)
   endCut(m, inode)
   return result
+}
+
+/** `punchHole`, after which the file has at least `from + length` bytes if it `grows`. */
+export function zeroRange(m: Machine, inode: number, from: number, length: number, grows: boolean): number {
+  if (m.inodes.kind[inode] === INODE_RAMFS || m.inodes.pager[inode] !== 0) return -EOPNOTSUPP
+  // 3.19's tmpfs punches, but does not zero.
+  if (m.policy === POLICY_LINUX && m.inodes.isShmem(inode)) return -EOPNOTSUPP
+  const error = beginCut(m, inode, Math.floor(from / m.ram.pageSize), MAX_FILE_PAGES)
+  if (error !== 0) return -error
+  let result = punchLocked(m, inode, from, length)
+  if (result >= 0 && grows && from + length > m.inodes.sizeBytes[inode]) {
+    result = truncateLocked(m, inode, from + length)
+  }
+  endCut(m, inode)
+  return result
+}
+
+/**
+ * Gives shared memory the pages of bytes [from, from + length) that it lacks, also past its end; the file has at least `from + length` bytes
+ * afterwards if it `grows`. → 0 or -errno, with the pages that it had (Linux: shmem_fallocate; a file system with a store of its own
+ * would reserve blocks).
+ */
+export function allocateRange(
+  m: Machine,
+  inode: number,
+  file: number,
+  from: number,
+  length: number,
+  grows: boolean
+): number {
+  if (m.inodes.kind[inode] === INODE_RAMFS || m.inodes.pager[inode] !== 0) return -EOPNOTSUPP
+  const { pageSize } = m.ram
+  const end = from + length
+  const error = beginCut(m, inode, Math.ceil(end / pageSize), MAX_FILE_PAGES)
+  if (error !== 0) return -error
+  let result = 0
+  if (m.inodes.isShmem(inode))
+    result = fillHoles(m, inode, file, Math.floor(from / pageSize), Math.ceil(end / pageSize))
+  if (result === 0 && grows && end > m.inodes.sizeBytes[inode]) result = truncateLocked(m, inode, end)
+  endCut(m, inode)
+  return result
+}
+
+/** Makes the holes of pages [first, stop) pages, or none of them. → 0 or -errno. */
+function fillHoles(m: Machine, inode: number, file: number, first: number, stop: number): number {
+  const made: number[] = []
+  for (let index = first; index < stop; index++) {
+    if (m.cache.lookup(inode, index) !== 0 || m.swap.find(inode, index) !== 0) continue
+    const frame = getPage(m, inode, file, index, 0, FILL_HOLES)
+    if (frame < 0) {
+      for (const one of made) dropUnused(m, inode, one)
+      return frame
+    }
+    // Reclaim drops pages that nobody has written: these were promised.
+    m.cache.setDirty(frame)
+    made.push(index)
+    makeRoomWithin(m)
+  }
+  return 0
+}
+
+/** Takes a page back that nobody has used: it is mapped nowhere, and zeros. */
+function dropUnused(m: Machine, inode: number, index: number): void {
+  const frame = m.cache.lookup(inode, index)
+  if (frame === 0 || !m.frames.isAtRest(frame) || m.frames.row(frame, F_MAPCOUNT) !== 0) return
+  if (m.ram.isZero(frame)) dropPages(m, inode, index, index)
 }
 
 function punchLocked(m: Machine, inode: number, from: number, length: number): number {

@@ -61,6 +61,15 @@ export function bytesOf(x: Quantity): number {
   return Number(x)
 }
 
+/** 2^63: what a file position or length, a signed number of 64 bits, lies below. */
+export const TWO_63: number = 2 ** 63
+
+/** A file position or size in bytes, BAD for what is none or negative. A BigInt beyond 2^53 is rounded: it is beyond any file. */
+export function positionOf(x: Quantity): number {
+  if (typeof x === 'number') return Number.isSafeInteger(x) && x >= 0 ? x : BAD
+  return typeof x === 'bigint' && x >= 0n && x < 2n ** 63n ? Number(x) : BAD
+}
+
 /** A 32-bit argument as int32, or NaN. */
 export function intOf(x: Quantity): number {
   const n = typeof x === 'bigint' && x >= 0n && x < TWO_64 ? Number(x) : x

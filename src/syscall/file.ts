@@ -5,7 +5,7 @@
  * address space.
  */
 import { EBADF, EFAULT, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, ESRCH } from '../abi/errno.ts'
-import { FAULT_OK } from '../abi/fault.ts'
+import { FAULT_MAPERR, FAULT_OK } from '../abi/fault.ts'
 import { MAX_FILE_PAGES, TASK_PAGES } from '../abi/limits.ts'
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../abi/mman.ts'
 import { asBytes } from '../base/bytes.ts'
@@ -26,11 +26,11 @@ import {
 import type { Machine } from '../mm/machine.ts'
 import { fileSync } from '../mm/msync.ts'
 import { fileRead, fileWriteWhole } from '../mm/rw.ts'
-import { punchHole, truncateInode } from '../mm/truncate.ts'
+import { allocateRange, punchHole, truncateInode, zeroRange } from '../mm/truncate.ts'
 import { readToUser, writeFromUser } from '../mm/user-rw.ts'
 import { GuardedStore } from '../store/guard.ts'
 import type { Store } from '../store/store.ts'
-import { BAD, bytesOf, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
+import { BAD, bytesOf, type Mm, machineOf, offOf, pageOf, positionOf, type Quantity, TWO_63 } from './args.ts'
 
 export const O_RDONLY = 0 as const
 export const O_WRONLY = 1 as const
@@ -100,36 +100,57 @@ export function sys_close(m: Machine, fd: number): number {
   return m.run(() => closeFd(m, fd))
 }
 
-/** Sets a file's size in bytes. → 0, or EBADF, EINVAL (size, or not open for writing), EFBIG, the store's error. */
+/** Sets a file's size in bytes. → 0, or EINVAL (size, or not open for writing), EBADF, EFBIG, the store's error. */
 export function sys_ftruncate(m: Machine, fd: number, size: Quantity): number {
+  const bytes = positionOf(size)
+  if (bytes === BAD) return -EINVAL
   const file = fileOf(m, fd)
   if (file === 0) return -EBADF
-  const bytes = bytesOf(size)
-  if (bytes === BAD || (m.files.mode[file] & FILE_WRITE) === 0) return -EINVAL
+  if ((m.files.mode[file] & FILE_WRITE) === 0) return -EINVAL
   return onFile(m, fd, file, () => truncateInode(m, m.files.inode[file], bytes))
 }
 
-/** Punches holes (PUNCH_HOLE | KEEP_SIZE) or zeroes a range. → 0, or EBADF, EINVAL, EOPNOTSUPP, the store's error. */
+const FALLOC_MODES: readonly number[] = [
+  0,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_ZERO_RANGE,
+  FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+]
+
+/**
+ * Works on the space of a range: takes it (mode 0), punches holes (PUNCH_HOLE | KEEP_SIZE) or zeroes it (ZERO_RANGE). The file grows to the
+ * end of the range unless KEEP_SIZE is there. Taking it gives shared memory its pages; what a store has is not known here, so there the file
+ * only grows. → 0, or EBADF, EINVAL, EOPNOTSUPP, EFBIG, ENOSPC (quota), ENOMEM, the store's error. fallocate(2).
+ */
 export function sys_fallocate(m: Machine, fd: number, mode: number, off: Quantity, len: Quantity): number {
   const file = fileOf(m, fd)
-  if (file === 0 || (m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
-  const from = bytesOf(off)
-  const length = bytesOf(len)
+  if (file === 0) return -EBADF
+  const from = positionOf(off)
+  const length = positionOf(len)
   if (from === BAD || length === BAD || length === 0) return -EINVAL
-  if (from + length > Number.MAX_SAFE_INTEGER) return -EFBIG
-  const punch = mode === (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
-  if (!punch && mode !== (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)) return -EOPNOTSUPP
-  return onFile(m, fd, file, () => punchHole(m, m.files.inode[file], from, length))
+  if (!FALLOC_MODES.includes(mode)) return -EOPNOTSUPP
+  if ((m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
+  if (from + length > MAX_FILE_PAGES * m.ram.pageSize) return -EFBIG
+  const inode = m.files.inode[file]
+  const grows = (mode & FALLOC_FL_KEEP_SIZE) === 0
+  return onFile(m, fd, file, () => {
+    if ((mode & FALLOC_FL_PUNCH_HOLE) !== 0) return punchHole(m, inode, from, length)
+    return (mode & FALLOC_FL_ZERO_RANGE) === 0
+      ? allocateRange(m, inode, file, from, length, grows)
+      : zeroRange(m, inode, from, length, grows)
+  })
 }
 
-/** Reads at a position into a buffer. → bytes (short at the end of the file), or EBADF, EINVAL, EFAULT, the store's error. */
+/** Reads at a position into a buffer. → bytes (short at the end of the file), or EINVAL, EBADF, EFAULT, the store's error. */
 export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: Quantity): number {
+  const at = positionOf(position)
+  if (at === BAD) return -EINVAL
   const file = fileOf(m, fd)
   if (file === 0 || (m.files.mode[file] & FILE_READ) === 0) return -EBADF
-  const at = bytesOf(position)
-  if (at === BAD) return -EINVAL
   const bytes = asBytes(buffer)
   if (bytes === undefined) return -EFAULT
+  if (at + bytes.length >= TWO_63) return -EINVAL
   const held = enterFile(m, fd, file)
   if (held < 0) return held
   try {
@@ -139,14 +160,15 @@ export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: 
   }
 }
 
-/** Writes a buffer at a position, extending the file. → bytes, or EBADF, EINVAL, EFBIG, ENOSPC, the store's error. */
+/** Writes a buffer at a position, extending the file. → bytes, or EINVAL, EBADF, EFAULT, EFBIG, ENOSPC, the store's error. */
 export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position: Quantity): number {
+  const at = positionOf(position)
+  if (at === BAD) return -EINVAL
   const file = fileOf(m, fd)
   if (file === 0 || (m.files.mode[file] & FILE_WRITE) === 0) return -EBADF
-  const at = bytesOf(position)
-  if (at === BAD) return -EINVAL
   const bytes = asBytes(buffer)
   if (bytes === undefined) return -EFAULT
+  if (at + bytes.length >= TWO_63) return -EINVAL
   const held = enterFile(m, fd, file)
   if (held < 0) return held
   try {
@@ -179,13 +201,22 @@ export function sys_fpages(m: Machine, fd: number): number {
 
 const bulk: BulkResult = { fault: FAULT_OK }
 
+/** Where a copy begins, in bytes; BAD, noted as a fault, for what no address space has. */
+function addressOf(m: Machine, addr: Quantity): number {
+  if (pageOf(m, addr) !== BAD && pageOf(m, addr) < TASK_PAGES) return bytesOf(addr)
+  bulk.fault = FAULT_MAPERR
+  return BAD
+}
+
 /** Reads memory of an address space into a buffer. → bytes, or -EFAULT when not even the first could be read. */
 export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
   const m = machineOf(mm)
+  bulk.fault = FAULT_OK
   if (m === undefined) return -ESRCH
-  const address = bytesOf(addr)
   const bytes = asBytes(buffer)
-  if (address === BAD || pageOf(m, addr) > 0x7fffffff || bytes === undefined) return -EFAULT
+  if (bytes === undefined) return -EFAULT
+  const address = addressOf(m, addr)
+  if (address === BAD) return -EFAULT
   const { length } = bytes
   const n = copyFromUser(m, mm.id, mm.generation, address, bytes, 0, length, bulk)
   return n === 0 && length > 0 ? -EFAULT : n
@@ -194,16 +225,18 @@ export function sys_copy_from_user(mm: Mm, addr: Quantity, buffer: Uint8Array): 
 /** Writes a buffer into memory of an address space. → bytes, or -EFAULT when not even the first could be written. */
 export function sys_copy_to_user(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
   const m = machineOf(mm)
+  bulk.fault = FAULT_OK
   if (m === undefined) return -ESRCH
-  const address = bytesOf(addr)
   const bytes = asBytes(buffer)
-  if (address === BAD || pageOf(m, addr) > 0x7fffffff || bytes === undefined) return -EFAULT
+  if (bytes === undefined) return -EFAULT
+  const address = addressOf(m, addr)
+  if (address === BAD) return -EFAULT
   const { length } = bytes
   const n = copyToUser(m, mm.id, mm.generation, address, bytes, 0, length, bulk)
   return n === 0 && length > 0 ? -EFAULT : n
 }
 
-/** The fault code (FAULT_*) that cut the last copy short; FAULT_OK when none did. */
+/** The fault code (FAULT_*) that cut the last sys_copy_*_user short; FAULT_OK when none did. An address outside the space is FAULT_MAPERR. */
 export function lastCopyFault(): number {
   return bulk.fault
 }
@@ -221,12 +254,13 @@ export function sys_write_user(mm: Mm, addr: Quantity, len: Quantity, fd: number
 function transfer(mm: Mm, addr: Quantity, len: Quantity, fd: number, position: Quantity, mode: number): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
+  const at = positionOf(position)
+  if (at === BAD) return -EINVAL
   const file = fileOf(m, fd)
   if (file === 0 || (m.files.mode[file] & mode) === 0) return -EBADF
-  const at = bytesOf(position)
   const length = bytesOf(len)
   const vpn = pageOf(m, addr)
-  if (at === BAD || length === BAD || vpn === BAD) return -EINVAL
+  if (length === BAD || vpn === BAD || at + length >= TWO_63) return -EINVAL
   const off = offOf(m, addr)
   if (vpn + Math.ceil((off + length) / m.ram.pageSize) > TASK_PAGES) return -EFAULT
   const address = vpn * m.ram.pageSize + off
