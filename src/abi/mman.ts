@@ -17,6 +17,7 @@ export const MAP_SHARED_VALIDATE = 3 as const
 export const MAP_TYPE = 0xf as const
 export const MAP_FIXED = 0x10 as const
 export const MAP_ANONYMOUS = 0x20 as const
+export const MAP_32BIT = 0x40 as const
 export const MAP_GROWSDOWN = 0x100 as const
 export const MAP_DENYWRITE = 0x800 as const
 export const MAP_EXECUTABLE = 0x1000 as const
@@ -25,6 +26,9 @@ export const MAP_NORESERVE = 0x4000 as const
 export const MAP_POPULATE = 0x8000 as const
 export const MAP_NONBLOCK = 0x10000 as const
 export const MAP_STACK = 0x20000 as const
+export const MAP_HUGETLB = 0x40000 as const
+/** Bits from here on are the size of huge pages, as the exponent of a power of two; 0 is the usual one. */
+export const MAP_HUGE_SHIFT = 26 as const
 export const MAP_FIXED_NOREPLACE = 0x100000 as const
 
 /**
@@ -53,8 +57,13 @@ export const MADV_HUGEPAGE = 14 as const
 export const MADV_NOHUGEPAGE = 15 as const
 export const MADV_DONTDUMP = 16 as const
 export const MADV_DODUMP = 17 as const
+export const MADV_WIPEONFORK = 18 as const
+export const MADV_KEEPONFORK = 19 as const
+export const MADV_COLD = 20 as const
+export const MADV_PAGEOUT = 21 as const
 export const MADV_POPULATE_READ = 22 as const
 export const MADV_POPULATE_WRITE = 23 as const
+export const MADV_DONTNEED_LOCKED = 24 as const
 export const MADV_HWPOISON = 100 as const
 export const MADV_SOFT_OFFLINE = 101 as const
 

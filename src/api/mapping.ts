@@ -11,15 +11,19 @@
 import { EAGAIN, ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_UNSHARE, ACCESS_WRITE, FAULT_BUS, FAULT_OK } from '../abi/fault.ts'
 import {
+  MADV_COLD,
   MADV_DOFORK,
   MADV_DONTFORK,
   MADV_DONTNEED,
   MADV_FREE,
+  MADV_KEEPONFORK,
   MADV_NORMAL,
+  MADV_PAGEOUT,
   MADV_RANDOM,
   MADV_REMOVE,
   MADV_SEQUENTIAL,
   MADV_WILLNEED,
+  MADV_WIPEONFORK,
   MAP_NONBLOCK,
   MAP_PAGE_PROT,
   MREMAP_MAYMOVE,
@@ -60,6 +64,10 @@ export type Advice =
   | 'remove'
   | 'dontfork'
   | 'dofork'
+  | 'wipeonfork'
+  | 'keeponfork'
+  | 'cold'
+  | 'pageout'
 
 const ADVICE: Readonly<Record<Advice, number>> = {
   normal: MADV_NORMAL,
@@ -70,7 +78,11 @@ const ADVICE: Readonly<Record<Advice, number>> = {
   free: MADV_FREE,
   remove: MADV_REMOVE,
   dontfork: MADV_DONTFORK,
-  dofork: MADV_DOFORK
+  dofork: MADV_DOFORK,
+  wipeonfork: MADV_WIPEONFORK,
+  keeponfork: MADV_KEEPONFORK,
+  cold: MADV_COLD,
+  pageout: MADV_PAGEOUT
 }
 
 export interface RemapOptions {
@@ -355,7 +367,10 @@ export class Mapping extends Accessors {
     orThrow(sys_mprotect(this.space.mm, start, length, protOf(protection)), 'mprotect', start)
   }
 
-  /** Tells how a range will be used. Throws EINVAL where Linux's madvise does. */
+  /**
+   * Tells how a range will be used. 'cold': its pages go first when room is needed; 'pageout': they go now, written if they are dirty, and
+   * come back when they are touched. Throws EINVAL where Linux's madvise does, EAGAIN where it would make more mappings than are allowed.
+   */
   advise(advice: Advice, range: Range = {}): void {
     const [start, length] = this.bytesOf(range)
     const code = ADVICE[advice]

@@ -3,7 +3,7 @@
  *
  * Copied entry by entry: nonlinear vmas (file entries verbatim, so the child shows what the parent showed) and private
  * ones that were ever stored to (present pages become read-only in both: copy-on-write). Other file mappings start empty
- * and fault. VM_DONTCOPY parts are left out; locks are not inherited.
+ * and fault. VM_DONTCOPY parts are left out, VM_WIPEONFORK parts start empty; locks are not inherited.
  *
  * A private page that is pinned (borrowed, for one) is copied for the child at once, and the parent keeps its own, writable: what is
  * stored through the pin belongs to the parent (Linux 5.9, copy_present_page, commit 70e806e4e645).
@@ -32,7 +32,7 @@ import {
   pteSwap,
   pteSwapOffset
 } from '../pgtable/pte.ts'
-import { VM_DONTCOPY, VM_LOCKED, VM_LOCKONFAULT, VM_NONLINEAR, VM_SHARED } from '../vma/flags.ts'
+import { VM_DONTCOPY, VM_LOCKED, VM_LOCKONFAULT, VM_NONLINEAR, VM_SHARED, VM_WIPEONFORK } from '../vma/flags.ts'
 import { installAnon, NEEDS_NODE, prepareEntry, pteOfCopy } from './fault.ts'
 import { getFile } from './files.ts'
 import type { Machine } from './machine.ts'
@@ -72,7 +72,8 @@ function copyVma(m: Machine, parent: number, child: number, vma: number): number
   vmas.file[copy] = vmas.file[vma]
   vmas.inode[copy] = vmas.inode[vma]
   vmas.birth[copy] = vmas.birth[vma]
-  if (vmas.anon[vma] !== 0) {
+  const wipes = (vmas.flags[vma] & VM_WIPEONFORK) !== 0
+  if (vmas.anon[vma] !== 0 && !wipes) {
     // The child's own identity, inheriting from the parent's.
     vmas.anon[copy] = vmas.newAnonId()
     vmas.anonChain[copy] = vmas.anonChain[vma] + 1
@@ -80,7 +81,7 @@ function copyVma(m: Machine, parent: number, child: number, vma: number): number
   if (vmas.file[copy] !== 0) getFile(m, vmas.file[copy])
   vmas.link(copy)
   addTotalVm(m, child, vmas.end[copy] - vmas.start[copy])
-  const copies = (vmas.flags[vma] & VM_NONLINEAR) !== 0 || vmas.anon[vma] !== 0
+  const copies = !wipes && ((vmas.flags[vma] & VM_NONLINEAR) !== 0 || vmas.anon[vma] !== 0)
   return copies ? copyEntries(m, parent, child, vma, copy) : 0
 }
 

@@ -1,29 +1,35 @@
 /**
- * madvise (Linux: mm/madvise.c, 3.19; FREE as in 4.5, POPULATE_READ and POPULATE_WRITE as in 5.14).
+ * madvise (Linux: mm/madvise.c, 3.19; FREE as in 4.5, WIPEONFORK and KEEPONFORK as in 4.14, COLD and PAGEOUT as in 5.4, POPULATE_READ and
+ * POPULATE_WRITE as in 5.14, DONTNEED_LOCKED as in 5.18).
  *
  * On nonlinear mappings: DONTNEED keeps what each address shows; WILLNEED reads ahead at the linear place (as Linux does,
- * and says so); REMOVE is refused with EINVAL.
+ * and says so); REMOVE is refused with EINVAL. COLD and PAGEOUT are about the pages that the entries show, wherever in the file they are.
  */
 import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
 import {
+  MADV_COLD,
   MADV_DODUMP,
   MADV_DOFORK,
   MADV_DONTDUMP,
   MADV_DONTFORK,
   MADV_DONTNEED,
+  MADV_DONTNEED_LOCKED,
   MADV_FREE,
   MADV_HUGEPAGE,
+  MADV_KEEPONFORK,
   MADV_MERGEABLE,
   MADV_NOHUGEPAGE,
   MADV_NORMAL,
+  MADV_PAGEOUT,
   MADV_POPULATE_READ,
   MADV_POPULATE_WRITE,
   MADV_RANDOM,
   MADV_REMOVE,
   MADV_SEQUENTIAL,
   MADV_UNMERGEABLE,
-  MADV_WILLNEED
+  MADV_WILLNEED,
+  MADV_WIPEONFORK
 } from '../abi/mman.ts'
 import { FILL_PARKED } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
@@ -48,8 +54,10 @@ import {
   VM_MERGEABLE,
   VM_NONLINEAR,
   VM_RAND_READ,
+  VM_READ,
   VM_SEQ_READ,
   VM_SHARED,
+  VM_WIPEONFORK,
   VM_WRITE
 } from '../vma/flags.ts'
 import { changeFlags } from './change-flags.ts'
@@ -63,12 +71,7 @@ import { VmaParts } from './vma-parts.ts'
 import { ZAP_REMEMBER, zapEntry, zapRange } from './zap.ts'
 
 export function isAdvice(advice: number): boolean {
-  return (
-    (advice >= MADV_NORMAL && advice <= MADV_DONTNEED) ||
-    (advice >= MADV_FREE && advice <= MADV_DODUMP) ||
-    advice === MADV_POPULATE_READ ||
-    advice === MADV_POPULATE_WRITE
-  )
+  return (advice >= MADV_NORMAL && advice <= MADV_DONTNEED) || (advice >= MADV_FREE && advice <= MADV_DONTNEED_LOCKED)
 }
 
 /**
@@ -85,6 +88,7 @@ export function doMadvise(
 ): number {
   const parts = new VmaParts(m, mm, start, end)
   if (advice === MADV_REMOVE) return removeParts(m, mm, generation, parts)
+  if (advice === MADV_COLD || advice === MADV_PAGEOUT) return ageParts(m, mm, generation, parts, advice)
   return m.runOn(mm, generation, () => adviseParts(m, mm, parts, advice))
 }
 
@@ -103,12 +107,14 @@ function adviseVma(m: Machine, mm: number, vma: number, start: number, end: numb
     case MADV_WILLNEED:
       return willNeed(m, mm, vma, start, end)
     case MADV_DONTNEED:
+      return (m.vmas.flags[vma] & VM_LOCKED) === 0 ? dontNeed(m, mm, vma, start, end) : -EINVAL
+    case MADV_DONTNEED_LOCKED:
       return dontNeed(m, mm, vma, start, end)
     case MADV_FREE:
       return free(m, mm, vma, start, end)
     case MADV_POPULATE_READ:
     case MADV_POPULATE_WRITE:
-      return populate(m, mm, start, end, advice === MADV_POPULATE_WRITE ? ACCESS_WRITE : ACCESS_READ)
+      return populate(m, mm, vma, start, end, advice === MADV_POPULATE_WRITE ? ACCESS_WRITE : ACCESS_READ)
     default:
       return setBehaviour(m, mm, vma, start, end, advice)
   }
@@ -128,12 +134,17 @@ function setBehaviour(m: Machine, mm: number, vma: number, start: number, end: n
     // Only a mark here: equal pages are not looked for. Shared mappings do not get it.
     if ((old & (VM_SHARED | VM_MAYSHARE | VM_DONTEXPAND)) === 0) flags |= VM_MERGEABLE
   } else if (advice === MADV_UNMERGEABLE) flags &= ~VM_MERGEABLE
+  else if (advice === MADV_WIPEONFORK) {
+    if (m.vmas.inode[vma] !== 0) return -EINVAL
+    flags |= VM_WIPEONFORK
+  } else if (advice === MADV_KEEPONFORK) flags &= ~VM_WIPEONFORK
   else if (advice === MADV_HUGEPAGE || advice === MADV_NOHUGEPAGE) {
     // There are no huge pages here; 3.19 refuses mappings that were asked to be shared (measured).
     return (old & (VM_SHARED | VM_MAYSHARE)) !== 0 ? -EINVAL : 0
   }
   if (flags === old) return 0
-  return changeFlags(m, mm, vma, start, end, flags) === 0 ? -ENOMEM : 0
+  // As Linux says it: with more mappings allowed, or fewer there, the same call may succeed.
+  return changeFlags(m, mm, vma, start, end, flags) === 0 ? -EAGAIN : 0
 }
 
 function willNeed(m: Machine, mm: number, vma: number, start: number, end: number): number {
@@ -172,7 +183,6 @@ function willNeedAnon(m: Machine, mm: number, start: number, end: number): numbe
 }
 
 function dontNeed(m: Machine, mm: number, vma: number, start: number, end: number): number {
-  if ((m.vmas.flags[vma] & VM_LOCKED) !== 0) return -EINVAL
   m.notifiers.rangeStart(mm, start, end)
   zapRange(m, mm, vma, start, end, ZAP_REMEMBER)
   m.notifiers.rangeEnd(mm, start, end)
@@ -214,6 +224,42 @@ function free(m: Machine, mm: number, vma: number, start: number, end: number): 
   return 0
 }
 
+/**
+ * Pages of the parts that no other entry shows go first when there is need of room (COLD), or at once (PAGEOUT): written, if they are dirty, in
+ * windows. Pages that cannot go stay as they are. Vmas stay, since the mmap lock is held for reading.
+ */
+function ageParts(m: Machine, mm: number, generation: number, parts: VmaParts, advice: number): number {
+  if (!m.lockMmRead(mm, generation)) return -m.refused
+  try {
+    let result = 0
+    while (result === 0 && parts.next()) {
+      if ((m.vmas.flags[parts.vma] & VM_LOCKED) !== 0) result = -EINVAL
+      else agePages(m, mm, parts.start, parts.stop, advice)
+    }
+    m.unlockMmRead(mm)
+    return result < 0 ? result : parts.hasHoles ? -ENOMEM : 0
+  } catch (thrown) {
+    return m.abandon(thrown)
+  }
+}
+
+function agePages(m: Machine, mm: number, start: number, end: number, advice: number): void {
+  const { tables, frames, reclaim } = m
+  let vpn = tables.nextLeaf(mm, start, end)
+  while (vpn < end) {
+    const stop = tables.leafEnd(vpn, end)
+    for (; vpn < stop; vpn++) {
+      // Looked up each time: the table may go while a page is written.
+      const pte = tables.get(mm, vpn)
+      const frame = (pte & PTE_PRESENT) === 0 ? 0 : pteFrame(pte)
+      if (frame === 0 || frames.row(frame, F_MAPCOUNT) !== 1) continue
+      if (advice === MADV_COLD) reclaim.makeOld(frame)
+      else reclaim.pageOut(frame)
+    }
+    if (vpn < end) vpn = tables.nextLeaf(mm, vpn, end)
+  }
+}
+
 /** Punches what the parts show, each without the mmap lock, as Linux does: a punch takes locks that stand above it. */
 function removeParts(m: Machine, mm: number, generation: number, parts: VmaParts): number {
   if (!m.lockMm(mm, generation)) return -m.refused
@@ -249,7 +295,9 @@ function mayRemove(m: Machine, vma: number): number {
   return isWritable ? 0 : -EACCES
 }
 
-function populate(m: Machine, mm: number, start: number, end: number, access: number): number {
+function populate(m: Machine, mm: number, vma: number, start: number, end: number, access: number): number {
+  // Also what could be read by another right: PROT_READ itself is asked for.
+  if ((m.vmas.flags[vma] & (access === ACCESS_WRITE ? VM_WRITE : VM_READ)) === 0) return -EINVAL
   for (let vpn = start; vpn < end; vpn++) {
     const code = faultThrough(m, mm, vpn, access)
     if (code === FAULT_OK) continue

@@ -7,12 +7,15 @@
 import { EACCES, EAGAIN, EEXIST, EINVAL, ENFILE, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM } from '../abi/errno.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
 import {
+  MAP_32BIT,
   MAP_ANONYMOUS,
   MAP_DENYWRITE,
   MAP_EXECUTABLE,
   MAP_FIXED,
   MAP_FIXED_NOREPLACE,
   MAP_GROWSDOWN,
+  MAP_HUGE_SHIFT,
+  MAP_HUGETLB,
   MAP_LOCKED,
   MAP_NONBLOCK,
   MAP_NORESERVE,
@@ -87,6 +90,8 @@ export function doMmap(
   const typed = typeFlags(m, flags, prot, vmFlags, file)
   if (typed < 0) return typed
   vmFlags = typed
+  // There are no huge pages. (Linux maps them with MAP_NORESERVE all the same, for the first touch to be a SIGBUS.)
+  if ((flags & MAP_HUGETLB) !== 0 && file === 0) return -ENOMEM
   if ((flags & MAP_NORESERVE) !== 0) vmFlags |= VM_NORESERVE
   if ((flags & MAP_ANONYMOUS) === 0) return mmapRegion(m, mm, at, pages, vmFlags, file, pgoff)
   if ((vmFlags & VM_SHARED) === 0) return mmapRegion(m, mm, at, pages, vmFlags, 0, at)
@@ -118,19 +123,27 @@ const VALIDATED_FLAGS =
   MAP_POPULATE |
   MAP_NONBLOCK |
   MAP_STACK |
-  MAP_FIXED_NOREPLACE
+  MAP_32BIT |
+  MAP_HUGETLB |
+  (21 << MAP_HUGE_SHIFT) |
+  (30 << MAP_HUGE_SHIFT)
 
 /** The flags that MAP_SHARED or MAP_PRIVATE of this file give, or -errno. Flags are non-negative. */
 function typeFlags(m: Machine, flags: number, prot: number, vmFlags: number, file: number): number {
   const type = flags & MAP_TYPE
   const validate = type === MAP_SHARED_VALIDATE && m.policy !== POLICY_LINUX
+  const growsDown = (flags & MAP_GROWSDOWN) !== 0
+  if (file === 0) {
+    if (type === MAP_PRIVATE) return vmFlags
+    return type === MAP_SHARED && !growsDown ? vmFlags | VM_SHARED | VM_MAYSHARE : -EINVAL
+  }
   if (validate && (flags & ~VALIDATED_FLAGS) !== 0) return -EOPNOTSUPP
   const shared = type === MAP_SHARED || validate
   if (!shared && type !== MAP_PRIVATE) return -EINVAL
-  if (file === 0) return shared ? vmFlags | VM_SHARED | VM_MAYSHARE : vmFlags
   const mode = m.files.mode[file]
   if (shared && (prot & PROT_WRITE) !== 0 && (mode & FILE_WRITE) === 0) return -EACCES
   if ((mode & FILE_READ) === 0) return -EACCES
+  if (growsDown) return -EINVAL
   if (!shared) return vmFlags
   const asShared = vmFlags | VM_SHARED | VM_MAYSHARE
   if ((mode & FILE_WRITE) !== 0) return asShared
@@ -162,9 +175,14 @@ function findPlace(m: Machine, mm: number, vpn: number, pages: number, flags: nu
     }
     return vpn
   }
-  if (vpn > 0 && vpn <= TASK_PAGES - pages) {
-    const next = vmas.find(mm, vpn)
-    if (next === 0 || vmas.start[next] >= vpn + pages) return vpn
+  return placeNear(m, mm, vpn, pages)
+}
+
+/** Exactly at the hint if there is one and the range is free, else the lowest hole that fits. → page, or -ENOMEM. */
+export function placeNear(m: Machine, mm: number, hint: number, pages: number): number {
+  if (hint > 0 && hint <= TASK_PAGES - pages) {
+    const next = m.vmas.find(mm, hint)
+    if (next === 0 || m.vmas.start[next] >= hint + pages) return hint
   }
   return findHole(m, mm, pages)
 }

@@ -5,7 +5,8 @@
  * (MAP_PAGE_PROT) lose it: the last call wins. All vmas are checked as they are reached, so the part before an error is
  * changed.
  */
-import { EACCES, ENOMEM } from '../abi/errno.ts'
+import { EACCES, EINVAL, ENOMEM } from '../abi/errno.ts'
+import { PROT_GROWSDOWN } from '../abi/mman.ts'
 import {
   mkMigrationPte,
   PAGE_PROT_DEFAULT,
@@ -22,16 +23,32 @@ import {
   pteSwapOffset,
   pteToPgoff
 } from '../pgtable/pte.ts'
-import { VM_ACCOUNT, VM_NORESERVE, VM_PAGE_PROT, VM_PROT_MASK, VM_SHARED, VM_WRITE } from '../vma/flags.ts'
+import {
+  VM_ACCOUNT,
+  VM_GROWSDOWN,
+  VM_NORESERVE,
+  VM_PAGE_PROT,
+  VM_PROT_MASK,
+  VM_SHARED,
+  VM_WRITE
+} from '../vma/flags.ts'
 import { changeFlags } from './change-flags.ts'
 import type { Machine } from './machine.ts'
 
-/** `prot` is VM_READ | VM_WRITE | VM_EXEC, which equal PROT_*. → 0 or -errno. */
-export function doMprotect(m: Machine, mm: number, start: number, end: number, prot: number): number {
+/** `prot` is VM_READ | VM_WRITE | VM_EXEC, which equal PROT_*; `grows` PROT_GROWSDOWN, PROT_GROWSUP or 0. → 0 or -errno. */
+export function doMprotect(m: Machine, mm: number, start: number, end: number, prot: number, grows: number): number {
   const { vmas } = m
   let vma = vmas.find(mm, start)
-  if (vma === 0 || vmas.start[vma] > start) return -ENOMEM
+  if (vma === 0 || vmas.start[vma] >= end) return -ENOMEM
   let at = start
+  if ((grows & PROT_GROWSDOWN) !== 0) {
+    if ((vmas.flags[vma] & VM_GROWSDOWN) === 0) return -EINVAL
+    at = vmas.start[vma]
+  } else {
+    if (vmas.start[vma] > start) return -ENOMEM
+    // Nothing grows upwards.
+    if (grows !== 0) return -EINVAL
+  }
   for (;;) {
     const old = vmas.flags[vma]
     const flags = (old & ~VM_PROT_MASK) | prot

@@ -15,7 +15,7 @@ import { VM_DONTEXPAND, VM_LOCKED } from '../vma/flags.ts'
 import { mergeVma } from '../vma/merge.ts'
 import { getFile } from './files.ts'
 import { type Machine, POLICY_LINUX } from './machine.ts'
-import { addTotalVm, closeReplaced, findHole, lockedBeyondLimit, mayExpand } from './mmap.ts'
+import { addTotalVm, closeReplaced, findHole, lockedBeyondLimit, mayExpand, placeNear } from './mmap.ts'
 import { doMunmap } from './munmap.ts'
 import { remembered } from './zap.ts'
 
@@ -50,7 +50,7 @@ export function doMremap(
     }
     return start
   }
-  const vma = checkSource(m, mm, start, oldPages, newPages)
+  const vma = checkSource(m, mm, start, oldPages, newPages, newPages - oldPages)
   if (vma < 0) return vma
   if (oldPages !== 0 && vmas.end[vma] === start + oldPages && canGrow(m, mm, vma, newPages - oldPages)) {
     const more = newPages - oldPages
@@ -64,7 +64,7 @@ export function doMremap(
   return place < 0 ? place : moveVma(m, mm, vma, start, oldPages, newPages, place, flags, result)
 }
 
-/** mremap to a given place, or (DONTUNMAP without FIXED) to any. */
+/** mremap to a given place, or (DONTUNMAP without FIXED) to one near a hint. */
 function moveTo(
   m: Machine,
   mm: number,
@@ -76,10 +76,12 @@ function moveTo(
   result: MremapResult
 ): number {
   let from = oldPages
+  if (newPages > TASK_PAGES || target > TASK_PAGES - newPages) return -EINVAL
+  // Page 0 without MREMAP_FIXED is no hint.
+  const isGiven = (flags & MREMAP_FIXED) !== 0 || target !== 0
+  if (isGiven && target <= start && target + newPages > start) return -EINVAL
+  if (start <= target && start + oldPages > target) return -EINVAL
   if ((flags & MREMAP_FIXED) !== 0) {
-    if (newPages > TASK_PAGES || target > TASK_PAGES - newPages) return -EINVAL
-    if (target <= start && target + newPages > start) return -EINVAL
-    if (start <= target && start + oldPages > target) return -EINVAL
     const unmapped = doMunmap(m, mm, target, target + newPages) || closeReplaced(m, 0)
     if (unmapped < 0) return unmapped
   }
@@ -91,14 +93,18 @@ function moveTo(
     }
     from = newPages
   }
-  const vma = checkSource(m, mm, start, from, newPages)
+  const more = (flags & MREMAP_DONTUNMAP) === 0 ? newPages - from : newPages
+  const vma = checkSource(m, mm, start, from, newPages, more)
   if (vma < 0) return vma
-  const place = (flags & MREMAP_FIXED) !== 0 ? target : findHole(m, mm, newPages)
+  const place = (flags & MREMAP_FIXED) !== 0 ? target : placeNear(m, mm, target, newPages)
   return place < 0 ? place : moveVma(m, mm, vma, start, from, newPages, place, flags, result)
 }
 
-/** The vma that has the whole source and may be that large, or -errno (Linux: vma_to_resize). */
-function checkSource(m: Machine, mm: number, start: number, oldPages: number, newPages: number): number {
+/**
+ * The vma that has the whole source and may be that large, or -errno (Linux: vma_to_resize). `more`: pages that the address space has in the
+ * end beyond those of now: all of the new ones if the source stays.
+ */
+function checkSource(m: Machine, mm: number, start: number, oldPages: number, newPages: number, more: number): number {
   const { vmas } = m
   const vma = vmas.at(mm, start)
   if (vma === 0 || oldPages > vmas.end[vma] - start) return -EFAULT
@@ -108,8 +114,8 @@ function checkSource(m: Machine, mm: number, start: number, oldPages: number, ne
     if (m.policy !== POLICY_LINUX && vmas.inode[vma] !== 0 && pastOffsets) return -EINVAL
     if ((vmas.flags[vma] & VM_DONTEXPAND) !== 0) return -EFAULT
   }
-  if ((vmas.flags[vma] & VM_LOCKED) !== 0 && lockedBeyondLimit(m, mm, newPages - oldPages)) return -EAGAIN
-  return mayExpand(m, mm, newPages - oldPages) ? vma : -ENOMEM
+  if ((vmas.flags[vma] & VM_LOCKED) !== 0 && lockedBeyondLimit(m, mm, more)) return -EAGAIN
+  return mayExpand(m, mm, more) ? vma : -ENOMEM
 }
 
 function canGrow(m: Machine, mm: number, vma: number, more: number): boolean {
@@ -139,17 +145,13 @@ function moveVma(
 ): number {
   const { vmas } = m
   if (m.mms.row(mm, MM_MAP_COUNT) >= m.maxMapCount - 3) return -ENOMEM
+  // One for the target, and two for what is left of the source on both sides until its middle is gone: past this nothing can fail for them.
+  if (vmas.capacity - vmas.nrInUse < 3) return -ENOMEM
   const linear = vmas.linearIndex(vma, start)
-  const created = copyVma(m, mm, vma, start, target, newPages)
-  if (created === 0) return -ENOMEM
-  // Both vmas are in place while tables are made and entries move, so that reclaim finds the pages on either side.
+  // All that can fail comes before the target changes: it could not always be changed back.
   const pieces = prepareTables(m, mm, start, target, oldPages)
-  if (pieces === undefined) {
-    addTotalVm(m, mm, newPages)
-    if ((vmas.flags[created] & VM_LOCKED) !== 0) m.mms.w[(mm << MM_SHIFT) + MM_LOCKED_VM] += newPages
-    doMunmap(m, mm, target, target + newPages)
-    return -ENOMEM
-  }
+  if (pieces === undefined) return -ENOMEM
+  const created = copyVma(m, mm, vma, start, target, newPages)
   const kept = (flags & MREMAP_DONTUNMAP) !== 0 ? vmas.at(mm, start) : 0
   moveTables(m, mm, pieces, start, target, oldPages, linear, kept)
   const vmFlags = vmas.flags[created]
@@ -164,7 +166,7 @@ function moveVma(
   return target
 }
 
-/** A vma at the target with the source's file pages and flags, merged with a neighbour if it can be. → vma, or 0. */
+/** A vma at the target with the source's file pages and flags, merged with a neighbour if it can be; a row for it is free. → vma. */
 function copyVma(m: Machine, mm: number, vma: number, start: number, target: number, pages: number): number {
   const { vmas } = m
   const file = vmas.file[vma]
@@ -175,7 +177,6 @@ function copyVma(m: Machine, mm: number, vma: number, start: number, target: num
   const merged = mergeVma(vmas, mm, target, target + pages, flags, vmas.anon[vma], file, inode, pgoff, m.onFile)
   if (merged !== 0) return merged
   const created = vmas.alloc()
-  if (created === 0) return 0
   vmas.mm[created] = mm
   vmas.start[created] = target
   vmas.end[created] = target + pages

@@ -45,7 +45,8 @@ export function doBrk(m: Machine, mm: number, page: number, off: number): number
   } else if (newEnd > oldEnd) {
     const pages = newEnd - oldEnd
     const next = m.vmas.find(mm, oldEnd)
-    if (next !== 0 && m.vmas.start[next] < newEnd) return 0
+    // A page stays free below the next mapping.
+    if (next !== 0 && m.vmas.start[next] <= newEnd) return 0
     const flags = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC | w[row + MM_DEF_FLAGS]
     if ((flags & VM_LOCKED) !== 0 && lockedBeyondLimit(m, mm, pages)) return 0
     if (!mayExpand(m, mm, pages) || mmapRegion(m, mm, oldEnd, pages, flags, 0, oldEnd) < 0) return 0

@@ -29,6 +29,7 @@ import {
   VM_EXEC,
   VM_GROWSDOWN,
   VM_LOCKED,
+  VM_LOCKONFAULT,
   VM_MAYEXEC,
   VM_MAYREAD,
   VM_MAYSHARE,
@@ -41,6 +42,7 @@ import {
   VM_SEQ_READ,
   VM_SHARED,
   VM_SOFTDIRTY,
+  VM_WIPEONFORK,
   VM_WRITE
 } from '../vma/flags.ts'
 import { formatMapsRow, type MapsRow, mapsRow } from './maps.ts'
@@ -65,7 +67,7 @@ export interface SmapsRow extends MapsRow {
   vmFlags: string
 }
 
-/** Linux: show_smap_vma_flags, in its order. */
+/** Linux: show_smap_vma_flags, in its order (`lf` and `wf` are later ones). */
 const FLAG_NAMES: readonly (readonly [number, string])[] = [
   [VM_READ, 'rd'],
   [VM_WRITE, 'wr'],
@@ -81,9 +83,11 @@ const FLAG_NAMES: readonly (readonly [number, string])[] = [
   [VM_RAND_READ, 'rr'],
   [VM_DONTCOPY, 'dc'],
   [VM_DONTEXPAND, 'de'],
+  [VM_LOCKONFAULT, 'lf'],
   [VM_ACCOUNT, 'ac'],
   [VM_NORESERVE, 'nr'],
   [VM_NONLINEAR, 'nl'],
+  [VM_WIPEONFORK, 'wf'],
   [VM_DONTDUMP, 'dd'],
   [VM_SOFTDIRTY, 'sd'],
   [VM_MERGEABLE, 'mg']

@@ -35,6 +35,7 @@ import {
   PG_READAHEAD,
   PG_REFERENCED,
   PG_SWAPBACKED,
+  PG_UNEVICTABLE,
   PG_UPTODATE,
   PG_WRITEBACK,
   PIN_SHIFT
@@ -180,6 +181,35 @@ export class Reclaim {
       if (freed === 0) break
     }
     return total
+  }
+
+  /** The page, which one entry maps, counts as used no more: it is the next one of its kind to go. */
+  makeOld(frame: number): void {
+    const { lru } = this
+    if (!this.#isListed(frame)) return
+    this.rmap.pageReferenced(frame)
+    if (this.rmap.locked) return
+    lru.setInactive(frame)
+    lru.remove(frame)
+    lru.addOld(frame)
+  }
+
+  /** Frees the page if it can be freed, used or not. If it has to be written for that, the machine lock is given back meanwhile. */
+  pageOut(frame: number): void {
+    if (this.#running || !this.#isListed(frame) || this.#isInUse(frame)) return
+    this.#running = true
+    this.#how = this.#sync.isShared ? IN_WINDOWS : UNDER_LOCK
+    try {
+      this.#take(frame, IGNORE_REFERENCED)
+    } finally {
+      this.#running = false
+      this.#how = UNDER_LOCK
+    }
+  }
+
+  /** Whether the page is on a list of those that may be taken. */
+  #isListed(frame: number): boolean {
+    return (this.frames.row(frame, F_FLAGS) & (PG_LRU | PG_UNEVICTABLE)) === PG_LRU
   }
 
   /** `most`: pages of each kind to look at. */

@@ -12,6 +12,8 @@ import {
   MAP_ANONYMOUS,
   MAP_FIXED,
   MAP_FIXED_NOREPLACE,
+  MAP_HUGE_SHIFT,
+  MAP_HUGETLB,
   MAP_NONBLOCK,
   MAP_POPULATE,
   MREMAP_DONTUNMAP,
@@ -28,6 +30,7 @@ import {
   PROT_WRITE
 } from '../abi/mman.ts'
 import { asBytes } from '../base/bytes.ts'
+import { INODE_NOREMAP } from '../cache/inodes.ts'
 import { MM_BRK_OFF, MM_BRK_PAGE } from '../frame/mm-table.ts'
 import { fileOf } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
@@ -69,6 +72,7 @@ export function sys_mmap(
   const anonymous = (f & MAP_ANONYMOUS) !== 0
   const file = anonymous ? 0 : fileOf(m, fd)
   if (!anonymous && file === 0) return -EBADF
+  if ((f & MAP_HUGETLB) !== 0 && !hasHugePages(m, f, file)) return -EINVAL
   const pages = pagesUp(m, len)
   if (pages === 0) return lenPages === 0 && offOf(m, len) === 0 ? -EINVAL : -ENOMEM
   if ((f & (MAP_FIXED | MAP_FIXED_NOREPLACE)) !== 0 && offOf(m, addr) !== 0 && vpn <= TASK_PAGES - pages) return -EINVAL
@@ -112,11 +116,9 @@ export function sys_mprotect(mm: Mm, addr: Quantity, len: Quantity, prot: Quanti
   if (pages === 0 || vpn + pages >= pagesIn64Bits(m)) return -ENOMEM
   const p = raw & ~grows
   if ((p & ~(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM)) !== 0) return -EINVAL
-  // Nothing here grows by itself, which is what these flags are for.
-  if (grows !== 0) return -EINVAL
   if (vpn >= TASK_PAGES) return -ENOMEM
   return m.runOn(mm.id, mm.generation, () =>
-    doMprotect(m, mm.id, vpn, vpn + pages, p & (PROT_READ | PROT_WRITE | PROT_EXEC))
+    doMprotect(m, mm.id, vpn, vpn + pages, p & (PROT_READ | PROT_WRITE | PROT_EXEC), grows)
   )
 }
 
@@ -124,7 +126,8 @@ const mremapResult = new MremapResult()
 
 /**
  * Grows, shrinks or moves a mapping. → new address, or -errno: EINVAL, EFAULT (not one mapping), ENOMEM, EAGAIN.
- * With MREMAP_FIXED the target is unmapped before the source is checked. Linux: mremap(2).
+ * With MREMAP_FIXED the target is unmapped before the source is checked. With MREMAP_DONTUNMAP alone `newAddr` is a hint, which must be
+ * aligned and may not lie in the source. Linux: mremap(2).
  */
 export function sys_mremap(
   mm: Mm,
@@ -148,7 +151,7 @@ export function sys_mremap(
   const resizes = pageOf(m, oldLen) !== pageOf(m, newLen) || offOf(m, oldLen) !== offOf(m, newLen)
   if ((f & MREMAP_DONTUNMAP) !== 0 && resizes) return -EINVAL
   if (offOf(m, addr) !== 0 || newPages === 0) return -EINVAL
-  if ((f & MREMAP_FIXED) !== 0 && offOf(m, newAddr) !== 0) return -EINVAL
+  if ((f & (MREMAP_FIXED | MREMAP_DONTUNMAP)) !== 0 && offOf(m, newAddr) !== 0) return -EINVAL
   // Linux 3.19 gives such an address back where a shrinking source wraps around; nothing can be mapped there.
   if (vpn >= TASK_PAGES) return -EFAULT
   const at = m.runOn(mm.id, mm.generation, () => doMremap(m, mm.id, vpn, oldPages, newPages, f, target, mremapResult))
@@ -226,6 +229,13 @@ export function sys_brk(mm: Mm, addr: Quantity): number {
   const top = end + (off > 0 ? 1 : 0)
   if (grown > 0) mmPopulate(m, mm.id, top - grown, top, m.vmas.clock)
   return end * m.ram.pageSize + off
+}
+
+/** Whether MAP_HUGETLB goes with the file (hugetlbfs is memory that cannot be remapped), or with the page size that the flags name. */
+function hasHugePages(m: Machine, flags: number, file: number): boolean {
+  if (file !== 0) return m.inodes.kind[m.files.inode[file]] === INODE_NOREMAP
+  const shift = flags >>> MAP_HUGE_SHIFT
+  return shift === 0 || shift === 21 || shift === 30
 }
 
 function isZero(m: Machine, x: Quantity): boolean {

@@ -28,7 +28,8 @@ function transfer(mm: Mm, addr: Quantity, buffer: Uint8Array, access: number): n
   const { length } = bytes
   let done = 0
   while (done < length) {
-    if (vpn >= TASK_PAGES || !m.lockMmRead(mm.id, mm.generation)) return done > 0 ? done : -EIO
+    if (vpn >= TASK_PAGES) return done > 0 ? done : -EIO
+    if (!m.lockMmRead(mm.id, mm.generation)) return done > 0 ? done : -m.refused
     const n = Math.min(length - done, pageSize - off)
     try {
       let frame = forcedFrame(m, mm.id, vpn, access)

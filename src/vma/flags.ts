@@ -20,6 +20,8 @@ export const VM_NORESERVE = 0x200000 as const
 /** Ours: some entries have a protection of their own (MAP_PAGE_PROT). */
 export const VM_PAGE_PROT = 0x400000 as const
 export const VM_NONLINEAR = 0x800000 as const
+/** Since 4.14: a forked address space has zeros there. */
+export const VM_WIPEONFORK = 0x2000000 as const
 export const VM_DONTDUMP = 0x4000000 as const
 export const VM_SOFTDIRTY = 0x8000000 as const
 export const VM_MERGEABLE = 0x20000000 as const

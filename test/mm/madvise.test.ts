@@ -1,6 +1,6 @@
 /** madvise: what each advice does, where it is refused, and how far it comes. */
 import { describe, expect, test } from 'vitest'
-import { EACCES, EFAULT, EINVAL, ENOMEM } from '../../src/abi/errno.ts'
+import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM } from '../../src/abi/errno.ts'
 import * as abi from '../../src/abi/mman.ts'
 import { MM_MAP_COUNT, MM_SWAPENTS } from '../../src/frame/mm-table.ts'
 import { NR_DIRTY, PSWPIN } from '../../src/frame/vmstat.ts'
@@ -8,7 +8,16 @@ import { PTE_PRESENT, PTE_WRITE, pteSwap } from '../../src/pgtable/pte.ts'
 import * as f from '../../src/syscall/file.ts'
 import * as mem from '../../src/syscall/memory.ts'
 import { sys_mlock } from '../../src/syscall/mlock.ts'
-import { VM_DONTCOPY, VM_DONTDUMP, VM_MERGEABLE, VM_RAND_READ, VM_SEQ_READ, VM_SOFTDIRTY } from '../../src/vma/flags.ts'
+import {
+  VM_DONTCOPY,
+  VM_DONTDUMP,
+  VM_LOCKED,
+  VM_MERGEABLE,
+  VM_RAND_READ,
+  VM_SEQ_READ,
+  VM_SOFTDIRTY,
+  VM_WIPEONFORK
+} from '../../src/vma/flags.ts'
 import { type Rig, useMachines } from '../support/machine.ts'
 
 const rig = useMachines()
@@ -27,8 +36,8 @@ function resident(r: Rig, at: number, pages: number): number[] {
 test('numbers that are no advice are refused, those between as well', () => {
   const r = rig()
   const at = r.map(-1, 1, MAP_PRIVATE | MAP_ANONYMOUS)
-  for (const advice of [5, 6, 7, 18, 19, 20, 21, 24, 99, 102, -1]) expect(advise(r, at, 1, advice)).toBe(-EINVAL)
-  for (const advice of [0, 1, 2, 3, 4, 8, 10, 11, 12, 13, 14, 15, 16, 17, 22, 23]) {
+  for (const advice of [5, 6, 7, 9.5, 25, 99, 102, -1]) expect(advise(r, at, 1, advice)).toBe(-EINVAL)
+  for (const advice of [0, 1, 2, 3, 4, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24]) {
     expect(advise(r, at, 1, advice)).toBe(0)
   }
 })
@@ -55,6 +64,8 @@ describe('a behaviour', () => {
     expect(flagsAfter(abi.MADV_MERGEABLE)).toBe(plain | VM_MERGEABLE)
     expect(flagsAfter(abi.MADV_UNMERGEABLE)).toBe(plain)
     expect(flagsAfter(abi.MADV_HUGEPAGE)).toBe(plain)
+    expect(flagsAfter(abi.MADV_WIPEONFORK)).toBe(plain | VM_WIPEONFORK)
+    expect(flagsAfter(abi.MADV_KEEPONFORK)).toBe(plain)
   })
 
   test('that shared mappings cannot have is ignored (MERGEABLE) or refused (HUGEPAGE)', () => {
@@ -87,11 +98,11 @@ describe('a behaviour', () => {
     expect(r.vmaFlags(at + 5 * P) & VM_DONTDUMP).toBe(VM_DONTDUMP)
   })
 
-  test.each([1, 2])('that would need more than %i mappings is ENOMEM', maxMapCount => {
+  test.each([1, 2])('that would need more than %i mappings is EAGAIN, as on Linux', maxMapCount => {
     const r = rig({ maxMapCount })
     const at = r.map(-1, 6, MAP_PRIVATE | MAP_ANONYMOUS)
     const P = r.pageSize
-    expect(advise(r, at + 2 * P, 2, abi.MADV_DONTDUMP)).toBe(-ENOMEM)
+    expect(advise(r, at + 2 * P, 2, abi.MADV_DONTDUMP)).toBe(-EAGAIN)
     expect(r.vmaFlags(at + 2 * P) & VM_DONTDUMP).toBe(0)
     expect(r.row(MM_MAP_COUNT)).toBeLessThanOrEqual(maxMapCount)
     r.store(at + 2 * P, 5)
@@ -306,4 +317,121 @@ test('a range that begins in a hole does what is mapped, and says ENOMEM at the 
   expect(advise(r, at, 2, abi.MADV_DONTNEED)).toBe(-ENOMEM)
   expect(advise(r, at + 6 * P, 1, abi.MADV_DONTNEED)).toBe(-ENOMEM)
   expect(r.load(at + 5 * P)).toBe(1)
+})
+
+describe('pages that are not wanted for now', () => {
+  const SHARED = [MAP_SHARED, MAP_PRIVATE]
+
+  test.each(SHARED)('PAGEOUT writes and drops those of a file (flags %i)', flags => {
+    const r = rig({ swapSlots: 16 })
+    const { fd, store } = r.file(4)
+    const at = r.map(fd, 4, flags)
+    const P = r.pageSize
+    expect(r.loads(at, 4)).toEqual([1, 2, 3, 4])
+    r.store(at + P, 22)
+    expect(advise(r, at, 3, abi.MADV_PAGEOUT)).toBe(0)
+    expect([0, 1, 2, 3].map(i => (r.pte(at + i * P) & PTE_PRESENT) !== 0)).toEqual([false, false, false, true])
+    expect(r.storedWord(store, 1)).toBe(flags === MAP_SHARED ? 22 : 2)
+    expect(r.loads(at, 4)).toEqual([1, 22, 3, 4])
+  })
+
+  test('PAGEOUT goes by what remapped entries show, and they go on showing it', () => {
+    const r = rig()
+    const { fd } = r.file(8)
+    const at = r.map(fd, 4, MAP_SHARED)
+    expect(r.remap(at, 2, 6)).toBe(0)
+    expect(r.loads(at, 4)).toEqual([7, 8, 3, 4])
+    expect(advise(r, at, 2, abi.MADV_PAGEOUT)).toBe(0)
+    expect(resident(r, at, 4)).toEqual([0, 0, 1, 1])
+    expect(r.loads(at, 4)).toEqual([7, 8, 3, 4])
+  })
+
+  test('PAGEOUT swaps private pages out, if there is where to; without they stay', () => {
+    for (const swapSlots of [0, 16]) {
+      const r = rig({ swapSlots })
+      const at = r.map(-1, 3, MAP_PRIVATE | MAP_ANONYMOUS)
+      for (const i of [0, 1, 2]) r.store(at + i * r.pageSize, i + 5)
+      expect(advise(r, at, 2, abi.MADV_PAGEOUT)).toBe(0)
+      expect(r.row(MM_SWAPENTS)).toBe(swapSlots === 0 ? 0 : 2)
+      expect(r.loads(at, 3)).toEqual([5, 6, 7])
+    }
+  })
+
+  test('COLD and PAGEOUT leave alone what others show as well, and refuse locked mappings', () => {
+    const r = rig({ swapSlots: 16 })
+    const { fd } = r.file(2)
+    const at = r.map(fd, 2, MAP_SHARED)
+    const other = r.map(fd, 1, MAP_SHARED)
+    expect([...r.loads(at, 2), r.load(other)]).toEqual([1, 2, 1])
+    expect(advise(r, at, 2, abi.MADV_PAGEOUT)).toBe(0)
+    expect([r.pte(at) & PTE_PRESENT, r.pte(at + r.pageSize) & PTE_PRESENT]).toEqual([PTE_PRESENT, 0])
+    expect(sys_mlock(r.mm, at, r.pageSize)).toBe(0)
+    for (const advice of [abi.MADV_COLD, abi.MADV_PAGEOUT]) expect(advise(r, at, 2, advice)).toBe(-EINVAL)
+    expect(advise(r, at, 1, abi.MADV_DONTNEED)).toBe(-EINVAL)
+  })
+
+  test('PAGEOUT of pages whose store fails leaves them as they are', () => {
+    const r = rig()
+    const { fd, store } = r.file(2)
+    const at = r.map(fd, 2, MAP_SHARED)
+    r.store(at, 9)
+    store.arm({ kind: 'error-for-good', op: 'write' })
+    expect(advise(r, at, 2, abi.MADV_PAGEOUT)).toBe(0)
+    expect(r.load(at)).toBe(9)
+    store.heal()
+    f.sys_fsync(r.m, fd)
+    expect(r.storedWord(store, 0)).toBe(9)
+  })
+
+  test('COLD pages go before all others of their kind, however often they were used', () => {
+    const r = rig({ nrFrames: 64 })
+    const { fd } = r.file(24)
+    const at = r.map(fd, 24, MAP_SHARED)
+    for (let round = 0; round < 3; round++) r.loads(at, 24)
+    expect(advise(r, at + 8 * r.pageSize, 4, abi.MADV_COLD)).toBe(0)
+    expect(r.loads(at, 8)).toEqual([1, 2, 3, 4, 5, 6, 7, 8])
+    r.m.reclaim.shrink(1)
+    const gone = resident(r, at, 24).flatMap((there, i) => (there === 0 ? [i] : []))
+    expect(gone.length).toBeGreaterThan(0)
+    expect(gone.every(i => i >= 8 && i < 12)).toBe(true)
+  })
+
+  test('DONTNEED_LOCKED drops the pages of a locked mapping, which stays locked', () => {
+    const r = rig()
+    const at = r.map(-1, 2, MAP_PRIVATE | MAP_ANONYMOUS)
+    r.store(at, 7)
+    expect(sys_mlock(r.mm, at, 2 * r.pageSize)).toBe(0)
+    expect(advise(r, at, 2, abi.MADV_DONTNEED_LOCKED)).toBe(0)
+    expect(r.vmaFlags(at) & VM_LOCKED).toBe(VM_LOCKED)
+    expect(r.loads(at, 2)).toEqual([0, 0])
+  })
+})
+
+test('WIPEONFORK: the child has zeros there, and so has its own; only private memory of its own may be', () => {
+  const r = rig()
+  const at = r.map(-1, 3, MAP_PRIVATE | MAP_ANONYMOUS)
+  for (const i of [0, 1, 2]) r.store(at + i * r.pageSize, i + 1)
+  expect(advise(r, at + r.pageSize, 1, abi.MADV_WIPEONFORK)).toBe(0)
+  const child = r.fork()
+  expect(r.loads(at, 3, child)).toEqual([1, 0, 3])
+  expect(r.loads(at, 3)).toEqual([1, 2, 3])
+  r.store(at + r.pageSize, 8, child)
+  const grandchild = r.fork(child)
+  expect([r.load(at + r.pageSize, grandchild), r.load(at + r.pageSize, child)]).toEqual([0, 8])
+  expect(advise(r, at, 3, abi.MADV_KEEPONFORK)).toBe(0)
+  expect(r.loads(at, 3, r.fork())).toEqual([1, 2, 3])
+  const fd = r.memory(2)
+  for (const other of [r.map(fd, 2, MAP_SHARED), r.map(fd, 2, MAP_PRIVATE), r.map(-1, 2, MAP_SHARED | MAP_ANONYMOUS)]) {
+    expect(advise(r, other, 2, abi.MADV_WIPEONFORK)).toBe(-EINVAL)
+    expect(advise(r, other, 2, abi.MADV_KEEPONFORK)).toBe(0)
+  }
+})
+
+test('POPULATE asks for the very right: a page that can be read by its right to be written is not enough', () => {
+  const r = rig()
+  const fd = r.memory(1)
+  const writes = r.map(fd, 1, MAP_SHARED, abi.PROT_WRITE)
+  const reads = r.map(fd, 1, MAP_SHARED, abi.PROT_READ)
+  expect([writes, reads].map(at => advise(r, at, 1, abi.MADV_POPULATE_READ))).toEqual([-EINVAL, 0])
+  expect([writes, reads].map(at => advise(r, at, 1, abi.MADV_POPULATE_WRITE))).toEqual([0, -EINVAL])
 })

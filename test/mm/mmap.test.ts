@@ -91,8 +91,15 @@ describe('the kind', () => {
   test('must be shared or private, and flags be known where that is asked for', () => {
     const r = rig()
     for (const type of [0, 4, 8]) expect(map(r, 0, 1, type | MAP_ANONYMOUS)).toBe(-EINVAL)
-    expect(map(r, 0, 1, abi.MAP_SHARED_VALIDATE | MAP_ANONYMOUS | abi.MAP_STACK)).toBeGreaterThan(0)
-    expect(map(r, 0, 1, abi.MAP_SHARED_VALIDATE | MAP_ANONYMOUS | 0x80000)).toBe(-EOPNOTSUPP)
+    // That kind is for files.
+    expect(map(r, 0, 1, abi.MAP_SHARED_VALIDATE | MAP_ANONYMOUS)).toBe(-EINVAL)
+    const { fd } = r.file(1)
+    const ofFile = (flags: number) => mem.sys_mmap(r.mm, 0, r.pageSize, RW, flags, fd, 0)
+    const known = [0, abi.MAP_STACK, abi.MAP_LOCKED, abi.MAP_NORESERVE, abi.MAP_DENYWRITE, abi.MAP_32BIT]
+    for (const flag of known) expect(ofFile(abi.MAP_SHARED_VALIDATE | flag)).toBeGreaterThan(0)
+    for (const flag of [0x200, 0x80000, abi.MAP_FIXED_NOREPLACE]) {
+      expect(ofFile(abi.MAP_SHARED_VALIDATE | flag)).toBe(-EOPNOTSUPP)
+    }
     expect(map(r, 0, 1, MAP_SHARED | MAP_ANONYMOUS | 0x80000)).toBeGreaterThan(0)
     const linux = rig({ policy: POLICY_LINUX })
     expect(map(linux, 0, 1, abi.MAP_SHARED_VALIDATE | MAP_ANONYMOUS)).toBe(-EINVAL)
@@ -200,4 +207,26 @@ describe('limits', () => {
     const linux = rig({ policy: POLICY_LINUX })
     expect(mem.sys_mmap(linux.mm, 0, 2 * r.pageSize, RW, MAP_SHARED, linux.file(1).fd, last)).toBeGreaterThan(0)
   })
+})
+
+test('MAP_GROWSDOWN is for private memory of its own, MAP_HUGETLB for files of huge pages', () => {
+  const r = rig()
+  const files = [r.file(1).fd, r.memory(1)]
+  const map2 = (fd: number, flags: number) => mem.sys_mmap(r.mm, 0, r.pageSize, RW, flags, fd, 0)
+  for (const fd of files) {
+    for (const kind of [MAP_SHARED, MAP_PRIVATE, abi.MAP_SHARED_VALIDATE]) {
+      for (const flag of [abi.MAP_GROWSDOWN, abi.MAP_HUGETLB]) expect(map2(fd, kind | flag)).toBe(-EINVAL)
+    }
+  }
+  expect(map2(-1, MAP_SHARED | MAP_ANONYMOUS | abi.MAP_GROWSDOWN)).toBe(-EINVAL)
+  expect(map2(-1, MAP_PRIVATE | MAP_ANONYMOUS | abi.MAP_GROWSDOWN)).toBeGreaterThan(0)
+  for (const kind of [MAP_SHARED, MAP_PRIVATE]) {
+    expect(map2(-1, kind | MAP_ANONYMOUS | abi.MAP_HUGETLB)).toBe(-ENOMEM)
+    expect(map2(-1, kind | MAP_ANONYMOUS | abi.MAP_HUGETLB | (21 << abi.MAP_HUGE_SHIFT))).toBe(-ENOMEM)
+    expect(map2(-1, kind | MAP_ANONYMOUS | abi.MAP_HUGETLB | (5 << abi.MAP_HUGE_SHIFT))).toBe(-EINVAL)
+  }
+  expect(map2(-1, MAP_ANONYMOUS | abi.MAP_HUGETLB)).toBe(-EINVAL)
+  // The right to write comes first.
+  expect(map2(r.file(1, f.O_RDONLY).fd, MAP_SHARED | abi.MAP_GROWSDOWN)).toBe(-EACCES)
+  expect(map2(r.memory(1, 0, f.MEMORY_NOREMAP), MAP_SHARED | abi.MAP_HUGETLB)).toBeGreaterThan(0)
 })

@@ -281,3 +281,82 @@ describe('with DONTUNMAP', () => {
     expect([r.row(MM_LOCKED_VM), r.load(to), r.load(at)]).toEqual([4, 4, 0])
   })
 })
+
+describe('DONTUNMAP without FIXED', () => {
+  const KEEP = MREMAP_MAYMOVE | MREMAP_DONTUNMAP
+
+  test('takes the address as a hint, and looks at it first', () => {
+    const r = rig()
+    const P = r.pageSize
+    const at = r.map(-1, 2, ANON)
+    r.store(at, 5)
+    const hint = at + 4096 * P
+    for (const bad of [hint + 1, at, at + P, at - P, TASK_PAGES * P, (TASK_PAGES - 1) * P]) {
+      expect(mremap(r, at, 2, 2, KEEP, bad), `${bad}`).toBe(-EINVAL)
+      expect(mremap(r, 3 * P, 2, 2, KEEP, hint + 1)).toBe(-EINVAL)
+    }
+    expect(mremap(r, at, 2, 2, KEEP, hint)).toBe(hint)
+    expect([r.load(hint), r.load(at)]).toEqual([5, 0])
+    const elsewhere = mremap(r, hint, 2, 2, KEEP, at)
+    expect([at, at + P, hint]).not.toContain(elsewhere)
+    expect(r.load(elsewhere)).toBe(5)
+  })
+
+  test('needs room for all of the copy within the limits, since the source stays', () => {
+    const r = rig()
+    const at = r.map(-1, 4, ANON)
+    expect(sys_setrlimit(r.mm, RLIMIT_AS, 7)).toBe(0)
+    expect(mremap(r, at, 4, 4, KEEP)).toBe(-ENOMEM)
+    expect(mremap(r, at, 4, 4, TO, at + 64 * r.pageSize)).toBe(at + 64 * r.pageSize)
+    expect(mremap(r, at + 64 * r.pageSize, 4, 4, TO | MREMAP_DONTUNMAP, at)).toBe(-ENOMEM)
+    expect(sys_setrlimit(r.mm, RLIMIT_AS, 8)).toBe(0)
+    expect(mremap(r, at + 64 * r.pageSize, 4, 4, KEEP)).toBeGreaterThan(0)
+    const locked = rig()
+    const there = locked.map(-1, 4, ANON | abi.MAP_LOCKED)
+    expect(sys_setrlimit(locked.mm, RLIMIT_MEMLOCK, 7)).toBe(0)
+    expect(mremap(locked, there, 4, 4, KEEP)).toBe(-EAGAIN)
+    expect(sys_setrlimit(locked.mm, RLIMIT_MEMLOCK, 8)).toBe(0)
+    expect(mremap(locked, there, 4, 4, KEEP)).toBeGreaterThan(0)
+    expect(locked.row(MM_LOCKED_VM)).toBe(8)
+  })
+})
+
+describe('without memory', () => {
+  /** Eight pages of a file, and room behind their first four where the next four would continue them. */
+  function neighbours(maxVmas: number) {
+    const r = rig({ maxVmas, pageShift: 9, nrFrames: 128 })
+    const P = r.pageSize
+    const fd = r.memory(8)
+    const first = 128 * 1000 * P
+    const source = 128 * 2000 * P
+    const put = (at: number, pgoff: number, pages: number) =>
+      expect(mem.sys_mmap(r.mm, at, pages * P, RW, MAP_SHARED | MAP_FIXED, fd, pgoff * P)).toBe(at)
+    put(first - 4 * P, 0, 4)
+    put(source, 2, 6)
+    expect(r.loads(source, 6)).toEqual([3, 4, 5, 6, 7, 8])
+    return { r, P, first, move: () => mremap(r, source + 2 * P, 4, 4, TO, first), source }
+  }
+
+  test('for tables the target stays unmapped, and source and neighbours are as they were', () => {
+    const { r, P, first, move, source } = neighbours(16)
+    r.m.allocator.setFail(() => true)
+    const before = [r.row(MM_TOTAL_VM), r.row(MM_MAP_COUNT)]
+    expect(move()).toBe(-ENOMEM)
+    r.m.allocator.setFail(undefined)
+    expect([r.row(MM_TOTAL_VM), r.row(MM_MAP_COUNT)]).toEqual(before)
+    expect(r.loads(first, 4)).toEqual([-FAULT_MAPERR, -FAULT_MAPERR, -FAULT_MAPERR, -FAULT_MAPERR])
+    expect([...r.loads(first - 4 * P, 4), ...r.loads(source, 6)]).toEqual([1, 2, 3, 4, 3, 4, 5, 6, 7, 8])
+    expect(move()).toBe(first)
+    expect(r.loads(first, 4)).toEqual([5, 6, 7, 8])
+  })
+
+  test.each([2, 3, 4])('and with %i rows for mappings as well; nothing is left mapped twice', maxVmas => {
+    const { r, P, first, move, source } = neighbours(maxVmas)
+    r.m.allocator.setFail(() => true)
+    expect(move()).toBe(-ENOMEM)
+    r.m.allocator.setFail(undefined)
+    expect(move()).toBe(-ENOMEM)
+    expect([r.load(first), r.row(MM_TOTAL_VM), r.row(MM_MAP_COUNT)]).toEqual([-FAULT_MAPERR, 10, 2])
+    expect([...r.loads(first - 4 * P, 4), ...r.loads(source, 6)]).toEqual([1, 2, 3, 4, 3, 4, 5, 6, 7, 8])
+  })
+})
