@@ -17,6 +17,7 @@ import { FetchQueue } from './cache/fetch-queue.ts'
 import { Filler } from './cache/fill.ts'
 import { FileTable, InodeTable } from './cache/inodes.ts'
 import { PageCache } from './cache/page-cache.ts'
+import type { HeldStore } from './cache/store-table.ts'
 import { Writeback } from './cache/writeback.ts'
 import { ALLOCATOR_WORDS, FrameAllocator } from './frame/allocator.ts'
 import { F_FLAGS, FrameTable, PG_RESERVED } from './frame/frame-table.ts'
@@ -163,6 +164,32 @@ export function attachKernel(handle: MachineHandle, swap: Store | undefined, pla
       )
     return me
   })
+  return { machine, handle, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }
+}
+
+/**
+ * What a thread's part of a machine can be made of again, when nothing in the program refers to it any more: its buffers and its stores.
+ * Leads to no object of the machine itself.
+ */
+export interface Remains {
+  readonly handle: MachineHandle
+  readonly me: number
+  readonly swap: Store | undefined
+  readonly held: ReadonlyMap<number, HeldStore>
+}
+
+export function remainsOf(kernel: Kernel, swap: Store | undefined): Remains {
+  const { sync, inodes } = kernel.machine
+  return { handle: kernel.handle, me: sync.me, swap, held: inodes.stores.held }
+}
+
+/** This thread's part of a machine, made of what is left of it. */
+export function remakeKernel({ handle, me, swap, held }: Remains): Kernel {
+  const plan = { ...planOf(handle.options), nrSlots: handle.options.swapSlots }
+  const ram = new Ram(handle.ram, plan.pageShift, handle.ramOffset, plan.nrFrames)
+  const arena = Arena.over(handle.arena)
+  const machine = build(arena, ram, plan, swap, () => me)
+  machine.inodes.stores.adopt(held)
   return { machine, handle, layout: mergeParts(arena.parts), arenaBytes: arena.usedBytes }
 }
 

@@ -16,8 +16,7 @@ export class BorrowedPage {
     if (frame !== 0 && !machine.frames.pin(frame)) {
       throw systemError(-ENOMEM, 'pin', undefined, 'this page is borrowed too often; give some back')
     }
-    if (machine.sync.isShared && frame !== 0)
-      machine.sync.threads.notePin(machine.sync.me, access === 'write' ? -frame : frame)
+    if (frame !== 0) machine.sync.threads.notePin(machine.sync.me, access === 'write' ? -frame : frame)
     this.#machine = machine
     this.#frame = frame
     this.#writes = access === 'write'
@@ -31,7 +30,7 @@ export class BorrowedPage {
     this.#frame = -1
     const m = this.#machine
     m.giveBack(() => {
-      if (m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, this.#writes ? -frame : frame)
+      m.sync.threads.forgetPin(m.sync.me, this.#writes ? -frame : frame)
       // Writeback may have cleaned the page while we went on storing to it.
       if (this.#writes) m.cache.setDirty(frame)
       m.frames.unpin(frame)

@@ -348,9 +348,14 @@ export class Mapping extends Accessors {
 
   /**
    * Writes the range's changes (a remapped mapping's: all of its file's) and returns when the store has flushed them.
-   * Throws the store's error, or one from an earlier background write, once.
+   * Once it is unmapped, writes all changes of its file. Throws the store's error, or one from an earlier background write, once; EBADF if
+   * the file is closed by then.
    */
   sync(range: Range = {}): void {
+    if (!this.isMapped && this.file !== undefined) {
+      this.file.sync()
+      return
+    }
     const [start, length] = this.bytesOf(range)
     orThrow(sys_msync(this.space.mm, start, length, MS_SYNC), 'msync', start)
   }

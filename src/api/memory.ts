@@ -23,6 +23,7 @@ import { Mm } from '../syscall/args.ts'
 import { MEMORY_SHMEM, O_RDONLY, O_RDWR, sys_close, sys_fsize, sys_memory, sys_open } from '../syscall/file.ts'
 import { sys_mm_create } from '../syscall/process.ts'
 import { orThrow, systemError } from './errors.ts'
+import { forget, remember, type Unclosed } from './exit.ts'
 import { MappedFile } from './file.ts'
 import type { FileHandle, MappingHandle, MemoryHandle, SpaceHandle } from './handles.ts'
 import type { Mapping } from './mapping.ts'
@@ -68,6 +69,7 @@ export class Memory {
   readonly #kernel: Kernel
   readonly #swap: Store | undefined
   readonly #isAttached: boolean
+  readonly #unclosed: Unclosed
   #isDetached = false
 
   /** Throws RangeError for sizes out of range, and when the memory cannot be had. */
@@ -93,6 +95,7 @@ export class Memory {
     if (thread !== undefined) sync.knowThread(thread.id, thread.start)
     sync.setSystem(hasOsThreadEnded)
     this.pageSize = this.machine.ram.pageSize
+    this.#unclosed = remember(this.#kernel, this.#swap, this.#isAttached)
   }
 
   /**
@@ -111,6 +114,7 @@ export class Memory {
     kernel.machine.sleepsForPagers = options.waitForPages ?? true
     const memory = new Memory({ size: handle.sizeBytes }, { kernel, swap, sizeBytes: handle.sizeBytes })
     if (!kernel.machine.enter()) {
+      forget(memory.#unclosed)
       kernel.machine.sync.threads.free(kernel.machine.sync.me)
       throw systemError(-kernel.machine.refused, 'attach')
     }
@@ -128,6 +132,7 @@ export class Memory {
     if (!this.machine.sync.isShared) {
       throw systemError(-EPERM, 'share', undefined, 'make the memory with the option threads, such as { threads: 4 }')
     }
+    this.#unclosed.isGiven = true
     return { kind: 'memory', machine: this.#kernel.handle, sizeBytes: this.sizeBytes }
   }
 
@@ -176,6 +181,7 @@ export class Memory {
   detach(): void {
     if (this.#isDetached) return
     this.#isDetached = true
+    forget(this.#unclosed)
     void this.machine.pager?.end()
     this.machine.inodes.stores.closeAll()
     if (this.#isAttached) this.#swap?.close()
@@ -291,6 +297,7 @@ export class Memory {
     const m = this.machine
     if (!m.open || this.#isDetached) return
     if (m.inside) throw systemError(-m.whyInside, 'close')
+    forget(this.#unclosed)
     // From here on no thread makes or opens anything that would not be closed below.
     m.open = false
     let first = 0

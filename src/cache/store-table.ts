@@ -11,10 +11,17 @@
 import { readText, textUnits, writeText } from '../base/text.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
 import { GuardedStore } from '../store/guard.ts'
-import type { StoreHandle, StoreOpener } from '../store/store.ts'
+import type { Store, StoreHandle, StoreOpener } from '../store/store.ts'
 import type { Sync } from '../sync/sync.ts'
 
 const TEXT_WORDS = 256
+
+/** A store that a thread has, and whether it opened the inode itself: then another thread may have no other way to it. */
+export interface HeldStore {
+  readonly store: Store
+  readonly generation: number
+  readonly isOwn: boolean
+}
 
 interface StoreText {
   readonly name: string
@@ -34,6 +41,8 @@ export class StoreTable {
   readonly #stores: (GuardedStore | undefined)[] = []
   readonly #seen: number[] = []
   readonly #names: string[] = []
+  /** The same stores by inode, without anything that leads to the machine: what is left of this thread's part when nobody refers to it any more. */
+  readonly held: Map<number, HeldStore> = new Map()
   readonly #openers = new Map<string, StoreOpener>()
 
   constructor(columns: ColumnSource, capacity: number, sync: Sync) {
@@ -65,6 +74,28 @@ export class StoreTable {
     return this.#names[inode] ?? ''
   }
 
+  /** Whether this thread opened the inode, and has its store still. */
+  isOwn(inode: number): boolean {
+    const held = this.held.get(inode)
+    return held?.isOwn === true && held.generation === this.#generation[inode]
+  }
+
+  /** Takes over what a thread held that is gone from the program; its row is this one's. */
+  adopt(held: ReadonlyMap<number, HeldStore>): void {
+    for (const [inode, one] of held) {
+      if (one.generation !== this.#generation[inode]) continue
+      this.#keep(inode, new GuardedStore(one.store, this.#sync), one.isOwn)
+      this.#names[inode] = one.store.name
+      this.#seen[inode] = one.generation
+    }
+  }
+
+  #keep(inode: number, store: GuardedStore | undefined, isOwn: boolean): void {
+    this.#stores[inode] = store
+    if (store?.isReachable !== true) this.held.delete(inode)
+    else this.held.set(inode, { store: store.inner, generation: this.#generation[inode], isOwn })
+  }
+
   /** Tells one inode from another one that has its row later. */
   generation(inode: number): number {
     return this.#generation[inode]
@@ -76,7 +107,7 @@ export class StoreTable {
     const stale = this.#stores[inode]
     if (this.#seen[inode] !== undefined && this.#seen[inode] !== this.#generation[inode]) stale?.close()
     this.#generation[inode] = generation
-    this.#stores[inode] = store
+    this.#keep(inode, store, true)
     this.#names[inode] = name
     this.#seen[inode] = generation
     if (this.#isShared) this.#write(inode, name, store)
@@ -85,7 +116,7 @@ export class StoreTable {
   /** The inode is gone. Its store was closed by this thread, if this thread had one. */
   forget(inode: number): void {
     this.#generation[inode]++
-    this.#stores[inode] = undefined
+    this.#keep(inode, undefined, false)
     this.#names[inode] = ''
     this.#seen[inode] = this.#generation[inode]
     // Another thread that only asks what the row is called must not open the store of what is gone.
@@ -96,7 +127,7 @@ export class StoreTable {
   closeAll(): void {
     for (let i = 1; i < this.#stores.length; i++) {
       this.#stores[i]?.close()
-      this.#stores[i] = undefined
+      this.#keep(i, undefined, false)
       this.#seen[i] = -1
     }
   }
@@ -105,7 +136,7 @@ export class StoreTable {
     this.#stores[inode]?.close()
     const text = this.#read(inode)
     this.#names[inode] = text.name
-    this.#stores[inode] = text.hasStore === true ? this.#open(text) : undefined
+    this.#keep(inode, text.hasStore === true ? this.#open(text) : undefined, false)
     this.#seen[inode] = this.#generation[inode]
   }
 

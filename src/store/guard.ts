@@ -19,13 +19,14 @@ export class GuardedStore implements Store {
   readonly handle: StoreHandle | undefined
   /** What the store threw in the last call that failed, undefined where it answered an errno itself. */
   lastThrown: unknown = undefined
-  readonly #inner: Store
+  /** The store itself. */
+  readonly inner: Store
   readonly #sync: Sync
   /** `lastThrown` says why there is no store behind this, and goes on saying so. */
   #isUnreachable = false
 
   constructor(inner: Store, sync: Sync) {
-    this.#inner = inner
+    this.inner = inner
     this.#sync = sync
     this.name = inner.name
     this.identity = inner.identity
@@ -66,7 +67,7 @@ export class GuardedStore implements Store {
   size(): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.#inner.size(), Number.MAX_SAFE_INTEGER)
+      return this.#answer(this.inner.size(), Number.MAX_SAFE_INTEGER)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -77,7 +78,7 @@ export class GuardedStore implements Store {
   read(position: number, buffer: Uint8Array, offset: number, length: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.#inner.read(position, buffer, offset, length), length)
+      return this.#answer(this.inner.read(position, buffer, offset, length), length)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -88,7 +89,7 @@ export class GuardedStore implements Store {
   write(position: number, buffer: Uint8Array, offset: number, length: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.#inner.write(position, buffer, offset, length), length)
+      return this.#answer(this.inner.write(position, buffer, offset, length), length)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -99,7 +100,7 @@ export class GuardedStore implements Store {
   flush(): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.#inner.flush(), 0)
+      return this.#answer(this.inner.flush(), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -110,7 +111,7 @@ export class GuardedStore implements Store {
   truncate(sizeBytes: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.#inner.truncate(sizeBytes), 0)
+      return this.#answer(this.inner.truncate(sizeBytes), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -121,7 +122,7 @@ export class GuardedStore implements Store {
   punch(position: number, length: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.#inner.punch(position, length), 0)
+      return this.#answer(this.inner.punch(position, length), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -132,7 +133,7 @@ export class GuardedStore implements Store {
   close(): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.#inner.close(), 0)
+      return this.#answer(this.inner.close(), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -142,7 +143,7 @@ export class GuardedStore implements Store {
 
   /** Whether both guard one store. */
   isSame(other: GuardedStore): boolean {
-    return other.#inner === this.#inner
+    return other.inner === this.inner
   }
 
   /** A result if it is a whole number up to `most` (or an errno), else -EIO. */

@@ -6,7 +6,7 @@
  * the file) are carried out and have to be refused.
  */
 import { MAP_SHARED, MS_SYNC, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts'
-import { createKernel } from '../../src/kernel.ts'
+import { createKernel, type Kernel } from '../../src/kernel.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import { checkMachine } from '../../src/observe/check.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -49,6 +49,7 @@ export interface Medium {
 
 export class Executor {
   readonly model: DurableModel
+  readonly kernel: Kernel
   readonly machine: Machine
   readonly config: Config
   readonly #medium: Medium
@@ -70,7 +71,7 @@ export class Executor {
     const maxBytes = config.maxPages * this.#pageSize
     this.model = new DurableModel(maxBytes, this.#pageSize, medium.contents())
     if (medium.fail !== undefined) this.model.growthUnit = SECTOR_BYTES
-    this.machine = createKernel({
+    this.kernel = createKernel({
       nrFrames: config.nrFrames,
       pageShift: config.pageShift,
       faultAroundPages: config.faultAroundPages,
@@ -80,7 +81,8 @@ export class Executor {
       maxInodes: 4,
       maxFiles: 8,
       poison: true
-    }).machine
+    })
+    this.machine = this.kernel.machine
     this.#freeAtStart = this.machine.allocator.nrFree
     this.#mm = sys_mm_create(this.machine) as Mm
     this.#openAll()

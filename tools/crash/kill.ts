@@ -5,8 +5,10 @@
  * The parent retraces the program on memory, up to the sync after the last one it was told of: the process may have
  * come that far. What a killed process wrote is in the system's cache, so this shows that a sync writes all that it
  * acknowledges and that nothing half-done reaches the file; power.ts shows what the flush is for.
+ *
+ * A process that ends by itself leaves all that it stored in the file, synced or not, whether it closed its memory or not.
  */
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
@@ -79,11 +81,47 @@ function lastLine(told: string): number {
   return lines.length < 2 ? -1 : Number(lines[lines.length - 2])
 }
 
+/** How a process ends that closes nothing. */
+const ENDS = ['end', 'exit', 'throw', 'collect'] as const
+
+/** Runs the process for some operations, and compares the file that it leaves. → what is wrong. */
+export function endOnce(script: string, seed: number): string | undefined {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'fremap-end-'))
+  try {
+    const file = path.join(directory, 'file')
+    const { config, operation } = killProgram(seed)
+    fs.writeFileSync(file, pattern(0, config.initialBytes))
+    const chance = new Source(seed * 2 + 1)
+    const operations = chance.below(400)
+    const how = chance.pick(ENDS)
+    const args = ['--expose-gc', script, String(seed), file, String(operations), how]
+    const { status, signal, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+    const isRight = how === 'throw' ? status === 1 : status === 0 && stderr === ''
+    if (!isRight) return `the process ended with ${signal ?? status}: ${stderr}`
+    const { executor } = onMemory(seed)
+    for (let i = 0; i < operations; i++) executor.step(operation(i))
+    const { model } = executor
+    const wanted = model.bytes.subarray(0, model.size)
+    if (Buffer.compare(wanted, fs.readFileSync(file)) === 0) return undefined
+    return `${how} after ${operations} operations: the file does not have what the process stored`
+  } finally {
+    fs.rmSync(directory, { recursive: true, force: true })
+  }
+}
+
 /** What is wrong with a file left by a process that told of `nrSyncs` syncs. */
 function retrace(seed: number, nrSyncs: number, found: Uint8Array): string | undefined {
-  const { config, operation } = killProgram(seed)
-  const contents = pattern(0, config.initialBytes)
-  const store = memoryStore({ contents })
+  const { operation } = killProgram(seed)
+  const { executor, syncs } = onMemory(seed)
+  // Eras are numbered as syncs: the one that the process was in ends with the next sync.
+  for (let i = 0; i < KILL_OPS && syncs() <= nrSyncs; i++) executor.step(operation(i))
+  return executor.model.check(found, nrSyncs)
+}
+
+/** The program of a seed on a store in memory, and how many syncs it has acknowledged. */
+function onMemory(seed: number): { executor: Executor; syncs: () => number } {
+  const { config } = killProgram(seed)
+  const store = memoryStore({ contents: pattern(0, config.initialBytes) })
   let syncs = 0
   const medium: Medium = {
     open: () => staysOpen(store, config.punch),
@@ -97,8 +135,5 @@ function retrace(seed: number, nrSyncs: number, found: Uint8Array): string | und
       syncs = n
     }
   }
-  const executor = new Executor(config, medium)
-  // Eras are numbered as syncs: the one that the process was in ends with the next sync.
-  for (let i = 0; i < KILL_OPS && syncs <= nrSyncs; i++) executor.step(operation(i))
-  return executor.model.check(found, nrSyncs)
+  return { executor: new Executor(config, medium), syncs: () => syncs }
 }

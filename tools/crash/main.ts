@@ -4,16 +4,17 @@
  *     npm run crash -- --seed 1 --runs 200      programs from seed 1 on, each with and without failing writes
  *     npm run crash -- --minutes 5              as many as fit
  *     npm run crash -- --kill                   real processes on a real file, ended by SIGKILL
+ *     npm run crash -- --end                    the same, ended by themselves without having closed anything
  *
  * A program that fails is cut down and printed. The last line is `N passed, N failed`; the exit code is 1 if any failed.
  */
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { killOnce } from './kill.ts'
+import { endOnce, killOnce } from './kill.ts'
 import { losePower, shrink } from './power.ts'
 import { type Faults, randomConfig, randomProgram } from './program.ts'
 
-const USAGE = 'usage: npm run crash -- [--seed S] [--runs N] [--minutes M] [--ops N] [--samples N] [--kill]'
+const USAGE = 'usage: npm run crash -- [--seed S] [--runs N] [--minutes M] [--ops N] [--samples N] [--kill | --end]'
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -24,6 +25,7 @@ async function main(): Promise<number> {
       ops: { type: 'string' },
       samples: { type: 'string' },
       kill: { type: 'boolean', default: false },
+      end: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false }
     }
   })
@@ -33,7 +35,8 @@ async function main(): Promise<number> {
   }
   const seed = numberOf('seed', values.seed, Date.now() % 1_000_000)
   const minutes = numberOf('minutes', values.minutes, Number.POSITIVE_INFINITY)
-  const runs = numberOf('runs', values.runs, values.minutes === undefined ? (values.kill ? 50 : 200) : 1e9)
+  const isReal = values.kill || values.end
+  const runs = numberOf('runs', values.runs, values.minutes === undefined ? (isReal ? 50 : 200) : 1e9)
   const nrOps = numberOf('ops', values.ops, 80)
   const samples = numberOf('samples', values.samples, 60)
   const deadline = performance.now() + minutes * 60_000
@@ -43,8 +46,8 @@ async function main(): Promise<number> {
   let images = 0
   console.log(`seed ${seed}`)
   for (let i = 0; i < runs && performance.now() < deadline; i++) {
-    if (values.kill) {
-      const { violation } = await killOnce(child, seed + i)
+    if (isReal) {
+      const violation = values.end ? endOnce(child, seed + i) : (await killOnce(child, seed + i)).violation
       if (violation === undefined) passed++
       else {
         failed++
@@ -59,7 +62,7 @@ async function main(): Promise<number> {
       else failed++
     }
   }
-  if (!values.kill) console.log(`${images} crash images`)
+  if (!isReal) console.log(`${images} crash images`)
   console.log(`${passed} passed, ${failed} failed`)
   return failed === 0 ? 0 : 1
 }
