@@ -66,18 +66,19 @@ export class MappedFile {
    * Throws EBADF, or the store's error; what lies before the page that failed has been copied then.
    */
   read(target: Uint8Array, position: number | bigint): number {
-    return this.readPlain(plainBytes(target), position)
-  }
-
-  private readPlain(target: Uint8Array, position: number | bigint): number {
-    const { length } = target
-    const done = sys_pread(this.machine, this.fd, target, position)
-    checkReachable(target, length)
-    const hint = done === -EAGAIN ? 'the page is on its way: await file.readAsync() instead' : undefined
-    if (done < 0) throw fileError(this.machine, this.fd, done, 'pread', hint)
-    if (done === 0 || done === length) return done
-    // The end of the file, or a failure after some pages: the rest alone tells.
-    return done + this.readPlain(target.subarray(done), after(position, done))
+    const bytes = plainBytes(target)
+    const { length } = bytes
+    let done = 0
+    // A part may end at the end of the file, or before a page that failed: the next one tells.
+    for (;;) {
+      const rest = done === 0 ? bytes : bytes.subarray(done)
+      const got = sys_pread(this.machine, this.fd, rest, done === 0 ? position : after(position, done))
+      checkReachable(bytes, length)
+      const hint = got === -EAGAIN ? 'the page is on its way: await file.readAsync() instead' : undefined
+      if (got < 0) throw fileError(this.machine, this.fd, got, 'pread', hint)
+      done += got
+      if (got === 0 || done === length) return done
+    }
   }
 
   /**
@@ -93,16 +94,16 @@ export class MappedFile {
    * store's error; what lies before the page that failed has been written then.
    */
   write(source: Uint8Array, position: number | bigint): number {
-    return this.writePlain(plainBytes(source), position)
-  }
-
-  private writePlain(source: Uint8Array, position: number | bigint): number {
-    const { length } = source
-    const written = sys_pwrite(this.machine, this.fd, source, position)
-    checkReachable(source, length)
-    const done = this.orThrow(written, 'pwrite')
-    if (done === 0 || done === length) return done
-    return done + this.writePlain(source.subarray(done), after(position, done))
+    const bytes = plainBytes(source)
+    const { length } = bytes
+    let done = 0
+    for (;;) {
+      const rest = done === 0 ? bytes : bytes.subarray(done)
+      const put = sys_pwrite(this.machine, this.fd, rest, done === 0 ? position : after(position, done))
+      checkReachable(bytes, length)
+      done += this.orThrow(put, 'pwrite')
+      if (put === 0 || done === length) return done
+    }
   }
 
   /** Sets the size in bytes. Mapped pages beyond it fault with SIGBUS until the file grows back. */

@@ -41,8 +41,8 @@ export interface MemoryOptions {
   readonly threads?: number
   /**
    * How long a thread waits for another one that shows no sign of life, in milliseconds, before the memory is declared broken
-   * (EOWNERDEAD); ten times as long for one that is in a call of a store. Default 20,000. On Linux with Node threads see that another one has
-   * ended, and need no patience for that.
+   * (EOWNERDEAD); ten times as long for one that is in a call of a store. Default 20,000. On Linux with Node threads see whether another one
+   * has ended, and wait for one that lives for as long as it takes. Also how long `closeAsync` waits for the stores that answer later.
    */
   readonly patienceMs?: number
   /** The platform's number for this thread (Node: `threadId`). Default: none. */

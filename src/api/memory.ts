@@ -5,7 +5,8 @@
  *     const file = memory.open(nodeFile('huge.db', 'r+'))
  *     using map = memory.space().map(file, { writable: true })
  */
-import { EIO, ENODEV, EPERM, ESRCH } from '../abi/errno.ts'
+import { EIO, ENODEV, EPERM, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
+import { ensureStack } from '../base/stack.ts'
 import { IN_WINDOWS, UNDER_LOCK } from '../cache/writeback.ts'
 import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
 import { giveUpReserve } from '../mm/early-read.ts'
@@ -297,6 +298,7 @@ export class Memory {
     const m = this.machine
     if (!m.open || this.#isDetached) return
     if (m.inside) throw systemError(-m.whyInside, 'close')
+    ensureStack()
     forget(this.#unclosed)
     // From here on no thread makes or opens anything that would not be closed below.
     m.open = false
@@ -320,13 +322,20 @@ export class Memory {
     orThrow(first, 'close', undefined, 'some changes did not reach their store')
   }
 
-  /** `close`, and resolves when the stores that answer later are closed too: their reads are given up, not awaited. */
+  /**
+   * `close`, and resolves when the stores that answer later are closed too: their reads are given up, not awaited. Rejects with ETIMEDOUT,
+   * naming them, when some are not closed within `patienceMs`.
+   */
   async closeAsync(): Promise<void> {
+    const { patienceMs } = this.machine.sync
+    let open: string[] = []
     try {
       this.close()
     } finally {
-      await this.machine.pager?.end()
+      open = (await this.machine.pager?.end(patienceMs)) ?? []
     }
+    if (open.length === 0) return
+    throw systemError(-ETIMEDOUT, 'close', undefined, `${open.join(', ')} did not close within ${patienceMs} ms`)
   }
 
   /** Closes the memory; in a thread that attached, only detaches. */

@@ -23,12 +23,12 @@ export function osThread(): OsThread | undefined {
   return threadAt('/proc/thread-self/stat')
 }
 
-/** Whether a thread has ended: nothing of it runs any more. False where that is not known. */
-export function hasOsThreadEnded(id: number, start: number | undefined): boolean {
+/** Whether a thread has ended: nothing of it runs any more. Undefined where that is not known. */
+export function hasOsThreadEnded(id: number, start: number | undefined): boolean | undefined {
   const there = threadAt(`/proc/self/task/${id}/stat`)
   if (there !== undefined) return there.id !== id || (start !== undefined && there.start !== start)
   // It is gone, unless nothing can be read at all.
-  return osThread() !== undefined
+  return osThread() === undefined ? undefined : true
 }
 
 /** The thread that a stat file is about (proc_pid_stat(5)): number, name in parentheses, state, ...; the 22nd is its start. */

@@ -139,12 +139,14 @@ export function endFile(m: Machine, file: number, result: number): number {
 export function holdFile(m: Machine, file: number): void {
   const { sync } = m
   getFile(m, file)
+  m.holdsFile = true
   if (sync.isShared) sync.threads.w[sync.row + T_FILE] = file
 }
 
 /** Ends it. → `result`, or the error of the last close where the verb had none. */
 export function leaveFile(m: Machine, file: number, result: number): number {
   const { sync } = m
+  m.holdsFile = false
   if (sync.isShared) {
     sync.threads.w[sync.row + T_FILE] = 0
     sync.wakeAll(WAIT_INODE, m.files.inode[file])

@@ -6,6 +6,7 @@
  */
 
 import { EAGAIN, EDEADLK, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
+import { ensureStack } from '../base/stack.ts'
 import { INODE_RAMFS } from '../cache/inodes.ts'
 import {
   F_FLAGS,
@@ -88,6 +89,8 @@ export class Machine extends MachineParts {
   sleepsForPagers = false
   /** This thread is within a verb that changes the machine. */
   inside = false
+  /** It holds a file for a call in several parts, so there was room on the stack when that began. */
+  holdsFile = false
   /** Inodes in this thread's list `T_GOING`: seen to at the end of the verb, when no mmap lock is held. */
   nrGoing = 0
   /** The errno of what went wrong with one of them, until the verb's result is made. */
@@ -159,10 +162,11 @@ export class Machine extends MachineParts {
   /**
    * Begins a verb that changes the machine, and takes the machine lock if there are other threads. False when this thread is
    * inside one already (a notifier or store that was called in the middle of it calls back), or the lock cannot be had: `refused`
-   * says why.
+   * says why. Throws RangeError, with nothing done, where the stack is almost full.
    */
   enter(): boolean {
     if (this.inside) return this.#refuse(this.whyInside)
+    if (!this.holdsFile) ensureStack()
     if (this.sync.isShared) {
       const error = this.sync.lock()
       if (error !== 0) return this.#refuse(error)
@@ -302,6 +306,7 @@ export class Machine extends MachineParts {
 
   #lockMm(mm: number, generation: number, mode: typeof READ_LOCKED | typeof WRITE_LOCKED): boolean {
     if (this.inside) return this.#refuse(this.whyInside)
+    if (!this.holdsFile) ensureStack()
     const { w } = this.mms
     const row = mm << MM_SHIFT
     if (this.sync.isShared) {

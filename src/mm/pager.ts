@@ -27,6 +27,7 @@ import { READ_ERRORS, STORE_READS } from '../frame/vmstat.ts'
 import type { AsyncStore } from '../store/async-store.ts'
 import { WAIT_ARRIVALS } from '../sync/lock-order.ts'
 import { T_PROGRESS } from '../sync/threads.ts'
+import { nowMs } from '../sync/vigil.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { Delivery } from './delivery.ts'
 import { type Batch, enqueue } from './fetch-batch.ts'
@@ -113,8 +114,8 @@ export class Pager {
   readonly #buffers: BufferPool
   /** What the failures were, by number, for this thread's errors. */
   readonly #causes = new Map<number, unknown>()
-  /** Stores that are being closed. */
-  readonly #closing = new Set<Promise<unknown>>()
+  /** Stores that are being closed, and what they are called. */
+  readonly #closing = new Map<Promise<unknown>, string>()
   #nrReads = 0
   #isScheduled = false
   #isListening = false
@@ -154,11 +155,25 @@ export class Pager {
     return this.#causes.get(failure)
   }
 
-  /** Gives up all reads and closes all stores: the memory is closed, or this thread leaves it. Resolves when they are closed. */
-  async end(): Promise<void> {
+  /**
+   * Gives up all reads and closes all stores: the memory is closed, or this thread leaves it. Resolves when they are closed, or after
+   * `limitMs`, with the names of those that are not.
+   */
+  async end(limitMs?: number): Promise<string[]> {
     this.#hasEnded = true
     for (const known of [...this.#stores.values()]) this.#drop(known)
-    await Promise.all(this.#closing)
+    let cancel = (): void => {}
+    const limits =
+      limitMs === undefined
+        ? []
+        : [
+            new Promise(resolve => {
+              cancel = this.#host.after(limitMs, () => resolve(undefined))
+            })
+          ]
+    await Promise.race([Promise.all(this.#closing.keys()), ...limits])
+    cancel()
+    return [...this.#closing.values()]
   }
 
   /** Requests of this thread come in the middle of a fault: they are looked at once it is over, all together. */
@@ -257,7 +272,7 @@ export class Pager {
       .then(() => known.store.close())
       .catch(() => {})
       .finally(() => this.#closing.delete(closing))
-    this.#closing.add(closing)
+    this.#closing.set(closing, known.store.name)
   }
 
   async #read(known: PagedStore, batch: Batch): Promise<void> {
@@ -321,7 +336,7 @@ export class Pager {
     let isWaking = false
     const put = (): void => {
       for (const piece of late.splice(0)) delivery.put(piece)
-      if (Date.now() !== wokenMs) wake()
+      if (Math.floor(nowMs()) !== wokenMs) wake()
       else if (!isWaking) {
         isWaking = true
         this.#host.after(WAKE_MS, () => void this.#within(known, wake))
@@ -332,7 +347,7 @@ export class Pager {
     }
     const wake = (): void => {
       isWaking = false
-      wokenMs = Date.now()
+      wokenMs = Math.floor(nowMs())
       delivery.wake()
     }
     const call = this.#call(known, given => {

@@ -35,6 +35,7 @@
 import { EOWNERDEAD } from '../abi/errno.ts'
 import { BrokenMachine, type Sync } from '../sync/sync.ts'
 import { T_GUEST } from '../sync/threads.ts'
+import { SLICE_MS, Watch } from '../sync/vigil.ts'
 
 /** Words before a table's entries: KICK and those of admitted threads. */
 export const NR_GUEST_WORDS = 16 as const
@@ -42,10 +43,10 @@ export const KICK = 0 as const
 export const OUTSIDE = 0 as const
 
 const SPINS = 300
-const SLICE_MS = 50
 
 export class Guests {
   readonly #sync: Sync
+  readonly #watch = new Watch()
   /** KICK and the words of admitted threads. */
   readonly #words: Int32Array
   /** What T_GUEST is in a thread whose guest uses this table. */
@@ -85,21 +86,24 @@ export class Guests {
     if (Atomics.load(words, at) !== inside) return false
     const sync = this.#sync
     for (let spin = 0; spin < SPINS; spin++) if (Atomics.load(words, at) !== inside) return true
-    const begun = Date.now()
-    let asked = begun
+    const watch = this.#watch
+    watch.begin()
     while (Atomics.load(words, at) === inside) {
       if (sync.broken !== 0) throw new BrokenMachine(sync.broken)
       if (thread >= 0 && !sync.isAttached(thread)) break
-      const now = Date.now()
-      if (now - asked >= SLICE_MS) {
-        asked = now
+      const isLong = watch.look() > sync.patienceMs
+      if (watch.isTime()) {
         // Nobody else writes an admitted thread's word once it is gone: the next one that waits is not to ask again.
         if (thread < 0 && sync.hasSystemThreadEnded(inside - 1)) Atomics.compareExchange(words, at, inside, OUTSIDE)
         else if (sync.hasEnded(thread)) break
       }
-      if (now - begun > sync.patienceMs) sync.declareBroken(EOWNERDEAD)
+      if (isLong && !this.#isAlive(inside, thread)) sync.declareBroken(EOWNERDEAD)
       else if (sync.maySleep) Atomics.wait(words, at, inside, SLICE_MS)
     }
     return true
+  }
+
+  #isAlive(inside: number, thread: number): boolean {
+    return thread < 0 ? this.#sync.hasSystemThreadEnded(inside - 1) === false : this.#sync.isAlive(thread)
   }
 }

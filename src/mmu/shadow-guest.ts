@@ -19,9 +19,9 @@ const KICK = 0
 const OUTSIDE = 0
 /** Inside, in a thread that does not know its number in the operating system. */
 const INSIDE = 1
-const SLICE_MS = 50
 /** Longer than whoever raised KICK may wait for others before it declares the machine broken. */
 const GIVE_UP_MS = 120_000
+const SLICE_MS = 50
 
 /** Where a thread says that it is in the guest, other than in a word of the table. */
 export interface GuestSeat {
@@ -89,10 +89,10 @@ export class ShadowGuest {
       Atomics.store(this.#words, this.#at, this.#inside)
       if (Atomics.load(this.#kick, KICK) === 0) return
       this.#leave()
-      const deadline = Date.now() + GIVE_UP_MS
+      let slices = 0
       while (Atomics.wait(this.#kick, KICK, 1, SLICE_MS) === 'timed-out') {
         this.#check()
-        if (Date.now() > deadline)
+        if (++slices * SLICE_MS > GIVE_UP_MS)
           throw new Error('nobody lets the guest in again: the thread that changed its pages has ended')
       }
     }

@@ -4,12 +4,13 @@
  *  lock, unlock    takes it, gives it back
  *  declareBroken   for all threads, and for good: who has it will never give it back, or has left half of a change
  *  abandon         the same by the very thread that was cut off
- *  hasEnded        whether a thread is known to have ended, by the operating system
+ *  hasEnded        whether a thread is known to have ended, by the operating system; isAlive: whether it is known to live
  *
  * Word of the lock: 0 free, else the owner's number + 1, with SLEEPING set when somebody may sleep on it.
  *
  * Nobody waits without end. A sleep is cut into slices; after each one the thread looks whether the machine was declared broken, and whether
- * the owner still exists, where the operating system tells. Where it does not, the thread counts on the owner's signs of life (`Vigil`).
+ * the owner still exists, where the operating system tells: then its word counts, and who lives is waited for. Where it does not tell, the
+ * thread counts on the owner's signs of life (`Vigil`).
  */
 import { EAGAIN, ENOTRECOVERABLE, EOWNERDEAD } from '../abi/errno.ts'
 import {
@@ -30,7 +31,7 @@ import {
   THREAD_SHIFT,
   type ThreadTable
 } from './threads.ts'
-import { Vigil } from './vigil.ts'
+import { nowMs, SLICE_MS, Vigil } from './vigil.ts'
 
 const SLEEPING = 0x100
 const OWNER_MASK = 0xff
@@ -40,7 +41,6 @@ const TRIES = 200
 const REST_LOADS = 40
 /** A thread that was kept from the lock for so many sleeps asks the others to let it go first: a remap then waits 0.2 ms beside a populate, not 5. */
 const STARVING_AFTER = 1
-export const SLICE_MS = 50 as const
 /** How long a thread that may not sleep spins before it gives up with -EAGAIN. */
 const SPIN_LIMIT_MS = 20
 
@@ -57,8 +57,8 @@ export class MachineLock {
   readonly maySleep: boolean
   /** How long a thread without a sign of life is waited for. */
   readonly patienceMs: number
-  /** Whether the operating system has no such thread any more. Set where it can be asked (`setSystem`). */
-  #hasEnded: (id: number, start: number | undefined) => boolean = () => false
+  /** Whether the operating system has no such thread any more, undefined where it does not tell. Set where it can be asked (`setSystem`). */
+  #hasEnded: (id: number, start: number | undefined) => boolean | undefined = () => undefined
   readonly #t: Int32Array
   readonly #owner: number
   readonly #vigil: Vigil
@@ -145,8 +145,8 @@ export class MachineLock {
     return Atomics.load(this.#t, (thread << THREAD_SHIFT) + T_STATE) === THREAD_ATTACHED
   }
 
-  /** The operating system can be asked whether a thread has ended; `start` is undefined where it is not known. */
-  setSystem(hasEnded: (id: number, start: number | undefined) => boolean): void {
+  /** The operating system can be asked whether a thread has ended; `start` is undefined where it is not known, and so is the answer then. */
+  setSystem(hasEnded: (id: number, start: number | undefined) => boolean | undefined): void {
     this.#hasEnded = hasEnded
   }
 
@@ -156,9 +156,17 @@ export class MachineLock {
     Atomics.store(this.#t, this.row + T_OS_THREAD, id)
   }
 
-  /** Whether a thread that is not attached is known to have ended, by its number in the operating system; 0 is none. */
-  hasSystemThreadEnded(id: number): boolean {
-    return id !== 0 && this.#hasEnded(id, undefined)
+  /** Whether a thread that is not attached has ended, by its number in the operating system (0 is none); undefined where that is not known. */
+  hasSystemThreadEnded(id: number): boolean | undefined {
+    return id === 0 ? undefined : this.#hasEnded(id, undefined)
+  }
+
+  /** Whether an attached thread is known to live, however long it shows no other sign of that. Costs as much as `hasEnded`. */
+  isAlive(thread: number): boolean {
+    if (thread < 0 || !this.isAttached(thread)) return false
+    const row = thread << THREAD_SHIFT
+    const id = Atomics.load(this.#t, row + T_OS_THREAD)
+    return id !== 0 && this.#hasEnded(id, this.#t[row + T_OS_START]) === false
   }
 
   /** Whether an attached thread is known to have ended. Costs two reads of files: not to be asked more often than every slice. */
@@ -166,7 +174,7 @@ export class MachineLock {
     if (thread < 0 || !this.isAttached(thread)) return false
     const row = thread << THREAD_SHIFT
     const id = Atomics.load(this.#t, row + T_OS_THREAD)
-    if (id === 0 || !this.#hasEnded(id, this.#t[row + T_OS_START])) return false
+    if (id === 0 || this.#hasEnded(id, this.#t[row + T_OS_START]) !== true) return false
     // Its row may have been given to another thread meanwhile.
     return Atomics.load(this.#t, row + T_OS_THREAD) === id && this.isAttached(thread)
   }
@@ -203,7 +211,7 @@ export class MachineLock {
         this.#t[this.row + T_STARVING] = 1
         Atomics.add(words, S_STARVING, 1)
       }
-      if (!this.#vigil.isHopeful(owner, this.patienceMs)) this.declareBroken(EOWNERDEAD)
+      if (!this.#vigil.isHopeful(owner, this.patienceMs) && !this.isAlive(owner)) this.declareBroken(EOWNERDEAD)
     }
     if (this.#t[this.row + T_STARVING] !== 0) {
       this.#t[this.row + T_STARVING] = 0
@@ -231,13 +239,14 @@ export class MachineLock {
 
   /** For a thread that may not sleep. */
   #spinOn(): number {
-    const deadline = Date.now() + SPIN_LIMIT_MS
+    const deadline = nowMs() + SPIN_LIMIT_MS
     do {
       if (this.#tryHard()) return 0
-    } while (Date.now() < deadline && this.words[S_BROKEN] === 0)
+    } while (nowMs() < deadline && this.words[S_BROKEN] === 0)
     // One and the same hold of the lock, however often it was tried to get it meanwhile.
     const owner = (Atomics.load(this.words, S_LOCK) & OWNER_MASK) - 1
-    if (owner >= 0 && !this.#vigil.isHopeful(owner, this.patienceMs)) this.declareBroken(EOWNERDEAD)
+    if (owner >= 0 && !this.#vigil.isHopeful(owner, this.patienceMs) && !this.isAlive(owner))
+      this.declareBroken(EOWNERDEAD)
     return this.words[S_BROKEN] || EAGAIN
   }
 

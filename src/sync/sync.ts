@@ -10,9 +10,10 @@
  *
  * Nobody waits without end. Every sleep is cut into slices; after each one the thread looks whether the machine was declared
  * broken, and whether whoever it waits for still exists, where the operating system tells (`hasEnded`). If that has ended, what it held is
- * given back there and then (mm/recover.ts), or the machine is broken if that was the machine lock (-EOWNERDEAD for all). Where the
- * system does not tell, a thread counts on signs of life (T_PROGRESS): if there is none for `patienceMs`, ten times as long for one
- * that is in a store, it is taken for dead and the machine is declared broken. Ends that the platform reports are dealt with at once.
+ * given back there and then (mm/recover.ts), or the machine is broken if that was the machine lock (-EOWNERDEAD for all). If it lives, the
+ * wait goes on. Where the system does not tell, a thread counts on signs of life (T_PROGRESS): if there is none for `patienceMs`, ten
+ * times as long for one that is in a store, it is taken for dead and the machine is declared broken. Ends that the platform reports are
+ * dealt with at once.
  *
  * A verb that comes back from a window or a wait and finds the machine broken has no lock any more: it is ended where it stands, by a
  * BrokenMachine that is thrown through it (`Machine.abandon` catches it), and changes nothing.
@@ -21,7 +22,7 @@
  */
 import { EAGAIN, EOWNERDEAD } from '../abi/errno.ts'
 import { READ_LOCKED, UNLOCKED, WAITS_TO_WRITE, WRITE_LOCKED } from './lock-order.ts'
-import { MachineLock, SLICE_MS } from './machine-lock.ts'
+import { MachineLock } from './machine-lock.ts'
 import {
   IO_NONE,
   NR_QUEUES,
@@ -45,7 +46,7 @@ import {
   THREAD_SHIFT,
   type ThreadTable
 } from './threads.ts'
-import { Vigil } from './vigil.ts'
+import { SLICE_MS, Vigil, Watch } from './vigil.ts'
 
 /** Looks at a hazard before going to sleep: some 20 µs. */
 const LOOKS = 20_000
@@ -67,6 +68,7 @@ export class Sync extends MachineLock {
   recover: (thread: number) => void = () => {}
   readonly #t: Int32Array
   readonly #vigil: Vigil
+  readonly #watch = new Watch()
 
   constructor(words: Int32Array, threads: ThreadTable, me: number, patienceMs: number) {
     super(words, threads, me, patienceMs)
@@ -113,18 +115,20 @@ export class Sync extends MachineLock {
 
   /**
    * Whether to go on waiting for what `thread` has (-1: nobody is known to have it). With the machine lock held. If that thread has ended,
-   * what it had is given back. Declares the machine broken when it has shown no sign of life for too long.
+   * what it had is given back. Declares the machine broken when it has shown no sign of life for too long, unless the operating system
+   * says that it lives.
    */
   isPatient(thread: number): boolean {
-    if (this.isHopeful(thread)) return true
+    if (this.isHopeful(thread) || this.isAlive(thread)) return true
     this.declareBroken(EOWNERDEAD)
     return false
   }
 
   /** The same, for waits that may end without the machine being broken. */
   isHopeful(thread: number): boolean {
-    if (!this.#vigil.isHopeful(thread, this.patienceMs)) return false
-    if (this.#vigil.isTime(SLICE_MS) && this.hasEnded(thread)) this.recover(thread)
+    const isHopeful = this.#vigil.isHopeful(thread, this.patienceMs)
+    if (!this.#vigil.isTime() || !this.hasEnded(thread)) return isHopeful
+    this.recover(thread)
     return true
   }
 
@@ -240,17 +244,13 @@ export class Sync extends MachineLock {
   #outlast(thread: number, hazard: number): void {
     const at = (thread << THREAD_SHIFT) + T_HAZARD
     for (let look = 0; look < LOOKS; look++) if (Atomics.load(this.#t, at) !== hazard) return
-    const begun = Date.now()
-    let asked = begun
+    this.#watch.begin()
     while (Atomics.load(this.#t, at) === hazard) {
       if (this.#t[(thread << THREAD_SHIFT) + T_STATE] !== THREAD_ATTACHED) return
       if (this.words[S_BROKEN] !== 0) return
-      const now = Date.now()
-      if (now - asked > SLICE_MS) {
-        asked = now
-        if (this.hasEnded(thread)) return
-      }
-      if (now - begun > this.patienceMs) {
+      const isLong = this.#watch.look() > this.patienceMs
+      if (this.#watch.isTime() && this.hasEnded(thread)) return
+      if (isLong && !this.isAlive(thread)) {
         this.declareBroken(EOWNERDEAD)
         return
       }

@@ -15,7 +15,7 @@ import { type LaterStore, laterStore } from '../support/later-store.ts'
 import { type AttachedOptions, type AttachedRig, errorOf, PAGE, type Side, useAttached } from './support.ts'
 
 const attached = useAttached()
-const { now } = Date
+const { now } = performance
 
 /** Timers and waits that come when the test says so. */
 class TestHost implements PagerHost {
@@ -134,7 +134,7 @@ beforeEach(() => {
 })
 
 afterEach(async () => {
-  Date.now = now
+  performance.now = now
   for (const { pager, host } of open.splice(0)) {
     const ended = pager.end()
     for (const { over } of host.waits.splice(0)) over()
@@ -454,7 +454,7 @@ describe('pieces', () => {
     for (const page of [0, 1, 2, 3]) touch(map, page)
     await settled()
     let ms = 1000
-    Date.now = () => ms
+    performance.now = () => ms
     const piece = new Uint8Array(PAGE)
     const woken = [0, 1, 2, 3].map(page => wakes(p, p.frameOf(file, page)))
     const seen = (): number[] => woken.map(count => count())
@@ -486,7 +486,7 @@ describe('pieces', () => {
     for (const page of [0, 1]) touch(map, page)
     await settled()
     let ms = 1000
-    Date.now = () => ms
+    performance.now = () => ms
     const woken = [0, 1].map(page => wakes(p, p.frameOf(file, page)))
     p.asked[0].take(new Uint8Array(PAGE))
     ms++

@@ -225,3 +225,21 @@ test('closing the memory gives up reads of stores that ignore it', async () => {
   expect(await ready).toMatchObject({ code: 'ESRCH' })
   expect(aborted).toBe(true)
 })
+
+test('closeAsync gives up on a store that does not close, and names it', async () => {
+  const memory = new Memory({ size: '1MiB', patienceMs: 20 })
+  const inner = memoryStore({ sizeBytes: PAGE })
+  const store = (name: string, close: () => Promise<number>): AsyncStore => ({
+    ...(laterStore(inner) as AsyncStore),
+    name,
+    identity: name,
+    size: () => Promise.resolve(PAGE),
+    close
+  })
+  await memory.openAsync(store('one that closes', () => Promise.resolve(0)))
+  await memory.openAsync(store('one that hangs', () => new Promise(() => {})))
+  const error = await rejection(memory.closeAsync())
+  expect(error).toMatchObject({ code: 'ETIMEDOUT', syscall: 'close' })
+  expect(error.message).toContain('one that hangs did not close within 20 ms')
+  expect(error.message).not.toContain('one that closes')
+})

@@ -61,13 +61,13 @@ function withoutSleep(make: () => Sync): Sync {
 
 /** From now on a look at the clock, or a sleep, lets `stepMs` pass, and `act` is what others do meanwhile. */
 function passTime(stepMs: number, act: (turn: number) => void = () => {}): void {
-  let nowMs = Date.now()
+  let nowMs = performance.now()
   let turn = 0
   const pass = (): void => {
     nowMs += stepMs
     act(++turn)
   }
-  vi.spyOn(Date, 'now').mockImplementation(() => nowMs)
+  vi.spyOn(performance, 'now').mockImplementation(() => nowMs)
   vi.spyOn(Atomics, 'wait').mockImplementation(() => {
     pass()
     return 'timed-out'
@@ -232,8 +232,8 @@ describe('a thread that may not sleep', () => {
     me.unlock()
     // While it spins, the other one may let go.
     other.lock()
-    const now = Date.now()
-    vi.spyOn(Date, 'now').mockImplementation(() => {
+    const now = performance.now()
+    vi.spyOn(performance, 'now').mockImplementation(() => {
       other.unlock()
       return now
     })
@@ -247,7 +247,7 @@ describe('a thread that may not sleep', () => {
     const me = withoutSleep(() => new Sync(words, threads, 0, 60))
     other.lock()
     let nowMs = 0
-    vi.spyOn(Date, 'now').mockImplementation(() => (nowMs += 15))
+    vi.spyOn(performance, 'now').mockImplementation(() => (nowMs += 15))
     const results: number[] = []
     while (results.at(-1) !== EOWNERDEAD) results.push(me.lock())
     expect(results.length).toBeGreaterThan(2)
@@ -280,16 +280,23 @@ describe('waiting for a page or a lock', () => {
     expect(me.isLocked).toBe(false)
   })
 
+  /** A clock that the test sets. */
+  function clock(): { nowMs: number } {
+    const time = { nowMs: 5000 }
+    vi.spyOn(performance, 'now').mockImplementation(() => time.nowMs)
+    return time
+  }
+
   test('for nobody that is known is waited for as long as the patience lasts', () => {
-    const { syncs } = rig(2, 1000)
-    const [me] = syncs
-    let nowMs = 5000
-    vi.spyOn(Date, 'now').mockImplementation(() => nowMs)
+    const [me] = rig(2, 100).syncs
+    const time = clock()
     me.beginWait()
     expect(me.isPatient(-1)).toBe(true)
-    nowMs += 1000
+    time.nowMs += 50
+    expect(me.isPatient(-1)).toBe(true)
+    time.nowMs += 50
     expect(me.isHopeful(-1)).toBe(true)
-    nowMs += 1
+    time.nowMs += 1
     expect(me.isHopeful(-1), 'this asks, and breaks nothing').toBe(false)
     expect(me.broken).toBe(0)
     expect(me.isPatient(-1)).toBe(false)
@@ -297,19 +304,72 @@ describe('waiting for a page or a lock', () => {
   })
 
   test('a sign of life, or another thread that has it, begins the wait anew', () => {
-    const { threads, syncs } = rig(3, 1000)
+    const { threads, syncs } = rig(3, 40)
     const [me] = syncs
-    let nowMs = 5000
-    vi.spyOn(Date, 'now').mockImplementation(() => nowMs)
+    const time = clock()
     me.beginWait()
     expect(me.isHopeful(1)).toBe(true)
-    nowMs += 1001
+    time.nowMs += 41
     threads.w[threads.at(1, T_PROGRESS)]++
     expect(me.isHopeful(1)).toBe(true)
-    nowMs += 1001
+    time.nowMs += 41
     expect(me.isHopeful(2)).toBe(true)
-    nowMs += 1001
+    time.nowMs += 41
     expect(me.isHopeful(2)).toBe(false)
+  })
+
+  test('time in which nobody of this process ran, or a clock that is set, counts for no more than a sleep', () => {
+    const [me] = rig(2, 120).syncs
+    const time = clock()
+    vi.spyOn(Date, 'now').mockImplementation(() => time.nowMs * 1e6)
+    me.beginWait()
+    for (let look = 0; look < 3; look++) {
+      expect(me.isPatient(1)).toBe(true)
+      time.nowMs += 3_600_000
+    }
+    expect(me.isPatient(1)).toBe(false)
+  })
+
+  test('a thread that the operating system knows to live is waited for without end, for whatever it has', () => {
+    const { words, threads, syncs } = rig(2, 60)
+    const [me, other] = syncs
+    other.knowThread(77, 5)
+    const asked: unknown[] = []
+    let hasEnded: boolean | undefined = false
+    me.setSystem((...thread) => {
+      asked.push(thread)
+      return hasEnded
+    })
+    me.beginWait()
+    let turns = 0
+    passTime(60, turn => {
+      turns = turn
+    })
+    const pass = (): boolean => {
+      Atomics.wait(words, 0, 0)
+      return me.isPatient(1)
+    }
+    for (let look = 0; look < 100; look++) expect(pass()).toBe(true)
+    expect(asked).toContainEqual([77, 5])
+    // The machine lock, and a store that is on its way.
+    other.lock()
+    passTime(60, turn => {
+      turns = turn
+      if (turn === 300) other.unlock()
+    })
+    expect(me.lock()).toBe(0)
+    expect(turns).toBe(300)
+    Atomics.store(threads.w, threads.at(1, T_HAZARD), 9)
+    passTime(60, turn => {
+      turns = turn
+      if (turn === 300) Atomics.store(threads.w, threads.at(1, T_HAZARD), 0)
+    })
+    me.settleAll()
+    expect([turns, me.broken]).toEqual([300, 0])
+    // Where it does not tell, patience counts again.
+    hasEnded = undefined
+    expect([1, 2, 3, 4].map(pass)).toContain(false)
+    expect(me.broken).toBe(EOWNERDEAD)
   })
 })
 
@@ -430,7 +490,7 @@ describe('a store of another thread that is on its way', () => {
     const { words, threads } = storing(50)
     const me = withoutSleep(() => new Sync(words, threads, 0, 50))
     let nowMs = 0
-    vi.spyOn(Date, 'now').mockImplementation(() => (nowMs += 10))
+    vi.spyOn(performance, 'now').mockImplementation(() => (nowMs += 10))
     me.settle(5)
     expect(me.broken).toBe(EOWNERDEAD)
   })
