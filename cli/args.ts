@@ -7,6 +7,7 @@ import { type CheckOptions, check } from './check.ts'
 import { type DemoOptions, demo } from './demo.ts'
 import { UsageError } from './failure.ts'
 import { type OrderSpec, parseOrder } from './order.ts'
+import { print } from './output.ts'
 import { type WriteOptions, write } from './write.ts'
 
 const ORDERS = `
@@ -31,7 +32,7 @@ export function makeProgram(): Command {
     .usage('[command] [options]')
     .version(version())
     .exitOverride()
-    .configureOutput({ outputError: () => {} })
+    .configureOutput({ writeOut: print, outputError: () => {} })
     .addHelpText('after', `\nWithout a command: demo.\n${EXIT_CODES}`)
   addCat(program)
   addWrite(program)

@@ -1,7 +1,7 @@
 /** `fremap cat`: the window's pages, in window order, to the standard output or a file. */
 import { RunError } from './failure.ts'
 import { DirectFile } from './input.ts'
-import { fileOutput, type Sink, standardOutput } from './output.ts'
+import { fileOutput, print, type Sink, standardOutput } from './output.ts'
 import { PeakRss } from './peak-rss.ts'
 import { Progress } from './progress.ts'
 import { report } from './report.ts'
@@ -23,12 +23,12 @@ export async function cat(path: string, options: CatOptions): Promise<void> {
     if (options.verify === true) direct = new DirectFile(path, window.pageSize)
     sink = options.out === undefined ? standardOutput : fileOutput(options.out)
     // Reports go where the data does not.
-    const notes = options.out === undefined ? process.stderr : process.stdout
+    const note = options.out === undefined ? (text: string) => process.stderr.write(text) : print
     const { bytes, ms } = await copy(window, sink, direct, options.out === undefined)
     sink.finish()
     const { pages } = window.order
-    if (options.stats === true) notes.write(report(window, [{ name: 'copied', pages, bytes, ms }], peak))
-    if (options.smaps === true) notes.write(window.smaps())
+    if (options.stats === true) note(report(window, [{ name: 'copied', pages, bytes, ms }], peak))
+    if (options.smaps === true) note(window.smaps())
   } finally {
     sink?.close()
     direct?.close()

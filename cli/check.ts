@@ -7,6 +7,7 @@ import { compare } from './cat.ts'
 import { RunError } from './failure.ts'
 import { plural } from './format.ts'
 import { DirectFile } from './input.ts'
+import { print } from './output.ts'
 import { PeakRss } from './peak-rss.ts'
 import { Progress } from './progress.ts'
 import { budgetHeld, report, type Work } from './report.ts'
@@ -23,13 +24,13 @@ export async function check(path: string, options: CheckOptions): Promise<void> 
   try {
     const works = await visit(window, direct, peak)
     const held = budgetHeld(window, peak.growth())
-    process.stdout.write(report(window, works, peak))
-    if (options.smaps === true) process.stdout.write(window.smaps())
+    print(report(window, works, peak))
+    if (options.smaps === true) print(window.smaps())
     const broken = window.memory.check()
     if (broken.length > 0) throw new RunError(`the machine is not sound, a defect of fremap: ${broken[0]}`)
     if (!held) throw new RunError('the budget was not held: the process grew by more than the budget and its own share')
     const pages = plural(window.order.pages, 'page')
-    process.stdout.write(`${path}: verified, ${pages} read as direct reads have them; the budget held\n`)
+    print(`${path}: verified, ${pages} read as direct reads have them; the budget held\n`)
   } finally {
     direct.close()
     window.close()

@@ -10,6 +10,7 @@ import { catchSignals, undoAtExit } from './cleanup.ts'
 import { RunError } from './failure.ts'
 import { formatCount, formatDuration, plural, table } from './format.ts'
 import { DirectFile } from './input.ts'
+import { print } from './output.ts'
 import { PeakRss } from './peak-rss.ts'
 import { picture } from './picture.ts'
 import { Progress } from './progress.ts'
@@ -145,5 +146,5 @@ async function step(name: string, bytes: number, run: (progress: Progress) => Pr
 }
 
 function say(text: string): void {
-  process.stdout.write(text)
+  print(text)
 }

@@ -34,6 +34,20 @@ const PATH_ERRORS: Readonly<Record<string, string>> = {
   ESPIPE: 'is a pipe or socket, not a regular file'
 }
 
+/** The error codes of a write that fails, in words. */
+const WRITE_ERRORS: Readonly<Record<string, string>> = {
+  EDQUOT: 'the quota is used up',
+  EFBIG: 'the file would be too large',
+  EIO: 'input/output error',
+  ENOSPC: 'no space left on the device'
+}
+
+/** For what a write to `path` ended with. A reader that has gone stays one (EPIPE). */
+export function writeFailure(path: string, error: unknown): unknown {
+  if (codeOf(error) === 'EPIPE' || !isSystemError(error)) return error
+  return new RunError(`${path}: ${WRITE_ERRORS[codeOf(error)] ?? error.message}`)
+}
+
 /** Calls `open`; what it throws about a path becomes a UsageError, anything else (EMFILE, EIO) passes. */
 export function withPath<T>(path: string, open: () => T): T {
   try {

@@ -9,7 +9,7 @@
  * the last window page that a line names. Window pages that no line names show the file page of the same number, as in a
  * mapping that was just made.
  */
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readSync } from 'node:fs'
 import { PTE_FILE_MAX_PAGES } from '../src/index.ts'
 import { UsageError, withPath } from './failure.ts'
 import type { Order } from './order.ts'
@@ -27,27 +27,66 @@ export interface Plan {
   readonly lines: readonly PlanLine[]
 }
 
+/** What may come from a device or a pipe that does not end. */
+const MAX_LINE_CHARACTERS = 10_000
+const MAX_LINES = 2 ** 22
+const MAX_BYTES = 2 ** 28
+
 /** Throws UsageError, with the line. */
 export function readPlan(path: string): Plan {
-  const text = withPath(path, () => readFileSync(path, 'utf8'))
   const lines: PlanLine[] = []
-  text.split('\n').forEach((row, i) => {
-    const content = row.replace(/#.*/, '').trim()
-    if (content !== '') lines.push(parseLine(`${path}:${i + 1}`, i + 1, content))
-  })
+  let nr = 0
+  for (const row of rowsOf(path)) {
+    nr++
+    if (row.length > MAX_LINE_CHARACTERS) {
+      throw new UsageError(`${path}:${nr}: the line has more than ${MAX_LINE_CHARACTERS} characters: this is no plan`)
+    }
+    const comment = row.indexOf('#')
+    const content = (comment < 0 ? row : row.slice(0, comment)).trim()
+    if (content !== '') lines.push(parseLine(`${path}:${nr}`, nr, content))
+    if (nr > MAX_LINES) throw new UsageError(`${path}: the plan has more than ${MAX_LINES} lines, if it ends`)
+  }
   if (lines.length === 0) throw new UsageError(`${path}: the plan has no lines`)
   return { path, lines }
 }
 
+/** The lines as they come, one that is too long cut behind the most that it may have. */
+function* rowsOf(path: string): Generator<string> {
+  const fd = withPath(path, () => openSync(path, 'r'))
+  try {
+    const buffer = new Uint8Array(1 << 16)
+    const decoder = new TextDecoder()
+    let rest = ''
+    for (let bytes = 0; ; ) {
+      const got = withPath(path, () => readSync(fd, buffer))
+      bytes += got
+      if (bytes > MAX_BYTES) throw new UsageError(`${path}: the plan has more than ${MAX_BYTES} bytes, if it ends`)
+      const rows = (rest + decoder.decode(buffer.subarray(0, got), { stream: got > 0 })).split('\n')
+      rest = rows.pop() as string
+      yield* rows
+      if (got === 0 || rest.length > MAX_LINE_CHARACTERS) {
+        yield rest
+        return
+      }
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+const LINE = /^([0-9]+)\s+([0-9]+)(?:\s+([0-9]+))?$/
+
 function parseLine(where: string, line: number, content: string): PlanLine {
-  const words = content.split(/\s+/)
-  if (words.length < 2 || words.length > 3 || !words.every(word => /^[0-9]+$/.test(word))) {
+  const found = LINE.exec(content)
+  if (found === null) {
+    // Also what a terminal would take for a command.
+    if (/[^\P{Cc}\t]|\uFFFD/u.test(content)) throw new UsageError(`${where}: is not text, so no plan`)
     const shown = content.length > 40 ? `${content.slice(0, 40)}...` : content
     throw new UsageError(
       `${where}: ${JSON.stringify(shown)} is not 'window-page file-page count', all of them whole numbers`
     )
   }
-  const [at, page, count = 1] = words.map(Number)
+  const [at, page, count] = [Number(found[1]), Number(found[2]), Number(found[3] ?? 1)]
   if (count === 0) throw new UsageError(`${where}: a count of 0 shows nothing`)
   const last = PTE_FILE_MAX_PAGES - 2
   if (at + count - 1 > last) throw new UsageError(`${where}: window pages go up to ${last}`)

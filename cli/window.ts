@@ -4,6 +4,7 @@
  * The window may be smaller than the order: then it shows the order in turns, each one remap away from the last. Without
  * `windowBytes` it is as large as page tables in a quarter of the memory can describe: page tables are part of the budget.
  */
+import { closeSync, constants, openSync, readSync } from 'node:fs'
 import {
   type AddressSpace,
   FremapError,
@@ -78,6 +79,7 @@ export class Window {
       this.memory = memory = makeMemory(options)
       const file = memory.open(store)
       this.fileBytes = file.size
+      requireSize(path, file.size)
       this.filePages = Math.ceil(file.size / this.pageSize)
       if (this.filePages >= PTE_FILE_MAX_PAGES) {
         const most = formatSize((PTE_FILE_MAX_PAGES - 1) * this.pageSize)
@@ -228,6 +230,29 @@ export class Window {
       const memory = formatSize(this.memory.sizeBytes)
       throw new UsageError(`the page tables of a window of ${window} do not fit in a memory of ${memory}`)
     }
+  }
+}
+
+/** Throws UsageError for a file that has more or fewer bytes than it says, such as those of /proc (0 bytes) and /sys (a page). */
+function requireSize(path: string, sizeBytes: number): void {
+  if (hasSize(path, sizeBytes)) return
+  const what =
+    sizeBytes === 0 ? 'says that it has 0 bytes and has more' : `says that it has ${sizeBytes} bytes and has fewer`
+  throw new UsageError(`${path}: ${what}, so it cannot be mapped; copy it to a file first`)
+}
+
+function hasSize(path: string, sizeBytes: number): boolean {
+  let fd = -1
+  try {
+    // There are files that wait for their next line.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    const got = readSync(fd, new Uint8Array(1), 0, 1, Math.max(0, sizeBytes - 1))
+    return sizeBytes === 0 ? got === 0 : got === 1
+  } catch {
+    // What cannot be read here is told of when it is to be read; a file of 0 bytes would not be.
+    return sizeBytes > 0
+  } finally {
+    if (fd >= 0) closeSync(fd)
   }
 }
 

@@ -16,6 +16,7 @@ import { catchSignals, undoAtExit } from './cleanup.ts'
 import { RunError, UsageError, withPath } from './failure.ts'
 import { plural } from './format.ts'
 import { DirectFile, Portions } from './input.ts'
+import { print } from './output.ts'
 import { PeakRss } from './peak-rss.ts'
 import { Progress } from './progress.ts'
 import { report, type Work } from './report.ts'
@@ -44,8 +45,8 @@ export async function write(path: string, options: WriteOptions): Promise<void> 
     works.push({ ...works[0], name: 'synced', ms: performance.now() - start })
     if (sums !== undefined) await sums.verify()
     keep()
-    if (options.stats === true) process.stdout.write(report(window, works, peak))
-    if (options.smaps === true) process.stdout.write(window.smaps())
+    if (options.stats === true) print(report(window, works, peak))
+    if (options.smaps === true) print(window.smaps())
   } finally {
     // An input that goes on would keep the process alive.
     process.stdin.destroy()

@@ -1,17 +1,21 @@
 /** `fremap cat`: every order, plans, windows in turns, page sizes, where the bytes and the reports go. */
 import {
   chmodSync,
+  chownSync,
   existsSync,
   linkSync,
+  lstatSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync
 } from 'node:fs'
 import { expect, test } from 'vitest'
 import { orderFor, parseOrder } from '../../cli/order.ts'
-import { at, folder, fremap, fremapText, makeFile, PAGE, pagesOf, useBuiltCli } from './support.ts'
+import { at, folder, fremap, fremapText, makeFile, PAGE, pagesOf, start, until, useBuiltCli } from './support.ts'
 
 useBuiltCli()
 
@@ -98,6 +102,54 @@ test('--out replaces a file whole, keeps its mode, follows links, and may name t
   expect(statSync(at('other name')).size).toBe(5)
   await fremapText(['cat', 'file', '--order', 'reverse', '-o', 'file'])
   expect(readFileSync(at('file')).equals(ordered(bytes, 'reverse'))).toBe(true)
+})
+
+test('--out goes where a redirection of the shell would', async () => {
+  const bytes = makeFile('file', 3 * PAGE)
+  mkdirSync(at('folder/below'), { recursive: true })
+  symlinkSync('folder/below', at('link'))
+  symlinkSync('folder/new', at('dangling'))
+  symlinkSync('dangling', at('twice'))
+  // Behind a link, `..` is not what its name says.
+  await fremapText(['cat', 'file', '-o', 'link/../up'])
+  await fremapText(['cat', 'file', '-o', 'twice'])
+  for (const name of ['folder/up', 'folder/new']) expect(readFileSync(at(name)).equals(bytes)).toBe(true)
+  for (const name of ['link', 'dangling', 'twice']) expect(lstatSync(at(name)).isSymbolicLink()).toBe(true)
+  expect(readdirSync(folder).sort()).toEqual(['dangling', 'file', 'folder', 'link', 'twice'])
+  expect(readdirSync(at('folder')).sort()).toEqual(['below', 'new', 'up'])
+})
+
+test('--out makes a file with the permissions of any new file, and nobody else can read it before', async () => {
+  makeFile('file', 0)
+  truncateSync(at('file'), 2 ** 35)
+  makeFile('old', 5)
+  chmodSync(at('old'), 0o644)
+  for (const out of ['old', 'new']) {
+    const { child, ended } = start(['cat', 'file', '-o', out])
+    const name = await until(() => readdirSync(folder).find(one => one.endsWith('.fremap')))
+    expect(statSync(at(name)).mode & 0o777).toBe(0o600)
+    child.kill('SIGTERM')
+    await ended
+  }
+  truncateSync(at('file'), 5)
+  await fremapText(['cat', 'file', '-o', 'new'])
+  expect(statSync(at('new')).mode & 0o777).toBe(0o666 & ~process.umask())
+})
+
+test('--out with a name as long as names may be', async () => {
+  makeFile('file', PAGE)
+  await fremapText(['cat', 'file', '-o', 'x'.repeat(255)])
+  expect(readdirSync(folder).sort()).toEqual(['file', 'x'.repeat(255)])
+})
+
+test.skipIf(process.getuid?.() !== 0)('--out keeps the owner of the file', async () => {
+  makeFile('file', PAGE)
+  makeFile('old', 5)
+  chownSync(at('old'), 65534, 65534)
+  chmodSync(at('old'), 0o640)
+  await fremapText(['cat', 'file', '-o', 'old'])
+  expect(statSync(at('old'))).toMatchObject({ size: PAGE, uid: 65534, gid: 65534 })
+  expect(statSync(at('old')).mode & 0o777).toBe(0o640)
 })
 
 test('--out to a device writes to it and does not replace it', async () => {

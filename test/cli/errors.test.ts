@@ -1,7 +1,8 @@
 /** Wrong use: one line on stderr that says what is wrong, exit code 2, nothing written. And help, which is right use. */
-import { chmodSync, mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { chmodSync, mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { at, folder, fremap, fremapText, makeFile, PAGE, useBuiltCli } from './support.ts'
+import { at, CLI, folder, fremap, fremapText, makeFile, PAGE, useBuiltCli } from './support.ts'
 
 useBuiltCli()
 
@@ -29,6 +30,10 @@ const wrongUses: readonly (readonly [string, RegExp])[] = [
   ['cat /dev/null', /\/dev\/null: is a device, not a regular file/],
   ['cat file --out folder', /folder: is a directory/],
   ['cat file --out none/out', /none\/out: no such file or directory/],
+  ['cat file --out none/../out', /none\/\.\.\/out: no such file or directory/],
+  ['cat file --out out/', /out\/: is the name of a directory/],
+  ['cat file --out loop', /loop: too many symbolic links/],
+  ['cat file --out=', /the output has an empty name/],
   [
     'cat big --order shuffle --page-size 512',
     /big: larger than 128 GiB, the most that can be remapped in pages of 512/
@@ -47,6 +52,7 @@ const wrongUses: readonly (readonly [string, RegExp])[] = [
 test.each(wrongUses)('fremap %s', async (line, message) => {
   makeFile('file', 10 * PAGE)
   mkdirSync(at('folder'))
+  symlinkSync('loop', at('loop'))
   writeFileSync(at('bad-plan'), '0 1 2\n1 two 3\n')
   writeFileSync(at('far-plan'), '0 9 2\n')
   writeFileSync(at('big'), '')
@@ -59,6 +65,32 @@ test.each(wrongUses)('fremap %s', async (line, message) => {
   expect(code).toBe(2)
   expect(readdirSync(folder)).toEqual(before)
 })
+
+test.skipIf(process.platform !== 'linux').each([
+  ['/proc/cpuinfo', 'says that it has 0 bytes and has more'],
+  ['/sys/devices/system/cpu/online', 'says that it has 4096 bytes and has fewer']
+])('a file that does not have the size it says is refused: %s', async (path, what) => {
+  for (const command of ['cat', 'check']) {
+    const { code, stdout, stderr } = await fremap([command, path])
+    expect(stderr).toMatch(new RegExp(`^fremap: ${path}: ${what}, [^\n]+\n$`))
+    expect([code, stdout.length]).toEqual([2, 0])
+  }
+})
+
+test.skipIf(process.platform === 'win32').each([
+  ['true', '/dev/zero', '/dev/zero:1: the line has more than 10000 characters: this is no plan'],
+  ['true', '/dev/urandom', '/dev/urandom:1: is not text, so no plan'],
+  ["yes '0 0'", '/dev/stdin', '/dev/stdin: the plan has more than 4194304 lines, if it ends']
+])(
+  'a plan that does not end: %s | fremap cat file --order @%s',
+  (feed, path, message) => {
+    makeFile('file', PAGE)
+    const command = `${feed} | "${process.execPath}" "${CLI}" cat file --order @${path}`
+    const { status, stderr } = spawnSync('sh', ['-c', command], { cwd: folder, encoding: 'utf8' })
+    expect([status, stderr]).toEqual([2, `fremap: ${message}\n`])
+  },
+  120_000
+)
 
 test.skipIf(process.getuid?.() === 0)('files that may not be read or written', async () => {
   makeFile('file', PAGE)

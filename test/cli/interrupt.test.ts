@@ -1,7 +1,8 @@
 /** Ends before the end: readers that go away, Ctrl-C, and disks that fill up leave nothing half made. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, truncateSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { at, folder, makeFile, sampleBytes, start, until, useBuiltCli } from './support.ts'
+import { at, CLI, folder, makeFile, sampleBytes, start, until, useBuiltCli } from './support.ts'
 
 useBuiltCli()
 
@@ -56,7 +57,35 @@ test('an output that cannot take more is an I/O error, told in one line', async 
   const { ended } = start(['cat', 'file', '--out', '/dev/full'])
   const { code, stderr } = await ended
   expect(code).toBe(1)
-  expect(stderr).toMatch(/^fremap: ENOSPC: [^\n]+\n$/)
+  expect(stderr).toBe('fremap: /dev/full: no space left on the device\n')
+})
+
+test
+  .skipIf(!existsSync('/dev/full'))
+  .each([
+    'cat file',
+    'check file',
+    'cat file -o out --stats',
+    'write file --stats',
+    'demo --size 64KiB -m 64KiB',
+    '--help',
+    'cat --help',
+    '--version'
+  ])('a full standard output is told in one line: %s', async command => {
+  makeFile('file', 100_000)
+  const stdout = openSync('/dev/full', 'w')
+  const { child, ended } = start(command.split(' '), { stdout })
+  closeSync(stdout)
+  child.stdin?.end()
+  const { code, stderr } = await ended
+  expect([code, stderr]).toEqual([1, 'fremap: standard output: no space left on the device\n'])
+})
+
+test('so is one that takes a part of the bytes, and then no more', async () => {
+  makeFile('file', 100_000)
+  const command = `ulimit -f 64; "${process.execPath}" "${CLI}" cat file > out`
+  const { status, stderr } = spawnSync('sh', ['-c', command], { cwd: folder, encoding: 'utf8' })
+  expect([status, stderr]).toEqual([1, 'fremap: standard output: the file would be too large\n'])
 })
 
 test('a file that loses its end meanwhile is a fault, told in one line, and leaves no output', async () => {

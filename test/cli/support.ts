@@ -11,7 +11,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeAll, beforeEach } from 'vitest'
 import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
 
-const CLI = join(ROOT, 'dist/cli.js')
+/** The program. */
+export const CLI: string = join(ROOT, 'dist/cli.js')
 
 export const PAGE = 4096
 
@@ -27,6 +28,8 @@ export interface RunOptions {
   readonly input?: Uint8Array | string
   /** A descriptor to take the input from instead. */
   readonly stdin?: number
+  /** One to write the output to. */
+  readonly stdout?: number
   readonly env?: NodeJS.ProcessEnv
 }
 
@@ -51,7 +54,7 @@ export function start(
   const child = spawn(process.execPath, [CLI, ...args], {
     cwd: folder,
     env: { ...process.env, NO_COLOR: '1', ...options.env },
-    stdio: [options.stdin ?? 'pipe', 'pipe', 'pipe']
+    stdio: [options.stdin ?? 'pipe', options.stdout ?? 'pipe', 'pipe']
   })
   const out: Buffer[] = []
   const err: Buffer[] = []
