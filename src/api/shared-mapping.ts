@@ -308,30 +308,39 @@ export class SharedMapping extends Mapping {
     const low = scratch.getInt32(0, true)
     const high = scratch.getInt32(4, true)
     this.checkRange(offset, size)
+    if (this.tryScatter(offset, size, low, high)) return
+    const { machine } = this
+    const { line } = machine.sync
+    // Another thread's page took the place of the first one: those that want frames wait until this one has had both.
+    machine.giveBack(() => line.keep())
+    try {
+      for (let round = 0; round < MAX_ROUNDS; round++) if (this.tryScatter(offset, size, low, high)) return
+    } finally {
+      machine.giveBack(() => line.release())
+    }
+    orThrow(-ENOMEM, 'store', this.address + offset, 'two pages do not fit into memory at once')
+  }
+
+  /** False when the first page was gone again by the time that the second one was there. */
+  private tryScatter(offset: number, size: number, low: number, high: number): boolean {
     const { machine, mmId } = this
     const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
-    const firstVpn = this.startVpn + Math.floor(offset / (this.pageMask + 1))
-    for (let round = 0; ; round++) {
-      let first = this.lockFrame(offset, 1, ACCESS_WRITE)
-      let second = first
-      if (inFirst < size) {
-        machine.unlockMmRead(mmId)
-        second = this.lockFrame(offset + inFirst, 1, ACCESS_WRITE)
-        const pte = machine.tables.get(mmId, firstVpn)
-        // An entry that is not present has other things in these bits.
-        first = (pte & STORABLE) === STORABLE ? pteFrame(pte) : -1
-      }
-      if (first >= 0) {
-        const at = first * (this.pageMask + 1) + (offset & this.pageMask)
-        for (let i = 0; i < inFirst; i++) this.u8[at + i] = byteOf(low, high, i)
-        for (let i = inFirst; i < size; i++) this.u8[second * (this.pageMask + 1) + i - inFirst] = byteOf(low, high, i)
-        machine.unlockMmRead(mmId)
-        return
-      }
+    let first = this.lockFrame(offset, 1, ACCESS_WRITE)
+    let second = first
+    if (inFirst < size) {
       machine.unlockMmRead(mmId)
-      if (round === MAX_ROUNDS)
-        orThrow(-ENOMEM, 'store', this.address + offset, 'two pages do not fit into memory at once')
+      second = this.lockFrame(offset + inFirst, 1, ACCESS_WRITE)
+      const pte = machine.tables.get(mmId, this.startVpn + Math.floor(offset / (this.pageMask + 1)))
+      // An entry that is not present has other things in these bits.
+      first = (pte & STORABLE) === STORABLE ? pteFrame(pte) : -1
     }
+    if (first >= 0) {
+      const at = first * (this.pageMask + 1) + (offset & this.pageMask)
+      for (let i = 0; i < inFirst; i++) this.u8[at + i] = byteOf(low, high, i)
+      for (let i = inFirst; i < size; i++) this.u8[second * (this.pageMask + 1) + i - inFirst] = byteOf(low, high, i)
+    }
+    machine.unlockMmRead(mmId)
+    return first >= 0
   }
 
   /** As `Mapping.page`; the page is pinned until the next call of `page` on this mapping, or the end of it. */

@@ -206,6 +206,7 @@ export class Filler {
     w[at] = (w[at] | PG_UPTODATE) & ~PG_LOCKED
     this.#arrived(w[(frame << FRAME_SHIFT) + F_MAPPING])
     this.lru.add(frame)
+    if (this.#sync.isShared) this.#sync.noteRoom()
   }
 
   wake(frame: number): void {

@@ -252,6 +252,7 @@ export class Writeback {
         w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
         if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, dirty[i])
       }
+      if (this.#sync.isShared) this.#sync.noteRoom()
     }
     this.cache.vmstat[STORE_WRITES]++
     this.#trace.add(TRACE_WRITEBACK, inode, firstIndex, to - from, done < 0 ? done : 0)

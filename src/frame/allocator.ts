@@ -61,6 +61,8 @@ export class FrameAllocator {
   #end = 0
   /** Frames that this thread was given so far. */
   nrHanded = 0
+  /** Allocations of this thread that failed since nothing could be reclaimed. */
+  nrRefused = 0
   #reclaim: ReclaimHook | undefined
   #makeRun: ((n: number) => boolean) | undefined
   #fail: FailHook | undefined
@@ -182,7 +184,9 @@ export class FrameAllocator {
   ensureFree(wanted: number): boolean {
     const missing = wanted - this.#state[A_FREE]
     if (missing > 0 && this.#reclaim !== undefined) this.#reclaim(missing)
-    return this.#state[A_FREE] >= wanted
+    if (this.#state[A_FREE] >= wanted) return true
+    this.nrRefused++
+    return false
   }
 
   free(frame: number): void {
@@ -203,6 +207,7 @@ export class FrameAllocator {
     this.#free.set(frame)
     this.#state[A_FREE]++
     if (frame < this.#state[A_CURSOR]) this.#state[A_CURSOR] = frame
+    if (this.#sync.isShared) this.#sync.noteRoom()
   }
 
   /** No frame below this one is free. */

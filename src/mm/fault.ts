@@ -117,11 +117,14 @@ export function lockEntry(m: Machine, mm: number, generation: number, vpn: numbe
     readEarly(m, mm, vpn)
   }
   for (let round = 0; ; round++) {
-    if (!m.lockMmRead(mm, generation)) return m.refused === ESRCH ? FAULT_MAPERR : busError(m, m.refused)
+    if (!m.lockMmRead(mm, generation)) return refused(m)
     try {
       // Another thread may have made it allow the access by now; and who borrows a page asks at once.
-      if (entryAllows(m, mm, vpn, access)) return FAULT_OK
-      const code = faultInside(m, mm, vpn, access)
+      if (entryAllows(m, mm, vpn, access)) {
+        if (m.sync.line.isIn) m.sync.line.leave()
+        return FAULT_OK
+      }
+      const code = m.isOthersTurn ? waitForTurn(m) : faultInside(m, mm, vpn, access)
       // Nobody wanted what was read early: whatever the next guess would go by, it is wrong.
       if (m.early.index >= 0) m.early.forget()
       if (code === FAULT_OK) return FAULT_OK
@@ -140,6 +143,17 @@ export function lockEntry(m: Machine, mm: number, generation: number, vpn: numbe
       return busError(m, -m.abandon(thrown))
     }
   }
+}
+
+function refused(m: Machine): number {
+  const { refused: error } = m
+  if (m.sync.line.isIn) m.giveBack(() => m.sync.line.leave())
+  return error === ESRCH ? FAULT_MAPERR : busError(m, error)
+}
+
+function waitForTurn(m: Machine): number {
+  m.queueForFrame()
+  return FAULT_WAIT
 }
 
 /** Whether the entry allows the access as it is; it counts as used then. */
@@ -177,7 +191,6 @@ export function faultInside(m: Machine, mm: number, vpn: number, access: number)
   for (; code === FAULT_RETRY; rounds++) code = faultOnce(m, mm, vpn, access)
   // An earlier round may have made a node ready that the last one had no use for.
   if (rounds > 1 || code !== FAULT_OK) m.nodes.trim()
-  if (code === FAULT_OK) m.nrFrameWaits = 0
   m.trace.add(TRACE_FAULT, mm, vpn, access, code)
   m.mms.w[(mm << MM_SHIFT) + (m.vmstat[PGMAJFAULT] > majorBefore ? MM_MAJ_FLT : MM_MIN_FLT)]++
   return code
@@ -258,7 +271,7 @@ function parked(m: Machine): number {
   return FAULT_BUS
 }
 
-/** Unless another thread is just writing a page, which may be free then. */
+/** Unless there will be a frame in a moment. */
 function outOfMemory(m: Machine): number {
   if (m.mayWaitForFrame()) return FAULT_WAIT
   m.parkedFault = 0

@@ -13,6 +13,8 @@ import { FILL_CROWDED, FILL_PARKED, RA_RANDOM } from '../cache/fill.ts'
 import { INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_SWAPBACKED, PG_UNEVICTABLE, PG_UPTODATE } from '../frame/frame-table.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
+import { UNLOCKED } from '../sync/lock-order.ts'
+import { T_MMAP_MODE } from '../sync/threads.ts'
 import { takeEarly } from './early-read.ts'
 import type { Machine } from './machine.ts'
 import { swapInShared } from './swap-in.ts'
@@ -29,6 +31,19 @@ export function getPage(
   advice: number,
   holes: typeof FILL_HOLES | typeof KEEP_HOLES
 ): number {
+  const page = awaitPage(m, inode, file, index, advice, holes)
+  if (m.sync.line.isIn) m.sync.line.leave()
+  return page
+}
+
+function awaitPage(
+  m: Machine,
+  inode: number,
+  file: number,
+  index: number,
+  advice: number,
+  holes: typeof FILL_HOLES | typeof KEEP_HOLES
+): number {
   const since = m.filler.requests.nrFailures
   let isInFile = false
   for (let round = 0; ; round++) {
@@ -38,17 +53,24 @@ export function getPage(
       return cached
     }
     const isPastEnd = index >= m.nrFilePages(inode)
-    if (round === 0) {
-      isInFile = !isPastEnd
-      m.nrFrameWaits = 0
-    }
+    if (round === 0) isInFile = !isPastEnd
     if (cached === 0) {
+      if (m.isOthersTurn && m.sync.threads.w[m.sync.row + T_MMAP_MODE] === UNLOCKED) {
+        if (round === 0) m.sync.beginWait()
+        m.queueForFrame()
+        m.waitForPageInside()
+        continue
+      }
       // Cut away meanwhile: there is no such page any more. (A write past the end of shared memory makes one.)
       if (round > 0 && isPastEnd && (isInFile || m.inodes.kind[inode] === INODE_STORE)) return 0
       const failed = fetchError(m, since, inode, index)
       if (failed !== 0) return -failed
       const frame = bringPage(m, inode, file, index, advice, holes)
-      if (frame === -ENOMEM && m.waitForFrame()) continue
+      if (frame === -ENOMEM) {
+        const error = m.waitForFrame()
+        if (error !== 0) return -error
+        continue
+      }
       if (frame > FILL_PARKED) return frame
       if (round === 0) m.sync.beginWait()
       if (frame === FILL_CROWDED) {
@@ -121,8 +143,11 @@ export function getPageForOverwrite(m: Machine, inode: number, index: number): n
     if (page !== 0) return page
   }
   const frame = m.allocator.allocZeroed()
-  if (frame === 0) return m.waitForFrame() ? getPageForOverwrite(m, inode, index) : -ENOMEM
-  m.nrFrameWaits = 0
+  if (frame === 0) {
+    const error = m.waitForFrame()
+    return error === 0 ? getPageForOverwrite(m, inode, index) : -error
+  }
+  if (m.sync.line.isIn) m.sync.line.leave()
   m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] = PG_UPTODATE
   m.cache.add(frame, inode, index)
   m.lru.add(frame)

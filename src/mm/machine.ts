@@ -5,9 +5,9 @@
  * options. Page numbers are virtual (vpn) or file pages (pgoff, index); frames are frame numbers.
  */
 
-import { EAGAIN, EDEADLK, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
+import { EAGAIN, EDEADLK, ENOMEM, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
 import { ensureStack } from '../base/stack.ts'
-import { INODE_RAMFS } from '../cache/inodes.ts'
+import { CUT_NONE, INODE_RAMFS } from '../cache/inodes.ts'
 import {
   F_FLAGS,
   F_INDEX,
@@ -27,6 +27,7 @@ import {
   READ_LOCKED,
   UNLOCKED,
   WAIT_ARRIVALS,
+  WAIT_FRAME,
   WAIT_INODE,
   WAIT_MMAP,
   WAIT_PAGE,
@@ -35,16 +36,18 @@ import {
 } from '../sync/lock-order.ts'
 import { BrokenMachine } from '../sync/sync.ts'
 import {
-  IO_SWAP_OUT,
-  IO_WRITEBACK,
+  IO_NONE,
   S_OPEN,
-  T_IO_FIRST,
-  T_IO_INODE,
+  T_GOING,
+  T_IN_IO,
+  T_INODE,
   T_IO_KIND,
   T_MMAP,
   T_MMAP_MODE,
-  T_OUT_FRAME,
-  T_PAGER
+  T_PAGER,
+  T_RUN_PAGES,
+  T_STATE,
+  THREAD_ATTACHED
 } from '../sync/threads.ts'
 import { Balance } from './balance.ts'
 import { EarlyRead } from './early-read.ts'
@@ -59,11 +62,10 @@ export const POLICY_LINUX = 1 as const
 /** Free frames are few below a 16th of all, and below 32. */
 const LOW_SHARE_SHIFT = 4
 const MOST_LOW_FRAMES = 32
-/** A verb that is short of frames waits for pages to be written no more often than this. */
-const MOST_FRAME_WAITS = 100
 
-/** In place of `waitFrame`: any page of a store that answers later. */
+/** In place of `waitFrame`: any page of a store that answers later; a frame that others work on. */
 export const WAIT_FOR_ROOM = -1 as const
+export const WAIT_FOR_FRAME = -2 as const
 
 export class Machine extends MachineParts {
   /** The store's errno behind the last FAULT_BUS or FAULT_OOM, 0 when it was the end of the file. */
@@ -77,14 +79,12 @@ export class Machine extends MachineParts {
   pager: Pager | undefined
   /** The page that this thread has read before it took the locks, and how it foretells the next one. */
   readonly early: EarlyRead = new EarlyRead()
-  /** The frame that the last FAULT_WAIT is to wait for, 0 for the inode's lock, WAIT_FOR_ROOM; and the file page that it is about. */
+  /** The frame that the last FAULT_WAIT is to wait for, 0 for the inode's lock, or WAIT_FOR_*; and the file page that it is about. */
   waitFrame = 0
   waitInode = 0
   waitIndex = 0
   /** How this thread makes room before it is short of frames. */
   readonly balance: Balance
-  /** How often the fault in hand has waited for a page to be written, since there was no other frame. */
-  nrFrameWaits = 0
   /** This thread sleeps while another one brings a page from a store that answers later; else such an access gives EAGAIN. */
   sleepsForPagers = false
   /** This thread is within a verb that changes the machine. */
@@ -115,7 +115,8 @@ export class Machine extends MachineParts {
 
   /** Gives a data frame back if nothing holds it any more. */
   putFrame(frame: number): void {
-    if (frame !== 0) freeUnused(this.allocator, this.lru, frame)
+    // Also one that stays: it is pinned no longer.
+    if (frame !== 0 && !freeUnused(this.allocator, this.lru, frame)) this.sync.noteRoom()
   }
 
   /** An entry of the frame went away: forgets its lock and its swap slot with the last one, and frees it. */
@@ -147,7 +148,9 @@ export class Machine extends MachineParts {
     this.vmstat[NR_MLOCK]--
     const flags = this.frames.row(frame, F_FLAGS)
     const stays = (flags & PG_ANON) === 0 && this.inodes.kind[this.frames.row(frame, F_MAPPING)] === INODE_RAMFS
-    if (!stays && (flags & PG_LRU) !== 0) this.lru.setEvictable(frame)
+    if (stays || (flags & PG_LRU) === 0) return
+    this.lru.setEvictable(frame)
+    this.sync.noteRoom()
   }
 
   /** False after the machine was closed, by whatever thread. */
@@ -267,6 +270,7 @@ export class Machine extends MachineParts {
   }
 
   leave(): void {
+    if (this.sync.line.isIn) this.sync.line.leave()
     if (this.nrGoing !== 0) this.#endGoing()
     this.inside = false
     if (this.sync.isShared) this.sync.unlock()
@@ -378,12 +382,14 @@ export class Machine extends MachineParts {
     sync.changed()
     sync.settleAll()
     sync.wakeAll(WAIT_MMAP, mm)
+    if (sync.line.isIn) sync.line.leave()
     if (this.nrGoing !== 0) this.#endGoing()
     sync.unlock()
   }
 
   unlockMmRead(mm: number): void {
     this.#dropMmRead(mm)
+    if (this.sync.line.isIn) this.sync.line.leave()
     if (this.nrGoing !== 0) this.#endGoing()
     if (this.sync.isShared) this.sync.unlock()
   }
@@ -419,6 +425,7 @@ export class Machine extends MachineParts {
     const { sync, frames, waitFrame } = this
     if (!sync.isShared || !sync.maySleep) return EAGAIN
     if (waitFrame === WAIT_FOR_ROOM) return this.waitForArrivals()
+    if (waitFrame === WAIT_FOR_FRAME) return this.#waitForTurn()
     const inode = this.waitInode
     if (waitFrame === 0) {
       if (this.inodes.lock[inode] === 0) return 0
@@ -434,34 +441,85 @@ export class Machine extends MachineParts {
   }
 
   /**
-   * Within a verb that found no frame: whether another thread is writing a page, which may be free then, with that in `waitFrame`. False when
-   * this verb has waited for that often enough.
+   * Within a verb that found no frame: whether to wait for one, with what for in `waitFrame`. True as long as another thread goes on with
+   * pages that reclaim can take afterwards, or pages of a store that answers later are on their way.
    */
   mayWaitForFrame(): boolean {
-    const { sync } = this
-    if (!sync.isShared || !sync.maySleep) return false
-    const { threads } = sync
-    for (let t = 0; t < threads.maxThreads && this.nrFrameWaits < MOST_FRAME_WAITS; t++) {
-      const row = threads.at(t, 0)
-      const kind = threads.w[row + T_IO_KIND]
-      if (t === sync.me || (kind !== IO_SWAP_OUT && kind !== IO_WRITEBACK)) continue
-      this.waitInode = threads.w[row + T_IO_INODE]
-      this.waitIndex = threads.w[row + T_IO_FIRST]
-      this.waitFrame =
-        kind === IO_SWAP_OUT ? threads.w[row + T_OUT_FRAME] : this.cache.lookup(this.waitInode, this.waitIndex)
-      if (this.waitFrame === 0) continue
-      this.nrFrameWaits++
+    const { line, isShared } = this.sync
+    this.waitInode = 0
+    this.waitIndex = 0
+    if (!line.isIn) this.sync.beginWait()
+    const giver = isShared ? this.#frameGiver() : -1
+    if (giver >= 0 && line.isHopeful(giver) && this.sync.isHopeful(giver)) {
+      this.queueForFrame()
       return true
     }
-    this.nrFrameWaits = 0
-    return false
+    if (line.isIn) line.leave()
+    this.waitFrame = WAIT_FOR_ROOM
+    return this.filler.requests.nrUnderWay > 0
   }
 
-  /** Within a verb that found no frame: sleeps until a page that another thread was writing has been written. False when there is none. */
-  waitForFrame(): boolean {
-    if (!this.mayWaitForFrame()) return false
-    if (this.nrFrameWaits === 1) this.sync.beginWait()
-    return this.waitForPageInside() === 0
+  /** Whether frames are few and another thread has waited longer for one: then this one waits, too, before it takes any. */
+  get isOthersTurn(): boolean {
+    const { sync } = this
+    return sync.isShared && sync.maySleep && sync.line.mustWait(this.allocator.nrFree)
+  }
+
+  /** Takes a place in the line for frames, for `waitForPageInside`. */
+  queueForFrame(): void {
+    this.waitFrame = WAIT_FOR_FRAME
+    this.waitInode = 0
+    this.waitIndex = 0
+    if (this.sync.maySleep) this.sync.line.join()
+  }
+
+  /** Within a verb that found no frame: sleeps until there may be one. → 0 to try, ENOMEM, or EAGAIN where this thread may not sleep. */
+  waitForFrame(): number {
+    return this.mayWaitForFrame() ? this.waitForPageInside() : ENOMEM
+  }
+
+  /**
+   * After a verb that gave -ENOMEM and has left nothing undone, with no lock held: whether to make it again, since it found no frame
+   * (`nrRefused` is the allocator's from before) and there may be one now.
+   */
+  mayTryAgain(result: number, nrRefused: number): boolean {
+    if (result !== -ENOMEM || this.allocator.nrRefused === nrRefused || !this.sync.isShared || !this.enter())
+      return false
+    try {
+      const again = this.waitForFrame() === 0
+      // Without `leave`: it keeps its place in the line.
+      this.inside = false
+      if (!again) this.sync.line.leave()
+      this.sync.unlock()
+      return again
+    } catch (thrown) {
+      this.abandon(thrown)
+      return false
+    }
+  }
+
+  /** A thread that reads, writes, copies or drops pages: once it has gone on, they can be taken. -1 for none. */
+  #frameGiver(): number {
+    const { threads, me } = this.sync
+    const { w } = threads
+    for (let t = 0; t < threads.maxThreads; t++) {
+      const row = threads.at(t, 0)
+      if (t === me || w[row + T_STATE] !== THREAD_ATTACHED) continue
+      if (w[row + T_IO_KIND] !== IO_NONE || w[row + T_RUN_PAGES] !== 0) return t
+      if (w[row + T_IN_IO] === 0) continue
+      if (w[row + T_GOING] !== 0 || this.inodes.cutting[w[row + T_INODE]] !== CUT_NONE) return t
+    }
+    return -1
+  }
+
+  /** Sleeps until this thread is the first in the line and may find a frame. → 0 to try. */
+  #waitForTurn(): number {
+    const { sync } = this
+    const { line, me } = sync
+    if (line.isFirst && this.#frameGiver() < 0) return 0
+    if (!line.isFirst) sync.isPatient(line.first)
+    sync.waitWithin(WAIT_FRAME, me)
+    return 0
   }
 
   /** The same until some page of a store that answers later came, or was given up, so that there is room for others. */

@@ -151,6 +151,11 @@ function moveVma(
   // All that can fail comes before the target changes: it could not always be changed back.
   const pieces = prepareTables(m, mm, start, target, oldPages)
   if (pieces === undefined) return -ENOMEM
+  // Looked at once more: others may have taken some while frames were waited for.
+  if (vmas.capacity - vmas.nrInUse < 3) {
+    for (const piece of pieces) unpinTable(m, mm, target + (piece - start))
+    return -ENOMEM
+  }
   const created = copyVma(m, mm, vma, start, target, newPages)
   const kept = (flags & MREMAP_DONTUNMAP) !== 0 ? vmas.at(mm, start) : 0
   moveTables(m, mm, pieces, start, target, oldPages, linear, kept)
@@ -203,7 +208,8 @@ function prepareTables(m: Machine, mm: number, from: number, to: number, pages: 
   const pieces: number[] = []
   let vpn = tables.nextLeaf(mm, from, end)
   while (vpn < end) {
-    const slot = tables.ensure(mm, to + (vpn - from))
+    let slot = tables.ensure(mm, to + (vpn - from))
+    while (slot === 0 && m.waitForFrame() === 0) slot = tables.ensure(mm, to + (vpn - from))
     if (slot === 0 || !frames.pin(slot >>> tables.leafShift)) {
       for (const piece of pieces) unpinTable(m, mm, to + (piece - from))
       return undefined

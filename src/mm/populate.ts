@@ -79,8 +79,10 @@ export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, max
   cursor.waitInode = 0
   cursor.since = m.filler.requests.nrFailures
   while (left > 0 && !cursor.done) {
-    makeRoom(m)
+    // One that has waited for a frame goes on at once: `makeRoom` is a verb of its own, at whose end it would have lost its place.
+    if (!m.sync.line.isIn) makeRoom(m)
     if (!m.lockMmRead(mm, 0)) {
+      if (m.sync.line.isIn) m.giveBack(() => m.sync.line.leave())
       cursor.fail(m.refused === EAGAIN ? -EAGAIN : -EFAULT, FAULT_OK, cursor.end)
       return
     }

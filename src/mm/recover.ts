@@ -114,6 +114,7 @@ function giveBackAll(m: Machine, thread: number): void {
     Atomics.sub(sync.words, S_STARVING, 1)
     Atomics.notify(sync.words, S_STARVING)
   }
+  sync.line.forget(thread)
   giveBackSwapOut(m, w[row + T_OUT_FRAME], w[row + T_OUT_SLOT])
   giveBackPages(m, w[row + T_IO_KIND], w[row + T_IO_INODE], w[row + T_IO_FIRST], w[row + T_IO_PAGES])
   giveBackInode(m, w[row + T_INODE])

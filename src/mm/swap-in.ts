@@ -38,7 +38,10 @@ export function swapInAnon(m: Machine, slot: number): number {
   w[at] = (w[at] | PG_UPTODATE) & ~PG_LOCKED
   m.lru.add(page)
   m.vmstat[PSWPIN]++
-  if (m.sync.isShared) m.sync.wakeAll(WAIT_PAGE, page)
+  if (m.sync.isShared) {
+    m.sync.wakeAll(WAIT_PAGE, page)
+    m.sync.noteRoom()
+  }
   return page
 }
 

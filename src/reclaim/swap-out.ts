@@ -87,6 +87,7 @@ export class SwapOut {
     const { w } = this.#frames
     w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
     this.#sync.wakeAll(WAIT_PAGE, frame)
+    this.#sync.noteRoom()
     if (error === 0) this.#cache.vmstat[PSWPOUT]++
     return slot === 0 ? this.#endAnon(frame, error) : this.#endShared(frame, slot, error)
   }

@@ -31,3 +31,5 @@ export const WAIT_MMAP = 2 as const
 export const WAIT_INODE = 3 as const
 /** Any page of a store that answers later: frames are free again, and there is room for requests. */
 export const WAIT_ARRIVALS = 4 as const
+/** A frame that is free, or that reclaim can take; the id is the number of the thread that waits for one. */
+export const WAIT_FRAME = 5 as const

@@ -21,14 +21,17 @@
  * A machine of one thread never comes here: `isShared` is false and callers ask first.
  */
 import { EAGAIN, EOWNERDEAD } from '../abi/errno.ts'
-import { READ_LOCKED, UNLOCKED, WAITS_TO_WRITE, WRITE_LOCKED } from './lock-order.ts'
+import { FrameLine } from './frame-line.ts'
+import { READ_LOCKED, UNLOCKED, WAIT_FRAME, WAITS_TO_WRITE, WRITE_LOCKED } from './lock-order.ts'
 import { MachineLock } from './machine-lock.ts'
 import {
   IO_NONE,
   NR_QUEUES,
   S_BROKEN,
   S_EPOCH,
+  S_LINE,
   S_QUEUES,
+  S_ROOM,
   S_SLEEPERS,
   T_HAZARD,
   T_IN_IO,
@@ -66,12 +69,15 @@ export class BrokenMachine extends Error {
 export class Sync extends MachineLock {
   /** Gives back what a thread that has ended held; called with the machine lock held. Set by `kernel`. */
   recover: (thread: number) => void = () => {}
+  /** Who waits for a page frame. */
+  readonly line: FrameLine
   readonly #t: Int32Array
   readonly #vigil: Vigil
   readonly #watch = new Watch()
 
   constructor(words: Int32Array, threads: ThreadTable, me: number, patienceMs: number) {
     super(words, threads, me, patienceMs)
+    this.line = new FrameLine(words, threads, me, thread => this.wakeAll(WAIT_FRAME, thread))
     this.#t = threads.w
     this.#vigil = new Vigil(threads)
   }
@@ -91,6 +97,7 @@ export class Sync extends MachineLock {
       this.unlock()
       return EAGAIN
     }
+    if (kind !== WAIT_FRAME) this.line.stepOut()
     const queue = this.queueOf(kind, id)
     const seq = Atomics.load(words, S_QUEUES + queue)
     words[S_SLEEPERS + queue]++
@@ -188,6 +195,7 @@ export class Sync extends MachineLock {
   openWindow(kind: number, inode: number, first: number, pages: number): void {
     if (!this.isShared) return
     const { row } = this
+    this.line.goOn()
     this.#t[row + T_IO_INODE] = inode
     this.#t[row + T_IO_FIRST] = first
     this.#t[row + T_IO_PAGES] = pages
@@ -214,6 +222,14 @@ export class Sync extends MachineLock {
     if (words[S_SLEEPERS + queue] === 0) return
     Atomics.add(words, S_QUEUES + queue, 1)
     Atomics.notify(words, S_QUEUES + queue)
+  }
+
+  /** A frame is free, or reclaim can take one that it could not: whoever waits for one looks. With the machine lock held. */
+  noteRoom(): void {
+    const { words } = this
+    if (words[S_LINE] === 0) return
+    words[S_ROOM]++
+    this.wakeAll(WAIT_FRAME, words[S_LINE] - 1)
   }
 
   /** Entries changed, or a frame is about to be used for something else. A full fence. With the machine lock held. */

@@ -83,6 +83,10 @@ export const T_GOING = 53 as const
 export const T_OUT_FRAME = 54 as const
 export const T_OUT_SLOT = 55 as const
 
+/** Its number in the line for frames (sync/frame-line), 0 if it needs none, and 1 while it waits for one. */
+export const T_TICKET = 56 as const
+export const T_IN_LINE = 57 as const
+
 export const IO_NONE = 0 as const
 export const IO_FILL = 1 as const
 export const IO_WRITEBACK = 2 as const
@@ -95,6 +99,10 @@ export const IO_SWAP_OUT = 4 as const
 export const S_LOCK = 0 as const
 /** Threads that the machine lock was kept from for long; the others let them go first. */
 export const S_STARVING = 1 as const
+/** The first thread of those that wait for a frame, + 1; how often frames could be had since there is one; numbers given so far. */
+export const S_LINE = 2 as const
+export const S_ROOM = 3 as const
+export const S_TICKETS = 4 as const
 /** Grows whenever a frame is given back or a call has changed entries: what was read across a change is read again. */
 export const S_EPOCH = 16 as const
 /** 0, or why the machine is broken (an errno). */

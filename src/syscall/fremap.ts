@@ -44,15 +44,20 @@ export function sys_remap_file_pages(
   if (vpn === BAD || pages === BAD || first === BAD) return -EINVAL
   if (pages === 0 || vpn + pages >= pagesIn64Bits(m)) return -EINVAL
   let populates = false
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  try {
-    const result = doRemap(m, mm.id, vpn, pages, first, pageProt)
-    populates = result >= 0 && isPopulated(m, mm.id, vpn, f)
-    m.unlock(mm.id)
-    if (result < 0) return result
-  } catch (thrown) {
-    return m.abandon(thrown)
-  }
+  let result: number
+  let refused: number
+  do {
+    refused = m.allocator.nrRefused
+    if (!m.lockMm(mm.id, mm.generation)) return -m.refused
+    try {
+      result = doRemap(m, mm.id, vpn, pages, first, pageProt)
+      populates = result >= 0 && isPopulated(m, mm.id, vpn, f)
+      m.unlock(mm.id)
+    } catch (thrown) {
+      return m.abandon(thrown)
+    }
+  } while (result < 0 && m.mayTryAgain(result, refused))
+  if (result < 0) return result
   if (populates) mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock)
   return 0
 }
@@ -81,15 +86,20 @@ export function sys_remap_file_pages_vec(
   const pages = numbers.length
   if (pages === 0) return 0
   let populates = false
-  if (!m.lockMm(mm.id, mm.generation)) return -m.refused
-  try {
-    const result = remapVector(m, mm.id, vpn, numbers, pageProt)
-    populates = result >= 0 && isPopulated(m, mm.id, vpn, f)
-    m.unlock(mm.id)
-    if (result < 0) return result
-  } catch (thrown) {
-    return m.abandon(thrown)
-  }
+  let result: number
+  let refused: number
+  do {
+    refused = m.allocator.nrRefused
+    if (!m.lockMm(mm.id, mm.generation)) return -m.refused
+    try {
+      result = remapVector(m, mm.id, vpn, numbers, pageProt)
+      populates = result >= 0 && isPopulated(m, mm.id, vpn, f)
+      m.unlock(mm.id)
+    } catch (thrown) {
+      return m.abandon(thrown)
+    }
+  } while (result < 0 && m.mayTryAgain(result, refused))
+  if (result < 0) return result
   if (populates) mmPopulate(m, mm.id, vpn, vpn + pages, m.vmas.clock)
   return 0
 }

@@ -22,7 +22,12 @@ export function sys_mm_create(m: Machine): Mm | number {
 export function sys_fork(mm: Mm): Mm | number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
-  const child = m.runOn(mm.id, mm.generation, () => (m.open ? doFork(m, mm.id) : -ESRCH))
+  let child: number
+  let refused: number
+  do {
+    refused = m.allocator.nrRefused
+    child = m.runOn(mm.id, mm.generation, () => (m.open ? doFork(m, mm.id) : -ESRCH))
+  } while (m.mayTryAgain(child, refused))
   return child < 0 ? child : new Mm(m, child)
 }
 

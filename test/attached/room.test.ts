@@ -41,22 +41,22 @@ test('a thread that cannot reach a store leaves its pages alone: no sync of the 
   for (let page = 0; page < pages; page++) expect(rig.storedWord(page)).toBe(1000 + page)
 })
 
-test('a write that had to wait for a frame and got one has all its waits again for the next one', () => {
+test('a write that had to wait for a frame and got one has no place in the line any more', () => {
   const rig = attached()
   const { mine, theirs } = rig
   const { allocator } = theirs.m
   mine.store(20, 200)
-  let waits = -1
+  let isInLine = true
   rig.during('write', () => {
     const taken: number[] = []
     for (let frame = allocator.allocNoReclaim(); frame !== 0; frame = allocator.allocNoReclaim()) taken.push(frame)
-    rig.asleepOn(() => {
+    rig.asleep(() => {
       for (const frame of taken) allocator.free(frame)
     })
     theirs.file.write(new Uint8Array(PAGE).fill(3), 30 * PAGE)
-    waits = theirs.m.nrFrameWaits
+    isInLine = theirs.m.sync.line.isIn
   })
   mine.memory.shrink()
-  expect(waits).toBe(0)
+  expect(isInLine).toBe(false)
   expect(mine.load(30)).toBe(0x03030303)
 })
