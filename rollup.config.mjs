@@ -22,6 +22,7 @@ const bundles = [
   { file: 'fremap.js', entry: 'src/index.js', holds: ['src/'] },
   // The error numbers are constants and pure functions: a second copy of them does no harm.
   { file: 'node.js', entry: 'src/stores/node-file.js', holds: ['src/stores/', 'src/abi/'] },
+  { file: 'blob.js', entry: 'src/stores/blob.js', holds: ['src/stores/', 'src/abi/'] },
   { file: 'http.js', entry: 'src/stores/http-range.js', holds: ['src/stores/', 'src/abi/'] },
   { file: 'cli.js', entry: 'cli/main.js', holds: ['cli/'], executable: true }
 ]

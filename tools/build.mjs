@@ -12,7 +12,7 @@ import { join, resolve } from 'node:path'
 const root = resolve(import.meta.dirname, '..')
 const bin = name => join(root, 'node_modules', '.bin', name)
 const info = join(root, 'build', 'tsc.tsbuildinfo')
-const bundles = ['fremap.js', 'node.js', 'http.js', 'cli.js'].map(name => join(root, 'dist', name))
+const bundles = ['fremap.js', 'node.js', 'http.js', 'blob.js', 'cli.js'].map(name => join(root, 'dist', name))
 const guest = join(root, 'dist', 'guest.wasm')
 
 const run = (program, ...args) => {
