@@ -79,3 +79,10 @@ export const MLOCK_ONFAULT = 1 as const
 export const FALLOC_FL_KEEP_SIZE = 1 as const
 export const FALLOC_FL_PUNCH_HOLE = 2 as const
 export const FALLOC_FL_ZERO_RANGE = 0x10 as const
+
+export const POSIX_FADV_NORMAL = 0 as const
+export const POSIX_FADV_RANDOM = 1 as const
+export const POSIX_FADV_SEQUENTIAL = 2 as const
+export const POSIX_FADV_WILLNEED = 3 as const
+export const POSIX_FADV_DONTNEED = 4 as const
+export const POSIX_FADV_NOREUSE = 5 as const

@@ -6,7 +6,16 @@
 
 import { EAGAIN } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
-import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/mman.ts'
+import {
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  POSIX_FADV_DONTNEED,
+  POSIX_FADV_NORMAL,
+  POSIX_FADV_RANDOM,
+  POSIX_FADV_SEQUENTIAL,
+  POSIX_FADV_WILLNEED
+} from '../abi/mman.ts'
 import { checkReachable, plainBytes } from '../base/bytes.ts'
 import { DIRTY } from '../cache/inodes.ts'
 import { F_INDEX } from '../frame/frame-table.ts'
@@ -15,6 +24,7 @@ import type { Machine } from '../mm/machine.ts'
 import { fileWriteback } from '../mm/msync.ts'
 import {
   sys_close,
+  sys_fadvise,
   sys_fallocate,
   sys_fsize,
   sys_fsync,
@@ -26,7 +36,18 @@ import { fileError } from './causes.ts'
 import { orThrow } from './errors.ts'
 import type { FileHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
+import type { Range } from './mapping.ts'
 import { readFileLater } from './ready.ts'
+
+export type FileAdvice = 'normal' | 'random' | 'sequential' | 'willneed' | 'dontneed'
+
+const ADVICE: Readonly<Record<FileAdvice, number>> = {
+  normal: POSIX_FADV_NORMAL,
+  random: POSIX_FADV_RANDOM,
+  sequential: POSIX_FADV_SEQUENTIAL,
+  willneed: POSIX_FADV_WILLNEED,
+  dontneed: POSIX_FADV_DONTNEED
+}
 
 export class MappedFile {
   /** The store's name, such as its path. */
@@ -115,6 +136,33 @@ export class MappedFile {
   punch(position: number | bigint, length: number | bigint): void {
     const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
     this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, length), 'fallocate')
+  }
+
+  /**
+   * Takes room for a range of bytes: the file grows to its end, unless `keepSize` is there, and shared memory gets its pages. (A store is
+   * not asked for room: a file of one grows.) What is there stays. Throws ENOSPC (quota), ENOMEM, EFBIG, EBADF, the store's error.
+   */
+  allocate(position: number | bigint, length: number | bigint, options: { keepSize?: boolean } = {}): void {
+    const mode = options.keepSize === true ? FALLOC_FL_KEEP_SIZE : 0
+    this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, length), 'fallocate')
+  }
+
+  /** Makes a range of bytes read as zero; the file grows to its end, unless `keepSize` is there. Throws as `allocate`. */
+  zero(position: number | bigint, length: number | bigint, options: { keepSize?: boolean } = {}): void {
+    const mode = FALLOC_FL_ZERO_RANGE | (options.keepSize === true ? FALLOC_FL_KEEP_SIZE : 0)
+    this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, length), 'fallocate')
+  }
+
+  /**
+   * Tells how the file will be used. 'random', 'sequential', 'normal': by reads, and by mappings without an advice of their own, all of it.
+   * 'willneed': bytes [offset, offset + length), to the end without a length, are read ahead. 'dontneed': they are written if they are dirty,
+   * and leave memory where nobody has them mapped. Throws EBADF, EINVAL.
+   */
+  advise(advice: FileAdvice, range: Range = {}): void {
+    const code = ADVICE[advice]
+    if (code === undefined)
+      throw new TypeError(`${String(advice)} is no advice; it is one of ${Object.keys(ADVICE).join(', ')}`)
+    this.orThrow(sys_fadvise(this.machine, this.fd, range.offset ?? 0, range.length ?? 0, code), 'fadvise')
   }
 
   /**

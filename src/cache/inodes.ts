@@ -247,6 +247,8 @@ export class FileTable {
   readonly raNext: Int32Array
   readonly raPages: Int32Array
   readonly wbErrSeen: Int32Array
+  /** How it will be read (RA_* of `fill`), where a mapping has no advice of its own. */
+  readonly advice: Int32Array
 
   constructor(columns: ColumnSource, capacity: number, sync: Sync) {
     const n = capacity + 1
@@ -260,6 +262,7 @@ export class FileTable {
     this.raNext = own()
     this.raPages = own()
     this.wbErrSeen = columns.int32('files', n)
+    this.advice = columns.int32('files', n)
   }
 
   /** A free row with one reference, or 0. */
@@ -272,6 +275,7 @@ export class FileTable {
       this.raNext[f] = 0
       this.raPages[f] = 0
       this.wbErrSeen[f] = wbErrSeen
+      this.advice[f] = 0
       return f
     }
     return 0

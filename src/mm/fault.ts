@@ -478,7 +478,8 @@ function fileFault(
   if (aroundFirst && faultAroundFirst(m, mm, vma, vpn)) return FAULT_OK
   if (pgoff >= m.nrFilePages(inode)) return busError(m, 0)
 
-  const advice = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
+  const own = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
+  const advice = own === RA_NORMAL ? m.files.advice[m.vmas.file[vma]] : own
   const cached = m.cache.lookup(inode, pgoff)
   if (cached !== 0 && !m.frames.isUptodate(cached)) return waitFor(m, inode, pgoff, cached)
   const page = cached !== 0 ? cached : bringPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)

@@ -9,7 +9,6 @@
  */
 import { EFAULT, EFBIG } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
-import { RA_NORMAL } from '../cache/fill.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
 import { F_FLAGS, F_MAPCOUNT, PG_DIRTY } from '../frame/frame-table.ts'
 import { makeRoomWithin } from './balance.ts'
@@ -32,7 +31,7 @@ export function fileRead(
   while (at < Math.min(end, m.inodes.sizeBytes[inode])) {
     const index = Math.floor(at / pageSize)
     const from = at - index * pageSize
-    const frame = getPage(m, inode, file, index, RA_NORMAL, KEEP_HOLES)
+    const frame = getPage(m, inode, file, index, m.files.advice[file], KEEP_HOLES)
     if (frame < 0) return at > position ? at - position : frame
     // Other threads may have cut the file while the page was read.
     const n = Math.min(pageSize - from, end - at, m.inodes.sizeBytes[inode] - at)
@@ -116,10 +115,10 @@ function dropUnwritten(m: Machine, frame: number, inode: number): void {
 function pageForWrite(m: Machine, inode: number, file: number, index: number, from: number, n: number): number {
   const { pageSize } = m.ram
   const size = m.inodes.sizeBytes[inode]
-  if (m.inodes.kind[inode] !== INODE_STORE) return getPage(m, inode, file, index, RA_NORMAL, FILL_HOLES)
+  if (m.inodes.kind[inode] !== INODE_STORE) return getPage(m, inode, file, index, m.files.advice[file], FILL_HOLES)
   const whole = from === 0 && (n === pageSize || index * pageSize + n >= size)
   if (whole || index * pageSize >= size) return getPageForOverwrite(m, inode, index)
-  const frame = getPage(m, inode, file, index, RA_NORMAL, KEEP_HOLES)
+  const frame = getPage(m, inode, file, index, m.files.advice[file], KEEP_HOLES)
   return frame === 0 ? pageForWrite(m, inode, file, index, from, n) : frame
 }
 

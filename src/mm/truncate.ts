@@ -264,17 +264,17 @@ export function punchHole(m: Machine, inode: number, from: number, length: numbe
   return result
 }
 
-/** `punchHole`, after which the file has at least `from + length` bytes if it `grows`. */
+/** `punchHole` of a file that has at least `from + length` bytes afterwards if it `grows`. */
 export function zeroRange(m: Machine, inode: number, from: number, length: number, grows: boolean): number {
   if (m.inodes.kind[inode] === INODE_RAMFS || m.inodes.pager[inode] !== 0) return -EOPNOTSUPP
   // 3.19's tmpfs punches, but does not zero.
   if (m.policy === POLICY_LINUX && m.inodes.isShmem(inode)) return -EOPNOTSUPP
   const error = beginCut(m, inode, Math.floor(from / m.ram.pageSize), MAX_FILE_PAGES)
   if (error !== 0) return -error
-  let result = punchLocked(m, inode, from, length)
-  if (result >= 0 && grows && from + length > m.inodes.sizeBytes[inode]) {
-    result = truncateLocked(m, inode, from + length)
-  }
+  // First of all, so that what stores through mappings left past the end is zeroed as well.
+  let result = 0
+  if (grows && from + length > m.inodes.sizeBytes[inode]) result = truncateLocked(m, inode, from + length)
+  if (result >= 0) result = punchLocked(m, inode, from, length)
   endCut(m, inode)
   return result
 }

@@ -6,7 +6,6 @@
  */
 import { EFAULT } from '../abi/errno.ts'
 import { FAULT_OK } from '../abi/fault.ts'
-import { RA_NORMAL } from '../cache/fill.ts'
 import { type BulkResult, copyFromUser, copyToUser, fillUser } from './access.ts'
 import { makeRoom } from './balance.ts'
 import { getPage, KEEP_HOLES } from './filemap.ts'
@@ -71,7 +70,7 @@ function readPart(
 
 /** → the frame of a file page, pinned; 0 for a hole, or -errno. */
 function pinnedPage(m: Machine, file: number, index: number): number {
-  const frame = getPage(m, m.files.inode[file], file, index, RA_NORMAL, KEEP_HOLES)
+  const frame = getPage(m, m.files.inode[file], file, index, m.files.advice[file], KEEP_HOLES)
   if (frame <= 0) return frame
   if (!m.frames.pin(frame)) return -EFAULT
   if (m.sync.isShared) m.sync.threads.notePin(m.sync.me, frame)

@@ -197,6 +197,7 @@ export class Reclaim {
   /** Frees the page if it can be freed, used or not. If it has to be written for that, the machine lock is given back meanwhile. */
   pageOut(frame: number): void {
     if (this.#running || !this.#isListed(frame) || this.#isInUse(frame)) return
+    this.vmstat[PGSCAN]++
     this.#running = true
     this.#how = this.#sync.isShared ? IN_WINDOWS : UNDER_LOCK
     try {

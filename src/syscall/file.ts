@@ -11,6 +11,7 @@ import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from 
 import { asBytes } from '../base/bytes.ts'
 import { FILE_READ, FILE_WRITE, INODE_NOREMAP, INODE_RAMFS, INODE_SHMEM, INODE_STORE } from '../cache/inodes.ts'
 import { type BulkResult, copyFromUser, copyToUser } from '../mm/access.ts'
+import { fileAdvise, isFileAdvice } from '../mm/fadvise.ts'
 import {
   closeFd,
   endFile,
@@ -140,6 +141,21 @@ export function sys_fallocate(m: Machine, fd: number, mode: number, off: Quantit
       ? allocateRange(m, inode, file, from, length, grows)
       : zeroRange(m, inode, from, length, grows)
   })
+}
+
+/**
+ * Tells how a range of an open file will be used (POSIX_FADV_*; `len` 0 is up to the end). RANDOM and SEQUENTIAL are about all reads by this
+ * open file, and by mappings of it that have no advice of their own; WILLNEED reads ahead; DONTNEED writes what is dirty, and drops what
+ * nobody has mapped. → 0, or EBADF, EINVAL. posix_fadvise(2).
+ */
+export function sys_fadvise(m: Machine, fd: number, off: Quantity, len: Quantity, advice: number): number {
+  const file = fileOf(m, fd)
+  if (file === 0) return -EBADF
+  const from = positionOf(off)
+  const length = positionOf(len)
+  if (from === BAD || length === BAD || !isFileAdvice(advice)) return -EINVAL
+  const end = length === 0 ? Number.POSITIVE_INFINITY : from + length
+  return onFile(m, fd, file, () => fileAdvise(m, file, from, end, advice))
 }
 
 /** Reads at a position into a buffer. → bytes (short at the end of the file), or EINVAL, EBADF, EFAULT, the store's error. */

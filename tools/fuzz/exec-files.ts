@@ -1,10 +1,17 @@
 /** The fuzzer's operations on files, applied to the machine and the model. */
-import { EAGAIN, EBADF, EINVAL, EIO } from '../../src/abi/errno.ts'
-import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../src/abi/mman.ts'
+import { EAGAIN, EBADF, EINVAL, EIO, ENOMEM, EOPNOTSUPP } from '../../src/abi/errno.ts'
+import {
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  POSIX_FADV_NOREUSE
+} from '../../src/abi/mman.ts'
+import { POLICY_LINUX } from '../../src/mm/machine.ts'
 import {
   O_RDONLY,
   O_RDWR,
   sys_close,
+  sys_fadvise,
   sys_fallocate,
   sys_fsync,
   sys_ftruncate,
@@ -36,6 +43,12 @@ export function execFile(w: World, op: Op): void {
     case 'punch':
     case 'zero':
       punch(w, file, op.pos, op.len, op.op)
+      break
+    case 'falloc':
+      falloc(w, file, op.pos, op.len, op.mode)
+      break
+    case 'fadvise':
+      fadvise(w, file, op.pos, op.len, op.advice)
       break
     case 'fsync':
       fsync(w, file)
@@ -109,11 +122,51 @@ function punch(w: World, { fd, model }: FuzzFile, pos: number, len: number, kind
     refuse(kind, result, -EBADF)
     return
   }
+  if (kind === 'zero' && isTmpfs(w, model)) {
+    refuse(kind, result, -EOPNOTSUPP)
+    return
+  }
   fileMayBeGone(w, model)
   cutBorrowed(w, model)
   if (result === 0) model.punch(pos, len)
   else if (excused(w, result)) settlePunch(w, model, pos, len)
   else throw new Mismatch(`${kind} gives ${result}`)
+}
+
+/** Whether 3.19's tmpfs is what the file follows. */
+function isTmpfs(w: World, model: ModelFile): boolean {
+  return w.config.policy === POLICY_LINUX && model.keepsTail
+}
+
+/** Takes space, or zeroes it, and grows the file unless it is to keep its size. */
+function falloc(w: World, { fd, model }: FuzzFile, pos: number, len: number, mode: number): void {
+  const result = sys_fallocate(w.m, fd, mode, pos, len)
+  const zeroes = (mode & FALLOC_FL_ZERO_RANGE) !== 0
+  if (model.isLater || (zeroes && isTmpfs(w, model))) {
+    refuse(`fallocate ${mode}`, result, model.isLater ? -EBADF : -EOPNOTSUPP)
+    return
+  }
+  if (zeroes) {
+    fileMayBeGone(w, model)
+    cutBorrowed(w, model)
+  }
+  const size = w.m.inodes.sizeBytes[model.inode]
+  const grown = (mode & FALLOC_FL_KEEP_SIZE) === 0 ? Math.max(model.size, pos + len) : model.size
+  if (size === grown) model.truncate(size)
+  if (result === 0) {
+    if (size !== grown) throw new Mismatch(`fallocate ${mode} makes a file of ${model.size} bytes one of ${size}`)
+    if (zeroes) model.punch(pos, len)
+  } else if (zeroes && excused(w, result)) settlePunch(w, model, pos, len)
+  else if (!(result === -ENOMEM && (w.armed || w.isTight)) && !excused(w, result)) {
+    throw new Mismatch(`fallocate ${mode} gives ${result}`)
+  }
+}
+
+/** Advice changes nothing that can be seen. */
+function fadvise(w: World, { fd }: FuzzFile, pos: number, len: number, advice: number): void {
+  const result = sys_fadvise(w.m, fd, pos, len, advice)
+  const expected = advice > POSIX_FADV_NOREUSE ? -EINVAL : 0
+  if (result !== expected) throw new Mismatch(`fadvise ${advice} gives ${result}`)
 }
 
 /** A punch that failed half way: each byte of its range is old or zero; the model takes what is there. */

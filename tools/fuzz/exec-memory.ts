@@ -82,7 +82,9 @@ export function brk(w: World, space: FuzzSpace, op: OpOf<'brk'>): void {
   const before = space.heapBytes
   const oldEnd = Math.ceil(before / w.pageSize)
   const newEnd = Math.ceil(op.bytes / w.pageSize)
-  const blocked = newEnd > oldEnd && firstMapped(space, w.heapVpn + oldEnd, newEnd - oldEnd) < newEnd - oldEnd
+  // A page stays free below the next mapping.
+  const room = newEnd - oldEnd + 1
+  const blocked = newEnd > oldEnd && firstMapped(space, w.heapVpn + oldEnd, room) < room
   const end = mem.sys_brk(space.mm, start + op.bytes) - start
   if (end !== (blocked ? before : op.bytes) && !(end === before && (w.armed || w.isTight))) {
     throw new Mismatch(`brk gives ${end}, not ${blocked ? before : op.bytes}`)
@@ -129,12 +131,13 @@ export function madvise(w: World, space: FuzzSpace, op: OpOf<'madvise'>): void {
     if (page !== undefined) w.settleLazy(space.mm.id, vpn + i, page)
   }
   const result = mem.sys_madvise(space.mm, w.address(vpn), w.address(op.n), op.advice)
-  const refuses = op.advice === abi.MADV_DONTNEED || op.advice === abi.MADV_FREE || op.advice === abi.MADV_REMOVE
+  const refuses = UNLOCKED_ONLY.includes(op.advice)
   if (result === 0 && (hole || (refuses && lockedFrom < op.n)))
     throw new Mismatch('madvise gives 0 for what it must refuse')
   noteJoined(w, space)
-  if (op.advice === abi.MADV_DONTNEED) {
-    for (let i = 0; i < lockedFrom; i++) dropCopy(space.pages.get(vpn + i))
+  if (op.advice === abi.MADV_DONTNEED || op.advice === abi.MADV_DONTNEED_LOCKED) {
+    const end = op.advice === abi.MADV_DONTNEED ? lockedFrom : op.n
+    for (let i = 0; i < end; i++) dropCopy(space.pages.get(vpn + i))
   } else if (op.advice === abi.MADV_FREE) {
     const fileFrom = firstWith(w, space, vpn, op.n, (_flags, page) => page?.file != null)
     for (let i = 0; i < Math.min(lockedFrom, fileFrom); i++) {
@@ -163,6 +166,14 @@ export function madvise(w: World, space: FuzzSpace, op: OpOf<'madvise'>): void {
   if (result === -EAGAIN && mayHaveToWait(w)) return
   throw new Mismatch(`madvise gives ${result}`)
 }
+
+const UNLOCKED_ONLY: readonly number[] = [
+  abi.MADV_DONTNEED,
+  abi.MADV_FREE,
+  abi.MADV_REMOVE,
+  abi.MADV_COLD,
+  abi.MADV_PAGEOUT
+]
 
 function dropCopy(page: ModelPage | undefined): void {
   if (page === undefined) return

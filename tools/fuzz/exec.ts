@@ -2,7 +2,7 @@
 import * as abi from '../../src/abi/mman.ts'
 import { sys_mremap } from '../../src/syscall/memory.ts'
 import { sys_clear_refs, sys_exit, sys_fork } from '../../src/syscall/process.ts'
-import { VM_DONTCOPY } from '../../src/vma/flags.ts'
+import { VM_DONTCOPY, VM_WIPEONFORK } from '../../src/vma/flags.ts'
 import { syncCopies } from './effects.ts'
 import { excused } from './excuses.ts'
 import * as copy from './exec-copy.ts'
@@ -15,7 +15,7 @@ import { endDue, startMove } from './held.ts'
 import { Mismatch } from './mismatch.ts'
 import { clonePage, type ModelPage, type ModelSpace, notSoft } from './model.ts'
 import type { Op, OpOf } from './ops.ts'
-import { clearSoft, mustBeSoft, noteJoined, notePopulated, staysKnown } from './soft-dirty.ts'
+import { clearSoft, isGone, mustBeSoft, noteJoined, notePopulated, staysKnown } from './soft-dirty.ts'
 import { type FuzzSpace, LOW_PAGES, MAX_SPACES, type World } from './world.ts'
 
 const CLEAR_SOFT_DIRTY = 4
@@ -175,6 +175,11 @@ function fork(w: World, space: FuzzSpace): void {
     const copied = clonePage(page)
     // Entries are copied where they know something; others are found by a fault.
     if (!staysKnown(page)) copied.soft.must = false
+    if ((flags & VM_WIPEONFORK) !== 0) {
+      isGone(copied)
+      copied.copy = null
+      copied.lazy = false
+    }
     pages.set(vpn, copied)
   }
   w.adopt(free, child, pages, space.heapBytes)

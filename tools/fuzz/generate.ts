@@ -44,6 +44,12 @@ const ADVICE = [
   abi.MADV_FREE,
   abi.MADV_FREE,
   abi.MADV_REMOVE,
+  abi.MADV_DONTNEED_LOCKED,
+  abi.MADV_COLD,
+  abi.MADV_PAGEOUT,
+  abi.MADV_PAGEOUT,
+  abi.MADV_WIPEONFORK,
+  abi.MADV_KEEPONFORK,
   abi.MADV_DONTFORK,
   abi.MADV_DOFORK,
   abi.MADV_DONTDUMP,
@@ -55,6 +61,9 @@ const ADVICE = [
   abi.MADV_POPULATE_READ,
   abi.MADV_POPULATE_WRITE
 ]
+
+const FALLOC_MODES = [0, 0, abi.FALLOC_FL_KEEP_SIZE, abi.FALLOC_FL_ZERO_RANGE]
+const FILE_ADVICE = [0, 1, 2, 3, 4, 4, 4, 5, 6]
 
 /** How often each operation is chosen, for `weigh` to vary. */
 const WEIGHTS: readonly (readonly [Op['op'], number])[] = [
@@ -68,6 +77,8 @@ const WEIGHTS: readonly (readonly [Op['op'], number])[] = [
   ['truncate', 12],
   ['punch', 8],
   ['zero', 3],
+  ['falloc', 8],
+  ['fadvise', 4],
   ['fsync', 5],
   ['reopen', 2],
   ['munmap', 8],
@@ -144,6 +155,8 @@ export class Generator {
       case 'write':
       case 'punch':
       case 'zero':
+      case 'falloc':
+      case 'fadvise':
       case 'truncate':
       case 'fsync':
       case 'reopen':
@@ -163,7 +176,9 @@ export class Generator {
     }
   }
 
-  #file(op: Extract<Op['op'], 'read' | 'write' | 'punch' | 'zero' | 'truncate' | 'fsync' | 'reopen'>): Op {
+  #file(
+    op: Extract<Op['op'], 'read' | 'write' | 'punch' | 'zero' | 'falloc' | 'fadvise' | 'truncate' | 'fsync' | 'reopen'>
+  ): Op {
     const rng = this.#rng
     const f = rng.below(NR_FILES)
     const pageSize = 2 ** this.#config.pageShift
@@ -172,7 +187,10 @@ export class Generator {
     if (op === 'truncate') return { op, f, size: this.#position(bytes) }
     const pos = this.#position(bytes - 1)
     const len = Math.min(bytes - pos, rng.oneIn(3) ? rng.between(1, 8) * pageSize : rng.between(1, 3 * pageSize))
-    return op === 'write' ? { op, f, pos, len, fill: rng.below(256) } : { op, f, pos, len }
+    if (op === 'write') return { op, f, pos, len, fill: rng.below(256) }
+    if (op === 'falloc') return { op, f, pos, len, mode: rng.pick(FALLOC_MODES) }
+    if (op === 'fadvise') return { op, f, pos, len: rng.oneIn(4) ? 0 : len, advice: rng.pick(FILE_ADVICE) }
+    return { op, f, pos, len }
   }
 
   #arrival(): Arrival {
@@ -193,6 +211,8 @@ export class Generator {
       | 'write'
       | 'punch'
       | 'zero'
+      | 'falloc'
+      | 'fadvise'
       | 'truncate'
       | 'fsync'
       | 'reopen'

@@ -52,6 +52,9 @@ type AnyOp =
   | { readonly op: 'read' | 'punch' | 'zero'; readonly f: number; readonly pos: number; readonly len: number }
   | { readonly op: 'write'; readonly f: number; readonly pos: number; readonly len: number; readonly fill: number }
   | { readonly op: 'truncate'; readonly f: number; readonly size: number }
+  /** `mode` is fallocate's; `advice` posix_fadvise's. */
+  | { readonly op: 'falloc'; readonly f: number; readonly pos: number; readonly len: number; readonly mode: number }
+  | { readonly op: 'fadvise'; readonly f: number; readonly pos: number; readonly len: number; readonly advice: number }
   | { readonly op: 'fsync' | 'reopen'; readonly f: number }
   /** `f` -1 is anonymous memory; `flags` are MAP_SHARED or MAP_PRIVATE and what goes with them. */
   | {
