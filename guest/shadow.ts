@@ -28,11 +28,11 @@ export const READ: u32 = 1
 /** A store needs it, so that the host knows that the page is dirty. It never stands without READ. */
 export const WRITE: u32 = 2
 
-/** The entry of the page of byte `at`. */
+/** The entry of the page of byte `at`. By Atomics, as another thread's host fills it: what is in the page is seen, too. */
 // @ts-ignore: AssemblyScript decorates functions
 @inline
 export function entryOf(at: u32): u32 {
-  return load<u32>((at >>> PAGE_SHIFT) << 2, ENTRIES)
+  return atomic.load<u32>((at >>> PAGE_SHIFT) << 2, ENTRIES)
 }
 
 /** The address here of byte `at`, whose page has this entry. */

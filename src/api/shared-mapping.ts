@@ -1,11 +1,18 @@
 /**
  * SharedMapping: a Mapping of a memory that other threads use at the same time. The same calls; what differs is how an access is made
- * safe against a page that goes away in the middle of it. docs/locking.md proves it step by step; in short:
+ * safe against a page that goes away in the middle of it. docs/locking.md proves it step by step by JavaScript's memory model; in short:
  *
- *  load    epoch -> entry -> value -> is the epoch still the same? Else again, with the locks. The epoch grows before a frame is given to
- *          anybody else, and before a call that changed mappings returns: a value that was read across such a moment is thrown away
- *  store   entry -> "I store to frame f" (the hazard word, a full fence) -> the same entry still? -> value -> "I am done". Whoever takes
- *          an entry away waits for the threads that store to its frame
+ *  load    entry -> value -> is T_CHANGES, a word of this thread's, what it was at the last load? Else again. Whoever takes entries away
+ *          adds to that word, in every thread, before he goes on: a value that was loaded across such a moment is thrown away
+ *  store   entry -> "I store to frame f" (the hazard word) -> is T_CHANGES what it was? -> value -> "I am done". Whoever takes
+ *          an entry away looks at the hazard words afterwards, and waits for the threads that store to its frame
+ *
+ * Both words are written and read by read-modify-writes alone, the look at T_CHANGES after a load included (it adds 0): of two such, by
+ * whatever threads, the earlier one happens before the later one, and so what stands before the one in its thread happens before what
+ * stands after the other. A mere load there would not do: the model lets loads that precede it see what others write after it.
+ *
+ * The page of the last access is remembered: where its entry is and what that said, once loaded by Atomics, as it was written. So a load
+ * of the same page costs one atomic operation, of another one two.
  *
  * The entry is found by a software TLB of this thread's: where the leaf tables of the window lie (after SGI's GRU, a TLB that holds no
  * pages). Nobody reaches into it. Instead each part is good for one value of the address space's MM_TABLE_SEQ, which grows before a
@@ -14,17 +21,13 @@
  * A value is made a number before the hazard word is set: what is no number runs code of its own then, or throws.
  *
  * Everything that misses takes the mmap lock and the machine lock, faults if it must, and makes the access before it lets go of them.
- *
- * On processors that reorder loads (base/memory-order) the epoch and, for stores, the entry are loaded atomically, and a fence stands before
- * the epoch's second load: slower, and as right.
  */
 import { ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_UNSHARE, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
-import { hasTotalStoreOrder } from '../base/memory-order.ts'
 import { MM_SHIFT, MM_TABLE_SEQ } from '../frame/mm-table.ts'
 import { lockEntry } from '../mm/fault.ts'
 import { PTE_PRESENT, PTE_READ_HIT, PTE_WRITE, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
-import { S_EPOCH, T_HAZARD, T_RETRIES } from '../sync/threads.ts'
+import { T_CHANGES, T_HAZARD, T_RETRIES } from '../sync/threads.ts'
 import { byteOf, scratch } from './accessors.ts'
 import { BorrowedPage } from './borrowed-page.ts'
 import { orThrow } from './errors.ts'
@@ -32,7 +35,10 @@ import type { MappedFile } from './file.ts'
 import { Mapping } from './mapping.ts'
 import type { AddressSpace } from './space.ts'
 
-const isOrdered = hasTotalStoreOrder()
+/** Accesses that are made again without the locks, before one takes them. */
+const MAX_REPEATS = 4
+/** No page. */
+const NONE = -1
 const MAX_ROUNDS = 100
 const STORABLE = PTE_PRESENT | PTE_WRITE
 
@@ -45,9 +51,16 @@ export class SharedMapping extends Mapping {
   private seqs: Int32Array
   private readonly mmWords: Int32Array
   private readonly seqAt: number
-  private readonly shared: Int32Array
+  /** The page of the last access, the slot of its entry and what that was; NONE when something has changed since. */
+  private known = NONE
+  private knownSlot = 0
+  private knownPte = 0
+  /** T_CHANGES when this object last looked. */
+  private changes = 0
+  private nrRepeats = 0
   private readonly threadWords: Int32Array
   private readonly hazardAt: number
+  private readonly changesAt: number
   private readonly retriesAt: number
   private readonly wordShift: number
   private readonly generation: number
@@ -61,9 +74,9 @@ export class SharedMapping extends Mapping {
     this.mmWords = mms.w
     this.seqAt = (space.mm.id << MM_SHIFT) + MM_TABLE_SEQ
     this.generation = space.mm.generation
-    this.shared = sync.words
     this.threadWords = sync.threads.w
     this.hazardAt = sync.row + T_HAZARD
+    this.changesAt = sync.row + T_CHANGES
     this.retriesAt = sync.row + T_RETRIES
     this.wordShift = this.pageShift - 2
     this.pages = 0
@@ -73,11 +86,11 @@ export class SharedMapping extends Mapping {
   }
 
   override getUint8(offset: number): number {
-    const epoch = this.begin()
-    const frame = this.probe(offset)
+    const frame = this.aimToLoad(offset)
     if (frame >= 0) {
       const value = this.u8[frame * (this.pageMask + 1) + (offset & this.pageMask)]
-      if (this.holds(epoch)) return value
+      if (this.holds()) return value
+      if (this.mayRepeat()) return this.getUint8(offset)
     }
     const value = this.u8[this.lockFrame(offset, 1, ACCESS_READ) * (this.pageMask + 1) + (offset & this.pageMask)]
     this.machine.unlockMmRead(this.mmId)
@@ -90,11 +103,11 @@ export class SharedMapping extends Mapping {
 
   override getUint16(offset: number, littleEndian = true): number {
     if ((offset & 1) !== 0 || !littleEndian) return this.gather(offset, 2).getUint16(0, littleEndian)
-    const epoch = this.begin()
-    const frame = this.probe(offset)
+    const frame = this.aimToLoad(offset)
     if (frame >= 0) {
       const value = this.u16[frame * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)]
-      if (this.holds(epoch)) return value
+      if (this.holds()) return value
+      if (this.mayRepeat()) return this.getUint16(offset)
     }
     const at = this.lockFrame(offset, 2, ACCESS_READ) * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)
     const value = this.u16[at]
@@ -104,11 +117,11 @@ export class SharedMapping extends Mapping {
 
   override getUint32(offset: number, littleEndian = true): number {
     if ((offset & 3) !== 0 || !littleEndian) return this.gather(offset, 4).getUint32(0, littleEndian)
-    const epoch = this.begin()
-    const frame = this.probe(offset)
+    const frame = this.aimToLoad(offset)
     if (frame >= 0) {
       const value = this.words[(frame << this.wordShift) + ((offset & this.pageMask) >>> 2)]
-      if (this.holds(epoch)) return value
+      if (this.holds()) return value
+      if (this.mayRepeat()) return this.getUint32(offset)
     }
     const at = (this.lockFrame(offset, 4, ACCESS_READ) << this.wordShift) + ((offset & this.pageMask) >>> 2)
     const value = this.words[at]
@@ -127,11 +140,11 @@ export class SharedMapping extends Mapping {
 
   override getFloat64(offset: number, littleEndian = true): number {
     if ((offset & 7) !== 0 || !littleEndian) return this.gather(offset, 8).getFloat64(0, littleEndian)
-    const epoch = this.begin()
-    const frame = this.probe(offset)
+    const frame = this.aimToLoad(offset)
     if (frame >= 0) {
       const value = this.f64[(frame << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)]
-      if (this.holds(epoch)) return value
+      if (this.holds()) return value
+      if (this.mayRepeat()) return this.getFloat64(offset)
     }
     const at = (this.lockFrame(offset, 8, ACCESS_READ) << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)
     const value = this.f64[at]
@@ -141,13 +154,12 @@ export class SharedMapping extends Mapping {
 
   override setUint8(offset: number, value: number): void {
     const number = +value
-    let frame = this.aim(offset)
+    let frame = this.aimToStore(offset)
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 1, ACCESS_WRITE)
     this.u8[frame * (this.pageMask + 1) + (offset & this.pageMask)] = number
     if (locked) this.machine.unlockMmRead(this.mmId)
-    else if (isOrdered) this.threadWords[this.hazardAt] = 0
-    else Atomics.store(this.threadWords, this.hazardAt, 0)
+    else Atomics.exchange(this.threadWords, this.hazardAt, 0)
   }
 
   override setInt8(offset: number, value: number): void {
@@ -161,13 +173,12 @@ export class SharedMapping extends Mapping {
       return
     }
     const number = +value
-    let frame = this.aim(offset)
+    let frame = this.aimToStore(offset)
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 2, ACCESS_WRITE)
     this.u16[frame * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)] = number
     if (locked) this.machine.unlockMmRead(this.mmId)
-    else if (isOrdered) this.threadWords[this.hazardAt] = 0
-    else Atomics.store(this.threadWords, this.hazardAt, 0)
+    else Atomics.exchange(this.threadWords, this.hazardAt, 0)
   }
 
   override setUint32(offset: number, value: number, littleEndian = true): void {
@@ -177,13 +188,12 @@ export class SharedMapping extends Mapping {
       return
     }
     const number = +value
-    let frame = this.aim(offset)
+    let frame = this.aimToStore(offset)
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 4, ACCESS_WRITE)
     this.words[(frame << this.wordShift) + ((offset & this.pageMask) >>> 2)] = number
     if (locked) this.machine.unlockMmRead(this.mmId)
-    else if (isOrdered) this.threadWords[this.hazardAt] = 0
-    else Atomics.store(this.threadWords, this.hazardAt, 0)
+    else Atomics.exchange(this.threadWords, this.hazardAt, 0)
   }
 
   override setFloat32(offset: number, value: number, littleEndian = true): void {
@@ -198,69 +208,69 @@ export class SharedMapping extends Mapping {
       return
     }
     const number = +value
-    let frame = this.aim(offset)
+    let frame = this.aimToStore(offset)
     const locked = frame < 0
     if (locked) frame = this.lockFrame(offset, 8, ACCESS_WRITE)
     this.f64[(frame << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)] = number
     if (locked) this.machine.unlockMmRead(this.mmId)
-    else if (isOrdered) this.threadWords[this.hazardAt] = 0
-    else Atomics.store(this.threadWords, this.hazardAt, 0)
+    else Atomics.exchange(this.threadWords, this.hazardAt, 0)
   }
 
-  /** The epoch before a load. An atomic load comes before all that follow it, on any processor. */
-  private begin(): number {
-    return isOrdered ? this.shared[S_EPOCH] : Atomics.load(this.shared, S_EPOCH)
+  /** The frame that a page's entry has, if it allows loads; NONE otherwise. Good if `holds` afterwards. */
+  private aimToLoad(offset: number): number {
+    const page = offset >>> this.pageShift
+    if (offset >>> 0 !== offset || page !== this.known || this.i32[this.knownSlot] !== this.knownPte)
+      return this.learn(offset)
+    return this.knownPte >>> 8
   }
 
-  /** Whether nothing was taken away since `begin`: what was loaded in between is what the entry said. */
-  private holds(epoch: number): boolean {
-    if ((isOrdered ? this.shared[S_EPOCH] : this.epochAfter()) === epoch) return true
+  /** Looks up another page than the last one, or that one's entry again. */
+  private learn(offset: number): number {
+    this.known = NONE
+    const page = offset >>> this.pageShift
+    if (offset >>> 0 !== offset || page >= this.pages) return NONE
+    const vpn = this.startVpn + page
+    const leaf = (vpn >>> this.leafShift) - this.firstLeaf
+    if (this.seqs[leaf] !== this.mmWords[this.seqAt]) return NONE
+    const slot = this.bases[leaf] + (vpn & this.leafMask)
+    // By Atomics, as it was written: what was put into the frame before is seen.
+    const pte = Atomics.load(this.i32, slot)
+    if ((pte & PTE_READ_HIT) !== PTE_READ_HIT) return NONE
+    this.known = page
+    this.knownSlot = slot
+    this.knownPte = pte
+    return pte >>> 8
+  }
+
+  /** Whether nothing was taken away since the last time: what was loaded in between is what the entry said. */
+  private holds(): boolean {
+    const changes = Atomics.add(this.threadWords, this.changesAt, 0)
+    if (changes === this.changes) return true
+    this.changes = changes
+    this.known = NONE
     this.threadWords[this.retriesAt]++
     return false
   }
 
-  /**
-   * The epoch after all loads before it. Those come before the store of a read-modify-write, of a word that is this thread's alone, and an
-   * atomic load comes after it. (The read-modify-write alone would not do: where it is made of a load and a store that exclude others,
-   * ARM may do a plain load that follows before that store, and before loads that precede it.)
-   */
-  private epochAfter(): number {
-    Atomics.add(this.threadWords, this.hazardAt, 0)
-    return Atomics.load(this.shared, S_EPOCH)
-  }
-
-  /** The frame that a page's entry has, if it allows loads; -1 otherwise. Good if `holds` afterwards. */
-  private probe(offset: number): number {
-    const page = offset >>> this.pageShift
-    if (offset >>> 0 !== offset || page >= this.pages) return -1
-    const vpn = this.startVpn + page
-    const leaf = (vpn >>> this.leafShift) - this.firstLeaf
-    if (this.seqs[leaf] !== this.mmWords[this.seqAt]) return -1
-    const pte = this.words[this.bases[leaf] + (vpn & this.leafMask)]
-    return (pte & PTE_READ_HIT) === PTE_READ_HIT ? pte >>> 8 : -1
+  /** Whether an access that did not hold is made again without the locks. */
+  private mayRepeat(): boolean {
+    return ++this.nrRepeats <= MAX_REPEATS
   }
 
   /**
-   * The same for a store: the hazard word names the frame until the caller clears it, and nobody takes the frame away meanwhile. The
-   * caller stores and clears without a call in between: a thread may be ended at any call, and a hazard that stays is waited for.
+   * The frame that a page's entry has, if it allows stores: the hazard word names it until the caller clears it, and nobody takes the frame
+   * away meanwhile. NONE otherwise. The caller stores and clears without calling code in between: a thread may be ended at any call, and a
+   * hazard that stays is waited for.
    */
-  private aim(offset: number): number {
-    const page = offset >>> this.pageShift
-    if (offset >>> 0 !== offset || page >= this.pages) return -1
-    const vpn = this.startVpn + page
-    const leaf = (vpn >>> this.leafShift) - this.firstLeaf
-    const seq = this.seqs[leaf]
-    if (seq !== this.mmWords[this.seqAt]) return -1
-    const slot = this.bases[leaf] + (vpn & this.leafMask)
-    const pte = this.words[slot]
-    if ((pte & PTE_WRITE_HIT) !== PTE_WRITE_HIT) return -1
-    Atomics.store(this.threadWords, this.hazardAt, (pte >>> 8) + 1)
-    // Once more, after the fence: whoever takes the entry away from here on sees the hazard and waits.
-    const again = isOrdered ? this.words[slot] : Atomics.load(this.words, slot)
-    const seqAgain = isOrdered ? this.mmWords[this.seqAt] : Atomics.load(this.mmWords, this.seqAt)
-    if (again === pte && seqAgain === seq) return pte >>> 8
-    Atomics.store(this.threadWords, this.hazardAt, 0)
-    return -1
+  private aimToStore(offset: number): number {
+    const frame = this.aimToLoad(offset)
+    if (frame < 0 || (this.knownPte & PTE_WRITE_HIT) !== PTE_WRITE_HIT) return NONE
+    const { threadWords } = this
+    Atomics.exchange(threadWords, this.hazardAt, frame + 1)
+    // Whoever has taken the entry away and did not see the hazard has added to the word before.
+    if (threadWords[this.changesAt] === this.changes) return frame
+    Atomics.exchange(threadWords, this.hazardAt, 0)
+    return this.holds() || !this.mayRepeat() ? NONE : this.aimToStore(offset)
   }
 
   /** The frame for an access, with the locks held until `unlockMmRead`. Throws what Linux would send a signal for. */
@@ -286,10 +296,14 @@ export class SharedMapping extends Mapping {
     const leaf = (vpn >>> this.leafShift) - this.firstLeaf
     this.bases[leaf] = slot - (vpn & this.leafMask)
     this.seqs[leaf] = this.mmWords[this.seqAt]
+    this.known = NONE
+    this.changes = Atomics.add(this.threadWords, this.changesAt, 0)
+    this.nrRepeats = 0
     return pteFrame(this.words[slot])
   }
 
   private remember(vpn: number, pages: number): void {
+    this.known = NONE
     this.firstLeaf = vpn >>> this.leafShift
     const nrLeaves = pages === 0 ? 0 : ((vpn + pages - 1) >>> this.leafShift) - this.firstLeaf + 1
     this.bases = new Int32Array(nrLeaves)

@@ -111,6 +111,11 @@ export class FrameAllocator {
     this.#fail = hook
   }
 
+  /** Whether other threads use the memory, too. */
+  get isShared(): boolean {
+    return this.#sync.isShared
+  }
+
   get nrFree(): number {
     return this.#state[A_FREE]
   }

@@ -27,7 +27,7 @@ export function translate(m: Machine, mm: number, vpn: number, access: number): 
   let pte = m.ram.i32[slot]
   if ((pte & need) === need) {
     // Used again since it was faulted in, or since reclaim looked: that is what YOUNG says.
-    if ((pte & PTE_YOUNG) === 0) m.ram.i32[slot] = pte | PTE_YOUNG
+    if ((pte & PTE_YOUNG) === 0) m.tables.rewrite(slot, pte | PTE_YOUNG)
     return pteFrame(pte)
   }
   do {

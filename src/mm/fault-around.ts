@@ -22,7 +22,7 @@ export function faultAroundFirst(m: Machine, mm: number, vma: number, vpn: numbe
     m.tables.releaseIfEmpty(slot)
     return false
   }
-  m.ram.i32[slot] |= PTE_YOUNG
+  m.tables.rewrite(slot, m.ram.i32[slot] | PTE_YOUNG)
   return true
 }
 

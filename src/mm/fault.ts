@@ -163,7 +163,7 @@ function entryAllows(m: Machine, mm: number, vpn: number, access: number): boole
   const pte = slot === 0 ? 0 : m.ram.i32[slot]
   if ((pte & need) !== need) return false
   if (access === ACCESS_UNSHARE && mayBecomeAnother(m, m.vmas.at(mm, vpn), pte)) return false
-  if ((pte & PTE_YOUNG) === 0) m.ram.i32[slot] = pte | PTE_YOUNG
+  if ((pte & PTE_YOUNG) === 0) m.tables.rewrite(slot, pte | PTE_YOUNG)
   return true
 }
 
@@ -291,13 +291,13 @@ function presentFault(
 ): number {
   const isEnough = access === ACCESS_UNSHARE ? !mayBecomeAnother(m, vma, pte) : access !== ACCESS_WRITE
   if (isEnough || (pte & PTE_WRITE) !== 0) {
-    m.ram.i32[slot] = pte | PTE_YOUNG
+    m.tables.rewrite(slot, pte | PTE_YOUNG)
     return FAULT_OK
   }
   if ((m.vmas.flags[vma] & VM_SHARED) !== 0) {
     // Linux: wp_page_shared with page_mkwrite. From here on the page counts as dirty.
     if (!storesUnseen(m, vma)) m.cache.setDirty(pteFrame(pte))
-    m.ram.i32[slot] = pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY
+    m.tables.rewrite(slot, pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY)
     return FAULT_OK
   }
   return copyOnWrite(m, mm, vma, vpn, slot, pte, access)
@@ -335,7 +335,7 @@ function copyOnWrite(
   prepareAnon(m, vma)
   if ((frames.row(old, F_FLAGS) & PG_ANON) !== 0 && takeAlone(m, old)) {
     if (access === ACCESS_UNSHARE) return FAULT_RETRY
-    m.ram.i32[slot] = pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY
+    m.tables.rewrite(slot, pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY)
     frames.w[(old << FRAME_SHIFT) + F_FLAGS] |= PG_DIRTY
     // After MADV_FREE: an ordinary page again, and so on another list.
     if ((frames.row(old, F_FLAGS) & PG_SWAPBACKED) === 0) m.lru.setSwapBacked(old)
@@ -360,7 +360,7 @@ function copyOnWrite(
     m.vmstat[COW_COPIES]++
   }
   installAnon(m, mm, vma, vpn, at, copy, old)
-  if (access === ACCESS_UNSHARE) m.ram.i32[at] = pteOfCopy(pte, copy)
+  if (access === ACCESS_UNSHARE) m.tables.rewrite(at, pteOfCopy(pte, copy))
   // The old page lives on, and others store to it: who found it in this entry must not load from it any more.
   if (m.sync.isShared) m.sync.changed()
   m.notifiers.changePte(mm, vpn, copy)

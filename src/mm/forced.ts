@@ -59,6 +59,6 @@ function settle(m: Machine, mm: number, vpn: number): number {
   const writable = pageProt === PAGE_PROT_DEFAULT ? (vmFlags & VM_WRITE) !== 0 : pageProt === PAGE_PROT_WRITE
   if (!writable) pte &= ~PTE_WRITE
   if (pageProt === PAGE_PROT_DEFAULT && (vmFlags & VM_PROT_MASK) === 0) pte &= ~PTE_READ
-  m.ram.i32[slot] = pte
+  m.tables.rewrite(slot, pte)
   return pteFrame(pte)
 }

@@ -120,7 +120,7 @@ function copyEntry(m: Machine, parent: number, child: number, copy: number, vpn:
     const frame = pteFrame(pte)
     if (!shared) {
       pte &= ~PTE_WRITE
-      i32[source] = pte
+      tables.rewrite(source, pte)
       m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_EXCLUSIVE
     } else pte &= ~(PTE_WRITE | PTE_DIRTY | PTE_YOUNG)
     tables.set(target, pte)
@@ -160,6 +160,6 @@ function copyPinned(m: Machine, child: number, copy: number, vpn: number, pte: n
   }
   m.ram.copyFrame(frame, pteFrame(pte))
   installAnon(m, child, copy, vpn, target, frame, 0)
-  m.ram.i32[target] = pteOfCopy(pte, frame)
+  m.tables.rewrite(target, pteOfCopy(pte, frame))
   return 0
 }

@@ -211,7 +211,7 @@ function free(m: Machine, mm: number, vma: number, start: number, end: number): 
       // Shared with a forked address space, or with a copy in swap: the others still want it.
       const flags = frames.row(frame, F_FLAGS)
       if (frames.row(frame, F_MAPCOUNT) !== 1 || (flags & (PG_ANON | PG_CACHED)) !== PG_ANON) continue
-      ram.i32[slot] = pte & ~(PTE_DIRTY | PTE_WRITE)
+      tables.rewrite(slot, pte & ~(PTE_DIRTY | PTE_WRITE))
       const onList = (flags & PG_LRU) !== 0
       if (onList) m.lru.remove(frame)
       frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~(PG_DIRTY | PG_SWAPBACKED)

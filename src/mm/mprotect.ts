@@ -95,7 +95,7 @@ function changeProtection(m: Machine, mm: number, start: number, end: number, fl
     const stop = tables.leafEnd(vpn, end)
     for (; vpn < stop; vpn++, slot++) {
       const pte = i32[slot]
-      if ((pte & PTE_PRESENT) !== 0) i32[slot] = protectPresent(pte, readable)
+      if ((pte & PTE_PRESENT) !== 0) tables.rewrite(slot, protectPresent(pte, readable))
       else if (pteMigration(pte)) {
         i32[slot] = mkMigrationPte(protectPresent(pteFromMigration(pte, pteSwapOffset(pte)), readable))
       } else if (pteFile(pte)) i32[slot] = pgoffToPte(pteToPgoff(pte), PAGE_PROT_DEFAULT, pteSoftDirty(pte))

@@ -176,7 +176,7 @@ export function mmPopulate(
 function markUsed(m: Machine, mm: number, vpn: number): void {
   const slot = m.tables.find(mm, vpn)
   const pte = m.ram.i32[slot]
-  if ((pte & (PTE_PRESENT | PTE_YOUNG)) === PTE_PRESENT) m.ram.i32[slot] = pte | PTE_YOUNG
+  if ((pte & (PTE_PRESENT | PTE_YOUNG)) === PTE_PRESENT) m.tables.rewrite(slot, pte | PTE_YOUNG)
 }
 
 function faultIn(m: Machine, mm: number, vpn: number, access: number, vmFlags: number): number {

@@ -42,9 +42,9 @@ function clearVma(m: Machine, mm: number, vma: number, kind: number): void {
     for (; vpn < stop; vpn++, slot++) {
       const pte = i32[slot]
       if (pte === 0) continue
-      if (kind === CLEAR_REFS_SOFT_DIRTY) i32[slot] = pteClearSoftDirty(pte)
+      if (kind === CLEAR_REFS_SOFT_DIRTY) tables.rewrite(slot, pteClearSoftDirty(pte))
       else if ((pte & PTE_PRESENT) !== 0) {
-        i32[slot] = pte & ~PTE_YOUNG
+        tables.rewrite(slot, pte & ~PTE_YOUNG)
         const frame = pteFrame(pte)
         if (frame !== 0 && (frames.row(frame, F_FLAGS) & PG_ANON) === 0) {
           frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_REFERENCED

@@ -17,9 +17,8 @@
  *     WAITS
  *     ADMITTED  bit by word: guests in threads that did not attach
  *
- * A guest may load an entry that another thread's fault has just filled, with nothing between them but the entry: that
- * its page's bytes are there follows because the address that it loads from is computed from the entry, which was written
- * with Atomics after them. Processors keep that order, and V8 does.
+ * A guest may load an entry that another thread's fault has just filled, with nothing between them but the entry. So it loads it as it
+ * was written, by Atomics: then what was put into the page before is seen, by the memory model of JavaScript and WebAssembly.
  *
  * Lock: the machine lock, for everything.
  */

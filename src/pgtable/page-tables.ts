@@ -8,6 +8,7 @@
  *  find(mm, vpn)        slot, or 0
  *  ensure(mm, vpn)      slot, making tables; 0 when no frame can be had
  *  set(slot, pte)       writes, keeping the count; the table stays even if it is empty now
+ *  rewrite(slot, pte)   the same for an entry that was there and stays
  *  releaseIfEmpty(slot) gives the slot's table back if nothing is in it
  *  nextLeaf(mm, vpn, end)  skips what has no tables
  *
@@ -15,6 +16,9 @@
  *
  * The leaf cache (software TLB) remembers where the leaf tables of recently used pages are, not what is in them.
  * Entries are read afresh at every access, so changing one needs no shootdown; only freeing a leaf does.
+ *
+ * Where threads share the machine, an entry that allows loads is written by Atomics, always: another thread finds it so without a lock, and
+ * then sees what was put into the frame before (docs/locking.md).
  */
 import { assert } from '../base/assert.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
@@ -72,6 +76,7 @@ export class PageTables {
   /** Result of the last `nextLeaf`. */
   slot = 0
   readonly #i32: Int32Array
+  readonly #isShared: boolean
   /** Tables held for windows. */
   readonly #held: Int32Array
   /** Windows to keep right, by address space. */
@@ -89,6 +94,7 @@ export class PageTables {
     this.tlbTag = columns.int32('leaf cache', (mms.maxMms + 1) << TLB_SHIFT)
     this.tlbBase = columns.int32('leaf cache', (mms.maxMms + 1) << TLB_SHIFT)
     this.#i32 = ram.i32
+    this.#isShared = allocator.isShared
     this.#held = columns.int32('leaf cache', 1)
   }
 
@@ -121,10 +127,15 @@ export class PageTables {
 
   set(slot: number, pte: number): void {
     const old = this.#i32[slot]
-    this.#i32[slot] = pte
+    this.rewrite(slot, pte)
     if (old === 0) {
       if (pte !== 0) this.frames.w[((slot >>> this.leafShift) << FRAME_SHIFT) + F_MAPCOUNT]++
     } else if (pte === 0) this.frames.w[((slot >>> this.leafShift) << FRAME_SHIFT) + F_MAPCOUNT]--
+  }
+
+  rewrite(slot: number, pte: number): void {
+    if (this.#isShared) Atomics.store(this.#i32, slot, pte)
+    else this.#i32[slot] = pte
   }
 
   /** Counts `added` entries that were written where there was none, in the table of `slot`, without `set`. */

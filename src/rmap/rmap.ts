@@ -260,10 +260,10 @@ export class Rmap {
       return
     }
     if (verb === VERB_FROM_MIGRATION) {
-      if ((pte & PTE_PRESENT) === 0) this.#i32[at] = pteFromMigration(pte, frame)
+      if ((pte & PTE_PRESENT) === 0) this.tables.rewrite(at, pteFromMigration(pte, frame))
       else {
         // A fault at another address mapped the page while it was on its way.
-        this.#i32[at] = mkPte(frame, pte & PTE_FLAGS_MASK)
+        this.tables.rewrite(at, mkPte(frame, pte & PTE_FLAGS_MASK))
         this.notifiers.invalidatePage(mm, vpn)
       }
       return
@@ -275,13 +275,13 @@ export class Rmap {
     }
     if (verb === VERB_REFERENCED) {
       if ((pte & PTE_YOUNG) !== 0) {
-        this.#i32[at] = pte & ~PTE_YOUNG
+        this.tables.rewrite(at, pte & ~PTE_YOUNG)
         this.#hits++
       }
       if (this.notifiers.has(mm) && this.notifiers.clearFlushYoung(mm, vpn, vpn + 1)) this.#hits++
     } else if (verb === VERB_MKCLEAN) {
       if ((pte & (PTE_WRITE | PTE_DIRTY)) !== 0) {
-        this.#i32[at] = pte & ~(PTE_WRITE | PTE_DIRTY)
+        this.tables.rewrite(at, pte & ~(PTE_WRITE | PTE_DIRTY))
         this.#hits++
         this.notifiers.invalidatePage(mm, vpn)
       }

@@ -4,7 +4,7 @@
  *  openWindow, closeWindow gives the machine lock back while a store works, and takes it again
  *  waitFor(kind, id)       gives the machine lock back, sleeps until somebody wakes the queue, takes it again
  *  wakeAll(kind, id)       wakes a queue; the sleepers look at what they wait for again
- *  changed()               reads that began before are made again (S_EPOCH)
+ *  changed()               loads that began before are made again (T_CHANGES)
  *  settle(frame)           returns when no other thread's store is on its way to the frame
  *  settleAll()             the same for all frames
  *
@@ -28,11 +28,11 @@ import {
   IO_NONE,
   NR_QUEUES,
   S_BROKEN,
-  S_EPOCH,
   S_LINE,
   S_QUEUES,
   S_ROOM,
   S_SLEEPERS,
+  T_CHANGES,
   T_HAZARD,
   T_IN_IO,
   T_IO_FIRST,
@@ -232,25 +232,35 @@ export class Sync extends MachineLock {
     this.wakeAll(WAIT_FRAME, words[S_LINE] - 1)
   }
 
-  /** Entries changed, or a frame is about to be used for something else. A full fence. With the machine lock held. */
+  /**
+   * Entries changed, or a frame is about to be used for something else: loads that are under way are made again. Of this thread, too: what
+   * it remembers may be another thread's by the next time. With the machine lock held, as what follows.
+   */
   changed(): void {
-    Atomics.add(this.words, S_EPOCH, 1)
+    for (let t = 0; t < this.threads.maxThreads; t++) {
+      const row = t << THREAD_SHIFT
+      if (this.#t[row + T_STATE] !== THREAD_FREE) Atomics.add(this.#t, row + T_CHANGES, 1)
+    }
   }
 
   /** Waits for stores of other threads that found the frame writable before its entry changed. After `changed`. */
   settle(frame: number): void {
     for (let t = 0; t < this.threads.maxThreads; t++) {
-      if (t !== this.me && Atomics.load(this.#t, (t << THREAD_SHIFT) + T_HAZARD) === frame + 1)
-        this.#outlast(t, frame + 1)
+      if (t !== this.me && this.#hazardOf(t) === frame + 1) this.#outlast(t, frame + 1)
     }
   }
 
   settleAll(): void {
     for (let t = 0; t < this.threads.maxThreads; t++) {
-      if (t === this.me) continue
-      const hazard = Atomics.load(this.#t, (t << THREAD_SHIFT) + T_HAZARD)
+      const hazard = t === this.me ? 0 : this.#hazardOf(t)
       if (hazard !== 0) this.#outlast(t, hazard)
     }
+  }
+
+  /** Read by a read-modify-write, as its thread changes it by one: what was done before either happens before the later one's thread goes on. */
+  #hazardOf(thread: number): number {
+    const row = thread << THREAD_SHIFT
+    return this.#t[row + T_STATE] === THREAD_FREE ? 0 : Atomics.add(this.#t, row + T_HAZARD, 0)
   }
 
   /**

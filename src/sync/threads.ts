@@ -10,7 +10,8 @@
  *                       +-- its end was noticed: dead --what it held is given back--> free
  *
  * Four cache lines a row. The second one begins with the hazard word, which its thread writes at every store through an
- * accessor; nothing else may lie beside it that others read often. The fourth one is for what is seldom looked at.
+ * accessor, as it does T_CHANGES at every load; nothing else may lie beside them that others read often. The fourth one is for what is
+ * seldom looked at.
  */
 import type { Arena } from '../base/arena.ts'
 
@@ -60,14 +61,16 @@ export const T_RUN_PAGES = 18 as const
  */
 export const T_PINS = 19 as const
 export const NR_RECORDED_PINS = 11 as const
-/** The open file that it holds for the call it is in. */
-export const T_FILE = 30 as const
+/** Grows whenever a frame is given back or a call has changed entries: what the thread loaded across a change it loads again. */
+export const T_CHANGES = 30 as const
 /** Id of the secondary MMU whose guest runs in this thread, 0 while none does: who clears translations waits (mmu/guests). */
 export const T_GUEST = 31 as const
 /** Frames that it keeps for the next pages that it reads, pinned: the first `T_NR_RESERVED` of these words, the others are 0. */
 export const T_RESERVE = 32 as const
 export const NR_RESERVE = 8 as const
 export const T_NR_RESERVED = 40 as const
+/** The open file that it holds for the call it is in. */
+export const T_FILE = 41 as const
 
 /** The operating system's number for the thread, 0 where it is not known, and when it started (`Sync.hasEnded`). */
 export const T_OS_THREAD = 48 as const
@@ -103,8 +106,6 @@ export const S_STARVING = 1 as const
 export const S_LINE = 2 as const
 export const S_ROOM = 3 as const
 export const S_TICKETS = 4 as const
-/** Grows whenever a frame is given back or a call has changed entries: what was read across a change is read again. */
-export const S_EPOCH = 16 as const
 /** 0, or why the machine is broken (an errno). */
 export const S_BROKEN = 32 as const
 /** 1 while the machine is open. */

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { F_FLAGS, FRAME_SHIFT, MAX_PINS, PIN_SHIFT } from '../../src/frame/frame-table.ts'
 import { pteFrame } from '../../src/pgtable/pte.ts'
-import { S_EPOCH, T_HAZARD, T_PINS, T_RUN_FIRST, T_RUN_PAGES } from '../../src/sync/threads.ts'
+import { T_CHANGES, T_HAZARD, T_PINS, T_RUN_FIRST, T_RUN_PAGES } from '../../src/sync/threads.ts'
 import { Mm } from '../../src/syscall/args.ts'
 import { sys_read_user } from '../../src/syscall/file.ts'
 import { type AttachedRig, errorOf, PAGE, type Side, useAttached } from './support.ts'
@@ -68,13 +68,13 @@ describe('a store that is on its way', () => {
       () => mine.map.remap({ at: 4, page: 4 }),
       () => mine.space.fork().close()
     ]) {
-      const before = mine.m.sync.words[S_EPOCH]
       const { threads, row } = rig.theirs.m.sync
+      const before = threads.w[row + T_CHANGES]
       Atomics.store(threads.w, row + T_HAZARD, 999)
       rig.resting(() => Atomics.store(threads.w, row + T_HAZARD, 0))
       change()
       expect(threads.w[row + T_HAZARD]).toBe(0)
-      expect(mine.m.sync.words[S_EPOCH]).toBeGreaterThan(before)
+      expect(threads.w[row + T_CHANGES]).toBeGreaterThan(before)
     }
   })
 

@@ -11,9 +11,9 @@ import {
   IO_FILL,
   NR_SYNC_WORDS,
   S_BROKEN,
-  S_EPOCH,
   S_LOCK,
   S_STARVING,
+  T_CHANGES,
   T_HAZARD,
   T_IN_IO,
   T_INODE,
@@ -27,6 +27,7 @@ import {
   T_STATE,
   THREAD_ATTACHED,
   THREAD_DEAD,
+  THREAD_FREE,
   ThreadTable
 } from '../../src/sync/threads.ts'
 
@@ -495,10 +496,38 @@ describe('a store of another thread that is on its way', () => {
     expect(me.broken).toBe(EOWNERDEAD)
   })
 
-  test('a change is told to readers by the epoch, before stores are waited for', () => {
-    const { words, syncs } = rig(2)
-    const before = words[S_EPOCH]
+  test('a change is told to the loads of all attached threads, before stores are waited for; both by read-modify-writes', () => {
+    const { threads, syncs } = rig(2)
+    const told = () => [0, 1].map(t => threads.w[threads.at(t, T_CHANGES)])
+    const before = told()
+    const calls: [number, number][] = []
+    const add = Atomics.add as (words: Int32Array, at: number, value: number) => number
+    vi.spyOn(Atomics, 'add').mockImplementation(((words: Int32Array, at: number, value: number) => {
+      calls.push([at, value])
+      return add(words, at, value)
+    }) as typeof Atomics.add)
     syncs[0].changed()
-    expect(words[S_EPOCH]).toBe(before + 1)
+    expect(told()).toEqual(before.map(n => n + 1))
+    syncs[0].settle(5)
+    syncs[0].settleAll()
+    const [own, other] = [0, 1].map(t => threads.at(t, T_CHANGES))
+    const hazard = threads.at(1, T_HAZARD)
+    expect(calls).toEqual([
+      [own, 1],
+      [other, 1],
+      [hazard, 0],
+      [hazard, 0]
+    ])
+  })
+
+  test('a row without a thread is nobody’s', () => {
+    const { threads, syncs } = storing()
+    threads.w[threads.at(1, T_STATE)] = THREAD_FREE
+    passTime(100, () => expect.fail('it waited'))
+    const before = threads.w[threads.at(1, T_CHANGES)]
+    syncs[0].changed()
+    syncs[0].settle(5)
+    syncs[0].settleAll()
+    expect(threads.w[threads.at(1, T_CHANGES)]).toBe(before)
   })
 })
