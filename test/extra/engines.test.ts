@@ -16,7 +16,7 @@ import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
 const BIN = join(process.env.ENGINES ?? '', 'node_modules/.bin')
 const ENGINES = [
   { name: 'Bun', program: join(BIN, 'bun'), words: ['run'] },
-  { name: 'Deno', program: join(BIN, 'deno'), words: ['run', '-A', '--no-config', '--quiet'] }
+  { name: 'Deno', program: join(BIN, 'deno'), words: ['run', '-A', '--quiet'] }
 ]
 const RUNS = 3
 const LIMIT_MS = 240_000
@@ -41,7 +41,7 @@ if (isMainThread) {
   console.log(JSON.stringify({
     wrong: reports.flatMap(report => report.wrong),
     loads: reports.reduce((sum, report) => sum + report.loads, 0),
-    repeated: memory.stats().threads.reduce((sum, thread) => sum + thread.retries, 0)
+    repeated: reports.reduce((sum, report) => sum + report.repeated, 0)
   }))
   process.exit(0)
 }
@@ -57,7 +57,7 @@ for (const end = Date.now() + 5000; Date.now() < end && wrong.length < 10; ) {
   if (workerData.part === 0) for (let k = 0; k < 4096; k++, loads++) check((k & 15) * 4096 + k)
   else for (let page = 0; page < PAGES; page++, loads++) check(page * 4096 + 5)
 }
-parentPort.postMessage({ wrong, loads })
+parentPort.postMessage({ wrong, loads, repeated: Math.max(...memory.stats().threads.map(thread => thread.retries)) })
 `
 
 for (const { name, program, words } of ENGINES) {
@@ -67,20 +67,21 @@ for (const { name, program, words } of ENGINES) {
 
   describe.skipIf(isMissing)(isMissing ? `${name} (needs ${how})` : name, () => {
     const folder = mkdtempSync(join(tmpdir(), 'fremap-engine-'))
-    const run = (...args: string[]): string =>
-      execFileSync(program, [...words, ...args], { cwd: folder, encoding: 'utf8', timeout: LIMIT_MS })
+    const run = (cwd: string, ...args: string[]): string =>
+      execFileSync(program, [...words, ...args], { cwd, encoding: 'utf8', timeout: LIMIT_MS })
 
     beforeAll(ensureBuilt, BUILD_LIMIT_MS)
     afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
     test('a load gives a byte of its own page', { timeout: LIMIT_MS }, () => {
+      writeFileSync(join(folder, 'package.json'), '{"type":"module"}')
       writeFileSync(join(folder, 'reads.mjs'), READS)
       writeFileSync(
         join(folder, 'reads.db'),
         new Uint8Array(64 * 4096).map((_, i) => 1 + (i >> 12))
       )
       for (let i = 0; i < RUNS; i++) {
-        const { wrong, loads, repeated } = JSON.parse(run('reads.mjs')) as {
+        const { wrong, loads, repeated } = JSON.parse(run(folder, 'reads.mjs')) as {
           wrong: string[]
           loads: number
           repeated: number
@@ -91,9 +92,15 @@ for (const { name, program, words } of ENGINES) {
       }
     })
 
-    test('threads agree with the model', { timeout: LIMIT_MS }, () => {
-      const said = run(join(ROOT, 'build/tools/stress/main.js'), '--seed', '3', '--threads', '2', '--seconds', '20')
-      expect(said).toMatch(/\n[1-9]\d* passed, 0 failed\n$/)
-    })
+    // Not with threads that are ended: how one hears of that is Node's.
+    test.each(['lanes', 'holes', 'storm', 'guests'])(
+      'threads agree with the model: %s',
+      scenario => {
+        const options = ['--seed', '3', '--threads', '2', '--seconds', '5', '--scenario', scenario]
+        const said = run(ROOT, 'build/tools/stress/main.js', ...options)
+        expect(said).toMatch(/\n[1-9]\d* passed, 0 failed\n$/)
+      },
+      LIMIT_MS
+    )
   })
 }
