@@ -1,26 +1,53 @@
 import type { ViteUserConfig } from 'vitest/config'
+import { defineConfig } from 'vitest/config'
 
-const config: ViteUserConfig = {
-  test: {
-    include: ['test/**/*.test.ts'],
-    environment: 'node',
-    // A process per test file: a machine's shared memory goes back to the system when its file is done.
-    pool: 'forks',
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
-    coverage: {
-      provider: 'v8',
-      include: ['src/**/*.ts'],
-      reporter: ['text-summary', 'html'],
-      thresholds: {
-        // Floors 0 to 10, all their files together.
-        'src/{kernel.ts,{abi,base,sync,frame,store,pgtable,notify,vma,cache,swap,rmap,reclaim,mm,syscall}/**}': {
-          lines: 95,
-          branches: 90
+/** Files that need a process of their own: they change what all tests of a process share. */
+const ALONE = ['test/threads/same.test.ts']
+
+/**
+ * `npm test` is the short suite; `npm run test:long` is everything: `*.long.test.ts` too, and as many rounds as `rounds`
+ * (test/support/suite.ts) is told for it.
+ */
+const config: ReturnType<typeof defineConfig> = defineConfig(({ mode }): ViteUserConfig => {
+  const isLong = mode === 'long'
+  const exclude = isLong ? [] : ['test/**/*.long.test.ts']
+  return {
+    test: {
+      environment: 'node',
+      pool: 'forks',
+      env: { SUITE: isLong ? 'long' : 'short' },
+      // What hangs ends some time. No test is meant to come near it, on however slow a machine.
+      testTimeout: 300_000,
+      hookTimeout: 300_000,
+      teardownTimeout: 60_000,
+      projects: [
+        // One process runs file after file: it loads the sources once.
+        {
+          extends: true,
+          test: {
+            name: 'tests',
+            isolate: false,
+            include: ['test/**/*.test.ts'],
+            exclude: [...exclude, ...ALONE, 'test/extra/**']
+          }
+        },
+        { extends: true, test: { name: 'alone', include: ALONE } },
+        { extends: true, test: { name: 'extra', include: ['test/extra/**/*.test.ts'] } }
+      ],
+      coverage: {
+        provider: 'v8',
+        include: ['src/**/*.ts'],
+        reporter: ['text-summary', 'html'],
+        thresholds: {
+          // Floors 0 to 10, all their files together.
+          'src/{kernel.ts,{abi,base,sync,frame,store,pgtable,notify,vma,cache,swap,rmap,reclaim,mm,syscall}/**}': {
+            lines: 95,
+            branches: 90
+          }
         }
       }
     }
   }
-}
+})
 
 export default config

@@ -5,14 +5,14 @@ import os from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
+import { ensureBuilt, ROOT } from '../support/built.ts'
 
 const PAGES = 40
 const P = 4096
 const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'fremap-exit-'))
 const file = path.join(directory, 'file')
 
-beforeAll(ensureBuilt, BUILD_LIMIT_MS)
+beforeAll(ensureBuilt)
 afterAll(() => {
   fs.rmSync(directory, { recursive: true, force: true })
 })

@@ -4,6 +4,7 @@ import { Memory } from '../../src/api/memory.ts'
 import { SharedMapping } from '../../src/api/shared-mapping.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { T_HAZARD } from '../../src/sync/threads.ts'
+import { rounds } from '../support/suite.ts'
 
 const PAGE = 4096
 const open: Memory[] = []
@@ -46,7 +47,7 @@ describe('a mapping of a memory for threads', () => {
       shown.set(bytes.subarray(page * PAGE, (page + 1) * PAGE), i * PAGE)
     })
     const view = new DataView(shown.buffer)
-    for (let k = 0; k < 4000; k++) {
+    for (let k = 0; k < rounds(800, 4000); k++) {
       const at = (k * 104_729) % (shown.length - 8)
       const little = (k & 1) === 0
       expect(map.getUint8(at)).toBe(view.getUint8(at))

@@ -9,7 +9,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeAll, beforeEach } from 'vitest'
-import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
+import { ensureBuilt, ROOT } from '../support/built.ts'
+import { LIMIT_MS } from '../support/suite.ts'
 
 /** The program. */
 export const CLI: string = join(ROOT, 'dist/cli.js')
@@ -37,7 +38,7 @@ export interface RunOptions {
 export let folder = ''
 
 export function useBuiltCli(): void {
-  beforeAll(ensureBuilt, BUILD_LIMIT_MS)
+  beforeAll(ensureBuilt)
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), 'fremap-test-'))
   })
@@ -117,7 +118,7 @@ export function pagesOf(bytes: Buffer, pageSize: number = PAGE): Buffer[] {
 }
 
 /** Waits until `found` gives something. */
-export async function until<T>(found: () => T | undefined, limitMs = 10_000): Promise<T> {
+export async function until<T>(found: () => T | undefined, limitMs: number = LIMIT_MS): Promise<T> {
   const end = Date.now() + limitMs
   for (;;) {
     const value = found()

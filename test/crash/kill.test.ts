@@ -5,10 +5,11 @@ import { fileURLToPath } from 'node:url'
 import { build } from 'vite'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { endOnce, killOnce } from '../../tools/crash/kill.ts'
+import { rounds } from '../support/suite.ts'
 
-const NR_KILLS = 36
+const NR_KILLS = rounds(8, 36)
 const AT_ONCE = 4
-const NR_ENDS = 8
+const NR_ENDS = rounds(3, 8)
 
 const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'fremap-child-'))
 const script = path.join(directory, 'child.mjs')
@@ -51,7 +52,7 @@ test('what a process acknowledged before kill -9 is in the file, and nothing hal
   expect(killed).toBe(NR_KILLS)
   // The processes were at work when they died.
   expect(syncs).toBeGreaterThan(NR_KILLS * 10)
-}, 60_000)
+})
 
 test('what a process stored that ends without closing anything is in the file', () => {
   const seed = 1 + (Date.now() % 1_000_000)
@@ -61,7 +62,7 @@ test('what a process stored that ends without closing anything is in the file', 
     if (violation !== undefined) wrong.push(`seed ${run}: ${violation}`)
   }
   expect(wrong).toEqual([])
-}, 60_000)
+})
 
 test('a process that fails by itself is reported with what it said', async () => {
   const { violation } = await killOnce(path.join(directory, 'none.mjs'), 1)

@@ -2,8 +2,9 @@ import { describe, expect, test } from 'vitest'
 import { DurableModel } from '../../tools/crash/durable-model.ts'
 import { losePower, shrink } from '../../tools/crash/power.ts'
 import { type Faults, type Op, pattern, randomConfig, randomProgram } from '../../tools/crash/program.ts'
+import { rounds } from '../support/suite.ts'
 
-const NR_PROGRAMS = 24
+const NR_PROGRAMS = rounds(6, 24)
 const start = 1 + (Date.now() % 1_000_000)
 
 describe('after power loss the store has what was acknowledged, and else each sector old or new', () => {

@@ -6,7 +6,7 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
+import { ensureBuilt, ROOT } from '../support/built.ts'
 
 const QEMU = '/usr/bin/qemu-aarch64-static'
 const LIBRARIES = '/usr/aarch64-linux-gnu'
@@ -34,7 +34,7 @@ function onArm(...args: string[]): string {
 }
 
 describe.skipIf(MISSING.length > 0)(`ARM64${MISSING.length > 0 ? ` (needs ${MISSING.join(' and ')})` : ''}`, () => {
-  beforeAll(ensureBuilt, BUILD_LIMIT_MS)
+  beforeAll(ensureBuilt)
 
   test('is what runs', () => {
     expect(onArm('-p', 'process.arch')).toBe('arm64\n')

@@ -60,7 +60,7 @@ describe.skipIf(CHROMIUM === undefined)(CHROMIUM === undefined ? `browser (${INS
     page.on('pageerror', error => complaints.push(String(error)))
     page.on('console', message => message.type() === 'error' && complaints.push(message.text()))
     await page.goto(`${server.origin}/`)
-  }, 60_000)
+  })
 
   afterAll(async () => {
     await context?.close()

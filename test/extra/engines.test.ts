@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
+import { ensureBuilt, ROOT } from '../support/built.ts'
 
 const BIN = join(process.env.ENGINES ?? '', 'node_modules/.bin')
 const ENGINES = [
@@ -70,7 +70,7 @@ for (const { name, program, words } of ENGINES) {
     const run = (cwd: string, ...args: string[]): string =>
       execFileSync(program, [...words, ...args], { cwd, encoding: 'utf8', timeout: LIMIT_MS })
 
-    beforeAll(ensureBuilt, BUILD_LIMIT_MS)
+    beforeAll(ensureBuilt)
     afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
     test('a load gives a byte of its own page', { timeout: LIMIT_MS }, () => {

@@ -8,20 +8,18 @@
  * Page i of the file begins with the 32-bit word i + 1. After each test the threads are ended, the machine is checked, everything is closed, and
  * all frames, buffers and reads must have come back.
  */
-import fs from 'node:fs'
-import os from 'node:os'
-import path from 'node:path'
+import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { afterAll, afterEach, beforeEach, expect } from 'vitest'
+import { afterEach, beforeEach, expect } from 'vitest'
 import type { MappedFile } from '../../src/api/file.ts'
 import type { Mapping } from '../../src/api/mapping.ts'
 import { type AttachOptions, Memory, type OpenAsyncOptions } from '../../src/api/memory.ts'
 import type { MemoryOptions } from '../../src/api/memory-options.ts'
 import type { AddressSpace } from '../../src/api/space.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
-import { compileInto } from '../support/compiled.ts'
+import { ensureBuilt, ROOT } from '../support/built.ts'
 import { type LaterStore, type LaterStoreOptions, laterStore } from '../support/later-store.ts'
 
 export const PAGE = 4096
@@ -97,23 +95,14 @@ export class LaterThread {
   }
 }
 
-let compiled: string | undefined
-
-/** The sources for other threads, which do not run TypeScript. */
-export function entryForThreads(): string {
-  compiled ??= fs.mkdtempSync(path.join(os.tmpdir(), 'fremap-later-'))
-  return fs.existsSync(path.join(compiled, 'index.js'))
-    ? path.join(compiled, 'index.js')
-    : compileInto(compiled, 'index')
-}
-
 /** A thread that has attached, to be ended by whoever looks after `threads`. */
 export async function startThread(
   memory: Memory,
   threads: LaterThread[],
   options: AttachOptions = {}
 ): Promise<LaterThread> {
-  const workerData = { entry: pathToFileURL(entryForThreads()).href, handle: memory.handle, options }
+  await ensureBuilt()
+  const workerData = { entry: pathToFileURL(join(ROOT, 'dist/fremap.js')).href, handle: memory.handle, options }
   const thread = new LaterThread(new Worker(new URL('./worker.mjs', import.meta.url), { workerData }))
   threads.push(thread)
   memory.watch(thread.worker)
@@ -132,15 +121,7 @@ async function endThreads(threads: LaterThread[]): Promise<void> {
 export function useThreads(): LaterThread[] {
   const threads: LaterThread[] = []
   afterEach(() => endThreads(threads))
-  removeCompiledAfterwards()
   return threads
-}
-
-function removeCompiledAfterwards(): void {
-  afterAll(() => {
-    if (compiled !== undefined) fs.rmSync(compiled, { recursive: true })
-    compiled = undefined
-  })
 }
 
 export class LaterRig {
@@ -217,7 +198,6 @@ export function useLater(): (options?: LaterOptions) => Promise<LaterRig> {
   afterEach(async () => {
     for (const rig of rigs.splice(0)) await rig.finish()
   })
-  removeCompiledAfterwards()
   return async (options = {}) => {
     const rig = new LaterRig(options)
     rigs.push(rig)

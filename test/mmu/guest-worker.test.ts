@@ -8,13 +8,14 @@ import { afterEach, beforeAll, expect, test } from 'vitest'
 import { type Mapping, Memory, ShadowTable } from '../../src/index.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { Prng } from '../../tools/fuzz/prng.ts'
-import { compileGuest } from '../support/compile-guest.ts'
+import { builtGuest } from '../support/built.ts'
 import { type GuestMemory, makeGuestMemory } from '../support/guest.ts'
+import { rounds } from '../support/suite.ts'
 
 const PAGE = 4096
 const PAGES = 90
 const BUDGET = 128 * PAGE
-const NR_OFFSETS = 50_000
+const NR_OFFSETS = rounds(10_000, 50_000)
 /** Odd: what is rewritten so often is rewritten. */
 const TIMES = 101
 
@@ -22,11 +23,11 @@ let binary: Uint8Array
 /** ShadowGuest as the worker loads it: it imports nothing. */
 let source: string
 beforeAll(async () => {
-  binary = await compileGuest()
+  binary = await builtGuest()
   const text = readFileSync(new URL('../../src/mmu/shadow-guest.ts', import.meta.url), 'utf8')
   const options = { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext }
   source = ts.transpileModule(text, { compilerOptions: options }).outputText
-}, 60_000)
+})
 
 type Answer = { page: number; access: number } | { result: unknown } | { error: string }
 
@@ -149,7 +150,7 @@ test.each([1, 2])(
       else if (what < 100) h.map.sync()
       else if (what < 101) h.memory.shrink()
     }
-    for (let round = 0; round < 10 || h.table.nrWaits < 50; round++) {
+    for (let round = 0; round < rounds(4, 10) || h.table.nrWaits < rounds(10, 50); round++) {
       let total = 0
       for (const at of offsets) total = (total + model[at / 4]) | 0
       expect(await h.call('sumAt', [h.place.scratchAt, NR_OFFSETS], TIMES, disturb), `round ${round}`).toBe(total)
@@ -160,8 +161,7 @@ test.each([1, 2])(
     const bytes = new Uint8Array(PAGES * PAGE)
     h.map.read(bytes, 0)
     expect(Buffer.compare(bytes, new Uint8Array(model.buffer))).toBe(0)
-  },
-  120_000
+  }
 )
 
 test('a page that cannot be had ends the call, and the next one works', async () => {

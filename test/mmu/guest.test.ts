@@ -7,8 +7,9 @@ import { FaultError, type MappedFile, type Mapping, Memory, type MemoryOptions, 
 import { memoryStore } from '../../src/stores/memory.ts'
 import { nodeFile } from '../../src/stores/node-file.ts'
 import { Prng } from '../../tools/fuzz/prng.ts'
-import { compileGuest } from '../support/compile-guest.ts'
+import { builtGuest } from '../support/built.ts'
 import { type Guest, type GuestMemory, makeGuestMemory, startGuest } from '../support/guest.ts'
+import { rounds } from '../support/suite.ts'
 
 const PAGE = 4096
 const BUDGET = 512 * 1024
@@ -17,8 +18,8 @@ const SCRATCH_BYTES = 1 << 20
 let binary: Uint8Array
 let folder: string
 beforeAll(async () => {
-  binary = await compileGuest()
-}, 60_000)
+  binary = await builtGuest()
+})
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'fremap-guest-'))
 })
@@ -107,11 +108,12 @@ function handOver({ place }: World, offsets: readonly number[]): number {
   return place.scratchAt
 }
 
-describe('a file 100 times larger than the memory', () => {
+const TIMES = rounds(10, 100)
+describe(`a file ${TIMES} times larger than the memory`, () => {
   const seed = Date.now() % 1_000_000
   test(`is summed and rewritten, pages swapped under the guest all the while; seed ${seed}`, () => {
     const rng = new Prng(seed)
-    const model = sample((100 * BUDGET) / PAGE)
+    const model = sample((TIMES * BUDGET) / PAGE)
     const w = world(diskFile(model))
     let nrShrinks = 0
     w.onFault = () => {
@@ -120,7 +122,7 @@ describe('a file 100 times larger than the memory', () => {
       nrShrinks++
     }
     expect(w.guest.sum(0, model.length)).toBe(sumOf(model))
-    for (let i = 0; i < 300; i++) {
+    for (let i = 0; i < rounds(60, 300); i++) {
       const first = rng.below(model.length)
       const length = rng.below(Math.min(model.length - first, 40 * PAGE) + 1)
       const value = rng.below(256)
@@ -132,11 +134,11 @@ describe('a file 100 times larger than the memory', () => {
     w.guest.rewriteAt(handOver(w, offsets), offsets.length, 0x0badcafe)
     for (const at of offsets) model.writeUInt32LE((model.readUInt32LE(at) ^ 0x0badcafe) >>> 0, at)
     expect(w.guest.sum(0, model.length)).toBe(sumOf(model))
-    expect(nrShrinks).toBeGreaterThan(100)
+    expect(nrShrinks).toBeGreaterThan(TIMES)
     expect(w.memory.stats().counters.pgsteal).toBeGreaterThan(model.length / PAGE)
     w.file.sync()
     expect(readFileSync(join(folder, 'data')).equals(model)).toBe(true)
-  }, 120_000)
+  })
 
   test(`is shuffled by remapping between the guest's calls; seed ${seed}`, () => {
     const rng = new Prng(seed)
@@ -144,7 +146,7 @@ describe('a file 100 times larger than the memory', () => {
     const model = sample(pages)
     const w = world(storeOf(model))
     const shown = Array.from({ length: pages }, (_, i) => i)
-    for (let turn = 0; turn < 200; turn++) {
+    for (let turn = 0; turn < rounds(50, 200); turn++) {
       const count = rng.between(1, 8)
       const at = rng.below(pages - count)
       const page = rng.below(pages - count)

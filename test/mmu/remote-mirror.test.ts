@@ -7,6 +7,7 @@ import { type Mapping, Memory, sys_mmu_notifier_register } from '../../src/index
 import { memoryStore } from '../../src/stores/memory.ts'
 import { Prng } from '../../tools/fuzz/prng.ts'
 import { RemoteMirror } from '../support/remote-mirror.ts'
+import { rounds } from '../support/suite.ts'
 
 const PAGE = 4096
 const PAGES = 60
@@ -41,7 +42,7 @@ async function work(w: World, seed: number, steps: number, pages: number, meanwh
       firstVpn: w.map.address / PAGE,
       pages,
       steps,
-      limitMs: 10_000,
+      limitMs: rounds(3000, 10_000),
       seed
     }
   })
@@ -82,7 +83,7 @@ test(`it never loads from or stores to a page that went away; seed ${seed}`, asy
   expect(found).toEqual(counts)
   expect(w.memory.check()).toEqual([])
   w.memory.close()
-}, 120_000)
+})
 
 test('a page that cannot be had is the other side’s error; what it held goes with its end', async () => {
   const w = world()

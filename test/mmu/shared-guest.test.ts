@@ -5,13 +5,15 @@ import { EOPNOTSUPP, SHADOW_READ, ShadowTable, sys_mmu_notifier_register } from 
 import { T_OS_THREAD } from '../../src/sync/threads.ts'
 import { Prng } from '../../tools/fuzz/prng.ts'
 import { BUDGET, PAGE, STOP, sample, sumOf, type Thread, useWorlds } from '../support/shared-guest.ts'
+import { rounds } from '../support/suite.ts'
 
 const world = useWorlds()
 
 const seed = Date.now() % 1_000_000
-test(`a file 100 times the budget, two guests, a third thread that takes pages away; seed ${seed}`, async () => {
+const TIMES = rounds(8, 100)
+test(`a file ${TIMES} times the budget, two guests, a third thread that takes pages away; seed ${seed}`, async () => {
   const rng = new Prng(seed)
-  const pages = (100 * BUDGET) / PAGE
+  const pages = (TIMES * BUDGET) / PAGE
   const lanePages = Math.floor(pages * 0.45)
   const laneBytes = lanePages * PAGE
   const tail = [pages - 64, 64]
@@ -38,7 +40,7 @@ test(`a file 100 times the budget, two guests, a third thread that takes pages a
   const work = async (guest: Thread, lane: number): Promise<void> => {
     const first = lane * laneBytes
     const bytes = model.subarray(first, first + laneBytes)
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < rounds(2, 3); round++) {
       const value = rng.between(1, 255)
       await guest.call('rewrite', first, laneBytes, value)
       for (let i = 0; i < bytes.length; i++) bytes[i] ^= value
@@ -72,7 +74,7 @@ test(`a file 100 times the budget, two guests, a third thread that takes pages a
       expect.unreachable(`file page ${page}, window page ${at}, is not as it was written`)
     }
   }
-}, 240_000)
+})
 
 test('a guest whose thread ends while another one waits for it: that one goes on', async () => {
   const w = world(sample(8))

@@ -5,6 +5,7 @@ import { FaultError, type Mapping, Memory, SHADOW_READ, SHADOW_WRITE, Tlb } from
 import { memoryStore } from '../../src/stores/memory.ts'
 import { Prng } from '../../tools/fuzz/prng.ts'
 import { DROPPED, PAGE, STOP, useWorlds } from '../support/shared-guest.ts'
+import { rounds } from '../support/suite.ts'
 
 const TLB_AT = 4096
 const RAM_AT = 2 ** 20
@@ -141,9 +142,11 @@ test(`two threads with a TLB each, a third that takes pages away; one of them en
     at: w.place.scratchAt + i * 8192,
     nrEntries: 64
   })
-  const counting = one.do('count', { seed, steps: 300_000, ...place(0) })
+  const counting = one.do('count', { seed, steps: rounds(60_000, 300_000), ...place(0) })
   const ended = two.ended()
-  void two.do('count', { seed: seed + 1, steps: 300_000, endsAt: 20_000, ...place(1) }).catch(() => {})
+  void two
+    .do('count', { seed: seed + 1, steps: rounds(60_000, 300_000), endsAt: rounds(5000, 20_000), ...place(1) })
+    .catch(() => {})
   await ended
   await w.reached(DROPPED, 1)
   Atomics.store(w.control, STOP, 1)
@@ -153,7 +156,7 @@ test(`two threads with a TLB each, a third that takes pages away; one of them en
   expect(Math.min(told.nrMisses, told.nrDropped), JSON.stringify(told)).toBeGreaterThan(0)
   const found = Int32Array.from({ length: lane }, (_, page) => w.map.getInt32(page * PAGE + 4))
   expect(found).toEqual(counts)
-}, 120_000)
+})
 
 test('of a broken memory says what broke it, as mappings do', () => {
   const buffer = new SharedArrayBuffer(RAM_AT + 64 * PAGE)

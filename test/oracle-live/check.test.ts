@@ -12,7 +12,10 @@ import { generate } from '../../tools/oracle-live/generate.ts'
 import { judge } from '../../tools/oracle-live/judge.ts'
 import { check, type Options, parseOptions } from '../../tools/oracle-live/main.ts'
 import { shrink } from '../../tools/oracle-live/shrink.ts'
+import { rounds } from '../support/suite.ts'
 import { because, close, folder, LocalExecutor, unavailable } from './support.ts'
+
+const RUNS = rounds(5, 20)
 
 afterAll(close)
 
@@ -25,8 +28,8 @@ async function run(options: Partial<Options>): Promise<{ ok: boolean; lines: str
 
 describe.skipIf(unavailable !== '')(`against the running kernel${because}`, () => {
   it('random programs agree', async () => {
-    const { ok, lines } = await run({ runs: 20 })
-    expect(lines.at(-1)).toBe('20 passed, 0 failed')
+    const { ok, lines } = await run({ runs: RUNS })
+    expect(lines.at(-1)).toBe(`${RUNS} passed, 0 failed`)
     expect(ok).toBe(true)
   })
 

@@ -10,8 +10,7 @@ import { threadId, Worker } from 'node:worker_threads'
 import { afterAll, afterEach, beforeAll, expect } from 'vitest'
 import { type MappedFile, type Mapping, Memory, ShadowTable } from '../../src/index.ts'
 import { nodeFile } from '../../src/stores/node-file.ts'
-import { compileGuest } from './compile-guest.ts'
-import { compileInto } from './compiled.ts'
+import { builtGuest, ROOT } from './built.ts'
 import { type GuestMemory, makeGuestMemory } from './guest.ts'
 
 export const PAGE = 4096 as const
@@ -24,7 +23,7 @@ export const DROPPED = 2 as const
 
 let binary: Uint8Array
 let folder: string
-let modules: { readonly index: string; readonly nodeFile: string }
+const modules = { index: join(ROOT, 'dist/fremap.js'), nodeFile: join(ROOT, 'dist/node.js') }
 
 type Answer = { result: unknown } | { error: string; code: string | undefined }
 
@@ -146,10 +145,9 @@ export class World {
 export function useWorlds(): (bytes: Uint8Array) => World {
   const worlds: World[] = []
   beforeAll(async () => {
-    binary = await compileGuest()
+    binary = await builtGuest()
     folder = mkdtempSync(join(tmpdir(), 'fremap-shared-guest-'))
-    modules = { index: compileInto(folder, 'index'), nodeFile: compileInto(folder, 'stores/node-file') }
-  }, 60_000)
+  })
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
   afterEach(async () => {
     for (const world of worlds.splice(0)) await world.end()

@@ -46,4 +46,4 @@ test('a load sees that something has changed, also in optimised code', () => {
   const { wrong, loops } = JSON.parse(output) as { wrong: number; loops: number[] }
   expect(wrong).toBe(0)
   for (const retries of loops) expect(retries).toBeGreaterThan(0)
-}, 120_000)
+})

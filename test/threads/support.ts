@@ -12,20 +12,21 @@
  * So orders are forced, and every step is awaited: `held` for a call at its gate, `waiting` for a thread that sleeps until another one
  * lets go of a lock or a page. Page i of the file begins with the 32-bit word i + 1.
  *
- * After each test the workers are ended, the machine is checked, and all frames must have come back.
+ * After each test the workers leave the memory, the machine is checked, and all frames must have come back. Workers that are as good as new
+ * serve the next test: to start one costs more than most tests do.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { afterEach, beforeAll, expect } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect } from 'vitest'
 import * as fremap from '../../src/index.ts'
 import { T_OS_THREAD, T_WAITS } from '../../src/sync/threads.ts'
-import { BUILD_LIMIT_MS, ensureBuilt, ROOT } from '../support/built.ts'
+import { ensureBuilt, ROOT } from '../support/built.ts'
+import { LIMIT_MS } from '../support/suite.ts'
 import { G_CALLS, G_CLOSED, G_ERRNO, G_HELD, G_POSITION, G_TICKETS, gateAt, gatedStore, newGates } from './gate.mjs'
 
 export const PAGE = 4096
 const FRAME_BYTES = PAGE + 44
-const LIMIT_MS = 20_000
 
 export type Call = 'read' | 'answer' | 'write' | 'flush' | 'truncate' | 'punch' | 'size' | 'close'
 
@@ -58,6 +59,16 @@ interface Pending {
   readonly reject: (error: Error) => void
 }
 
+/** Workers that have left the memory of an earlier test. */
+const spare: Worker[] = []
+/** Operations after which a worker is not as good as new. */
+const HARMFUL = ['exhaustStack', 'exit', 'openSilent', 'throwUncaught']
+
+function newWorker(): Worker {
+  const workerData = { dist: pathToFileURL(`${ROOT}dist/fremap.js`).href }
+  return new Worker(new URL('./worker.mjs', import.meta.url), { workerData })
+}
+
 export class ThreadWorker {
   readonly worker: Worker
   /** Resolves with the exit code. */
@@ -72,6 +83,7 @@ export class ThreadWorker {
   readonly #pending = new Map<number, Pending>()
   #nextId = 1
   #failure: Error | undefined
+  #isHarmed = false
 
   constructor(worker: Worker) {
     this.worker = worker
@@ -86,6 +98,7 @@ export class ThreadWorker {
     })
     this.ended = new Promise(resolve => {
       worker.once('exit', code => {
+        this.#isHarmed = true
         for (const { reject } of this.#pending.values())
           reject(this.#failure ?? new Error(`the worker ended (${code})`))
         resolve(code)
@@ -93,14 +106,19 @@ export class ThreadWorker {
     })
   }
 
-  /** Resolves when the worker has attached. */
-  async attached(): Promise<void> {
-    this.row = await this.#expect<number>(0)
+  /** Whether it waits for the next operation, and nothing of those before is left. */
+  get isAsNew(): boolean {
+    return !this.#isHarmed && this.#pending.size === 0
+  }
+
+  async attach(place: object): Promise<void> {
+    this.row = await this.do<number>('attach', place)
   }
 
   do<T = unknown>(op: string, ...args: unknown[]): Promise<T> {
     const id = this.#nextId++
     const result = this.#expect<T>(id)
+    this.#isHarmed ||= HARMFUL.includes(op)
     this.worker.postMessage({ id, op, args })
     return result
   }
@@ -182,17 +200,11 @@ export class ThreadRig {
   /** Starts one more worker, with the rig's things adopted. */
   async start(): Promise<ThreadWorker> {
     const { isWatched = true, isAskable = true } = this.#options
-    const workerData = {
-      dist: pathToFileURL(`${ROOT}dist/fremap.js`).href,
-      handle: this.memory.handle,
-      gates: this.gates,
-      buffers: this.#buffers,
-      words: this.words
-    }
-    const worker = new ThreadWorker(new Worker(new URL('./worker.mjs', import.meta.url), { workerData }))
+    const worker = new ThreadWorker(spare.pop() ?? newWorker())
     this.workers.push(worker)
     if (isWatched) this.memory.watch(worker.worker)
-    await worker.attached()
+    const { handle } = this.memory
+    await worker.attach({ handle, gates: this.gates, buffers: this.#buffers, words: this.words })
     const { threads } = this.memory.machine.sync
     if (!isAskable) threads.w[threads.at(worker.row, T_OS_THREAD)] = 0
     worker.space = await worker.do('adopt', this.space.handle)
@@ -281,11 +293,18 @@ export class ThreadRig {
       this.release(call)
     }
     this.words.fill(1, 0, 1)
-    for (const { worker, ended } of this.workers) {
-      void worker.terminate()
-      await ended
-    }
+    const { isWatched = true, isAskable = true } = this.#options
     const { machine } = this.memory
+    // A thread that leaves might wait for what another one held when it ended. It leaves a broken memory without a call.
+    const isCalm = isWatched && isAskable && this.workers.every(worker => worker.isAsNew)
+    const mayLeave = isCalm || machine.sync.broken !== 0
+    for (const worker of this.workers) {
+      if (mayLeave && worker.isAsNew) {
+        await worker.do('leave')
+        for (const event of ['message', 'error', 'exit']) worker.worker.removeAllListeners(event)
+        spare.push(worker.worker)
+      } else await worker.terminate()
+    }
     if (machine.sync.broken !== 0) return
     expect(this.memory.check()).toEqual([])
     for (let mm = 1; mm <= machine.mms.maxMms; mm++) {
@@ -301,9 +320,12 @@ export class ThreadRig {
 /** Call at the top of a test file. → `threads(options)`, which makes a memory and workers for one test. */
 export function useThreads(): (options?: ThreadOptions) => Promise<ThreadRig> {
   const rigs: ThreadRig[] = []
-  beforeAll(ensureBuilt, BUILD_LIMIT_MS)
+  beforeAll(ensureBuilt)
   afterEach(async () => {
     for (const rig of rigs.splice(0)) await rig.finish()
+  })
+  afterAll(async () => {
+    for (const worker of spare.splice(0)) await worker.terminate()
   })
   return async (options = {}) => {
     const rig = new ThreadRig(options)

@@ -1,5 +1,5 @@
 /**
- * A thread of a test: attaches to the memory of workerData and does what it is told, by messages `{ id, op, args }`, each answered by
+ * A thread of a test: attaches to a memory and does what it is told, by messages `{ id, op, args }`, each answered by
  * `{ id, value }` or `{ id, error }`. Things that calls make (mappings, borrowed pages) stay here under numbers.
  *
  * `call` reaches every call of the everyday API; the other operations are loops, which run until a word of `words` says stop.
@@ -11,18 +11,31 @@ import { ASKED, loops } from './loops.mjs'
 /** A word of the thread table's rows (src/sync/threads.ts): how often the thread slept for another one. */
 const T_WAITS = 12
 
-const { dist, handle, gates, buffers, words } = workerData
-const fremap = await import(dist)
-const opener = fremap.sharedStores(buffers)
-const memory = fremap.Memory.attach(handle, {
-  stores: [opener, gatedStores(opener, gates)],
-  thread: threadId
-})
-const things = [memory]
+const fremap = await import(workerData.dist)
+let gates
+let words
+let opener
+let memory
+let things = []
 
 const other = () => memory.open(gatedStore(opener.open({ kind: 'shared', name: 'other' }), gates))
 
 const ops = {
+  /** → this thread's row in the thread table. */
+  attach(place) {
+    gates = place.gates
+    words = place.words
+    opener = fremap.sharedStores(place.buffers)
+    memory = fremap.Memory.attach(place.handle, { stores: [opener, gatedStores(opener, gates)], thread: threadId })
+    things = [memory]
+    return memory.machine.sync.me
+  },
+  /** Lets go of everything of the test; another one may attach this thread again. */
+  leave() {
+    if (memory?.machine.sync.broken === 0) memory.detach()
+    gates = words = opener = memory = undefined
+    things = []
+  },
   /** What another thread's handle names. → its number here. */
   adopt: other => things.push(memory.adopt(other)) - 1,
   /** A call of thing `n`. Things that it makes are kept; bytes that it fills are the result. */
@@ -135,4 +148,3 @@ parentPort.on('message', async ({ id, op, args }) => {
     parentPort.postMessage({ id, error: { name, code, errno, syscall, message, stack } })
   }
 })
-parentPort.postMessage({ id: 0, value: memory.machine.sync.me })

@@ -4,9 +4,10 @@ import { POLICY_NONLINEAR } from '../../src/mm/machine.ts'
 import type { FuzzCase, Op } from '../../tools/fuzz/ops.ts'
 import { replay, runRandom, shrink } from '../../tools/fuzz/run.ts'
 import { WINDOW_PAGES, World } from '../../tools/fuzz/world.ts'
+import { rounds } from '../support/suite.ts'
 
 describe.each(['shmem', 'memory', 'node'] as const)('on %s', store => {
-  test.each([1, 2, 3, 4])('seed %i passes, twice alike', async seed => {
+  test.each(Array.from({ length: rounds(1, 4) }, (_, i) => i + 1))('seed %i passes, twice alike', async seed => {
     const { test: made, failure } = await runRandom(seed, 200, 1, { stores: [store], nrFrames: 0 })
     expect(failure).toBeUndefined()
     expect(made.ops.length).toBe(200)

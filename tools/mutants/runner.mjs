@@ -25,6 +25,9 @@ const PATIENCE = 10
 const PATIENCE_MS = 250
 const MAX_TRIES = 5
 
+// As many rounds as the long suite makes (test/support/suite.ts).
+process.env.SUITE = 'long'
+
 /** Stryker's global, which instrumented code reads. */
 const stryker = (globalThis.__stryker__ ??= {})
 
