@@ -14,6 +14,7 @@
  * other one; pass the flag and the two are alike.)
  */
 import { ACCESS_READ, ACCESS_WRITE, FAULT_OOM } from '../abi/fault.ts'
+import { defineHidden } from '../base/printing.ts'
 import type { Ram } from '../frame/ram.ts'
 import { translate } from '../mm/access.ts'
 import type { Machine } from '../mm/machine.ts'
@@ -27,56 +28,59 @@ const NO_WINDOW: PageWindow = { firstLeaf: 0, nrLeaves: 0, bases: new Int32Array
 export const scratch: DataView = new DataView(new ArrayBuffer(8))
 
 export abstract class Accessors {
+  // Hidden (base/printing), so without definitions of their own.
   /** @internal */
-  readonly machine: Machine
+  declare readonly machine: Machine
   /** @internal Row of the address space. */
-  readonly mmId: number
+  declare readonly mmId: number
   /** First virtual page of the window. */
-  protected startVpn: number
+  declare protected startVpn: number
   /** Bytes in the window; 0 once it is unmapped. */
-  protected lengthBytes: number
+  declare protected lengthBytes: number
   /** The same in pages: always a small integer, which keeps the hot path in integer arithmetic for any window. */
-  private nrPages: number
-  protected readonly ram: Ram
+  declare private nrPages: number
+  declare protected readonly ram: Ram
   /** RAM by words: page tables and data. */
-  protected readonly words: Uint32Array
-  private window: PageWindow
+  declare protected readonly words: Uint32Array
+  declare private window: PageWindow
   /** Slot of the first page's entry, and for how many pages it holds: none when the window's tables lie scattered. */
-  private base: number
-  private heldPages: number
-  protected readonly leafShift: number
-  protected readonly leafMask: number
-  protected readonly pageShift: number
-  protected readonly pageMask: number
-  protected readonly u8: Uint8Array
-  protected readonly u16: Uint16Array
-  protected readonly i32: Int32Array
-  protected readonly f32: Float32Array
-  protected readonly f64: Float64Array
+  declare private base: number
+  declare private heldPages: number
+  declare protected readonly leafShift: number
+  declare protected readonly leafMask: number
+  declare protected readonly pageShift: number
+  declare protected readonly pageMask: number
+  declare protected readonly u8: Uint8Array
+  declare protected readonly u16: Uint16Array
+  declare protected readonly i32: Int32Array
+  declare protected readonly f32: Float32Array
+  declare protected readonly f64: Float64Array
 
   constructor(machine: Machine, mmId: number, startVpn: number, lengthBytes: number) {
     const { ram, tables } = machine
-    this.machine = machine
-    this.mmId = mmId
-    this.startVpn = startVpn
-    this.lengthBytes = lengthBytes
-    this.nrPages = lengthBytes / ram.pageSize
-    this.ram = ram
-    this.words = ram.u32
-    this.window = machine.sync.isShared
-      ? NO_WINDOW
-      : tables.addWindow(mmId, startVpn, lengthBytes / ram.pageSize, () => this.dropBase())
-    this.base = this.window.base
-    this.heldPages = this.base === 0 ? 0 : this.nrPages
-    this.leafShift = tables.leafShift
-    this.leafMask = tables.leafMask
-    this.pageShift = ram.pageShift
-    this.pageMask = ram.pageSize - 1
-    this.u8 = ram.u8
-    this.u16 = ram.u16
-    this.i32 = ram.i32
-    this.f32 = ram.f32
-    this.f64 = ram.f64
+    const nrPages = lengthBytes / ram.pageSize
+    const window = machine.sync.isShared ? NO_WINDOW : tables.addWindow(mmId, startVpn, nrPages, () => this.dropBase())
+    defineHidden(this, {
+      machine,
+      mmId,
+      startVpn,
+      lengthBytes,
+      nrPages,
+      ram,
+      words: ram.u32,
+      window,
+      base: window.base,
+      heldPages: window.base === 0 ? 0 : nrPages,
+      leafShift: tables.leafShift,
+      leafMask: tables.leafMask,
+      pageShift: ram.pageShift,
+      pageMask: ram.pageSize - 1,
+      u8: ram.u8,
+      u16: ram.u16,
+      i32: ram.i32,
+      f32: ram.f32,
+      f64: ram.f64
+    })
   }
 
   /** Throws when the address space has ended. */

@@ -1,9 +1,17 @@
 /** A pinned page: its bytes stay where they are until it is disposed of. Made by `mapping.borrow`. */
 import { ENOMEM } from '../abi/errno.ts'
+import { inspectedAs, summary } from '../base/printing.ts'
 import type { Machine } from '../mm/machine.ts'
 import { systemError } from './errors.ts'
 
 export class BorrowedPage {
+  static {
+    inspectedAs(BorrowedPage, page => {
+      const state = page.#frame >= 0 ? '' : 'given back'
+      return summary('BorrowedPage', { length: page.bytes.length, writable: page.#writes }, state)
+    })
+  }
+
   /** The page's bytes, shared with every mapping of it. */
   readonly bytes: Uint8Array
   readonly #machine: Machine
@@ -21,6 +29,11 @@ export class BorrowedPage {
     this.#frame = frame
     this.#writes = access === 'write'
     this.bytes = u8.subarray(frame * pageSize, (frame + 1) * pageSize)
+  }
+
+  /** What it is, for loggers: a small plain object. */
+  toJSON(): object {
+    return { kind: 'page', length: this.bytes.length, writable: this.#writes, isHeld: this.#frame >= 0 }
   }
 
   /** Gives the page back. The view must not be used any more. */

@@ -65,6 +65,11 @@ export class FremapError extends Error {
     this.syscall = syscall
     this.address = address
   }
+
+  /** For loggers: what it says, with its fields. */
+  toJSON(): object {
+    return { ...this, message: this.message }
+  }
 }
 
 export class FaultError extends FremapError {

@@ -17,6 +17,7 @@ import {
   POSIX_FADV_WILLNEED
 } from '../abi/mman.ts'
 import { checkReachable, plainBytes } from '../base/bytes.ts'
+import { defineHidden, inspectedAs, summary } from '../base/printing.ts'
 import { DIRTY } from '../cache/inodes.ts'
 import { F_INDEX } from '../frame/frame-table.ts'
 import { fileOf, onFile } from '../mm/files.ts'
@@ -50,17 +51,24 @@ const ADVICE: Readonly<Record<FileAdvice, number>> = {
 }
 
 export class MappedFile {
+  static {
+    inspectedAs(MappedFile, file => {
+      const { name, writable, isOpen } = file
+      return summary('MappedFile', { name, size: isOpen ? file.size : undefined, writable }, isOpen ? '' : 'closed')
+    })
+  }
+
   /** The store's name, such as its path. */
   readonly name: string
   readonly writable: boolean
   /** The descriptor, for the system-call layer; -1 once closed. */
   fd: number
   /** @internal */
-  readonly machine: Machine
+  declare readonly machine: Machine
 
   /** @internal Use `memory.open` or `memory.shared`. */
   constructor(machine: Machine, fd: number, name: string, writable: boolean) {
-    this.machine = machine
+    defineHidden(this, { machine })
     this.fd = fd
     this.name = name
     this.writable = writable
@@ -69,6 +77,17 @@ export class MappedFile {
   /** What another thread adopts this file by (`memory.adopt`): structured-cloneable. */
   get handle(): FileHandle {
     return { kind: 'file', fd: this.fd, name: this.name, writable: this.writable }
+  }
+
+  /** What it is, for loggers: a small plain object. */
+  toJSON(): object {
+    const { name, writable, isOpen } = this
+    return { kind: 'file', name, size: isOpen ? this.size : null, writable, isOpen }
+  }
+
+  /** False once it is closed, or its memory is. */
+  get isOpen(): boolean {
+    return this.fd >= 0 && sys_fsize(this.machine, this.fd) >= 0
   }
 
   /** Size in bytes. */

@@ -33,6 +33,7 @@ import {
   PROT_WRITE
 } from '../abi/mman.ts'
 import { checkReachable, nrPageNumbers, plainBytes } from '../base/bytes.ts'
+import { inspectedAs, summary } from '../base/printing.ts'
 import { F_FLAGS, F_INDEX, PG_ANON } from '../frame/frame-table.ts'
 import { copyFromUser, copyToUser, fillUser, translate } from '../mm/access.ts'
 import { lockEntry } from '../mm/fault.ts'
@@ -107,6 +108,14 @@ export interface Range {
 const bulk = { fault: FAULT_OK as number }
 
 export class Mapping extends Accessors {
+  static {
+    inspectedAs(Mapping, map => {
+      const { address, length, writable, isMapped } = map
+      const state = isMapped ? `at 0x${address.toString(16)}` : 'unmapped'
+      return summary('Mapping', { file: map.file?.name, length, writable }, state)
+    })
+  }
+
   readonly space: AddressSpace
   readonly file: MappedFile | undefined
   readonly writable: boolean
@@ -144,6 +153,12 @@ export class Mapping extends Accessors {
       vpn: this.startVpn,
       pages: this.pageCount
     }
+  }
+
+  /** What it is, for loggers: a small plain object. */
+  toJSON(): object {
+    const { file, address, length, writable, isMapped } = this
+    return { kind: 'mapping', file: file?.name ?? null, address, length, writable, isMapped }
   }
 
   get isMapped(): boolean {

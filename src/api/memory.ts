@@ -6,6 +6,7 @@
  *     using map = memory.space().map(file, { writable: true })
  */
 import { EIO, ENODEV, EPERM, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
+import { defineHidden, inspectedAs, summary } from '../base/printing.ts'
 import { ensureStack } from '../base/stack.ts'
 import { IN_WINDOWS, UNDER_LOCK } from '../cache/writeback.ts'
 import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
@@ -33,7 +34,7 @@ import { type MemoryStats, memoryStats } from './memory-stats.ts'
 import { hasOsThreadEnded, osThread } from './os-thread.ts'
 import { pagerHost, unlessAborted } from './pager-host.ts'
 import { tried, turn } from './ready.ts'
-import { parseSize } from './size.ts'
+import { formatSize, parseSize } from './size.ts'
 import { AddressSpace } from './space.ts'
 
 export interface AttachOptions {
@@ -62,8 +63,16 @@ export interface WatchedWorker {
 }
 
 export class Memory {
+  static {
+    inspectedAs(Memory, memory => {
+      const { pageSize, isOpen } = memory
+      const threads = memory.machine.sync.threads.maxThreads
+      return summary('Memory', { size: formatSize(memory.sizeBytes), pageSize, threads }, isOpen ? '' : 'closed')
+    })
+  }
+
   /** The machine, for the system-call layer. */
-  readonly machine: Machine
+  declare readonly machine: Machine
   readonly pageSize: number
   /** The budget in bytes. */
   readonly sizeBytes: number
@@ -90,7 +99,7 @@ export class Memory {
       this.#kernel = createKernel(machineOptions)
       this.#kernel.machine.sleepsForPagers = options.waitForPages ?? false
     }
-    this.machine = this.#kernel.machine
+    defineHidden(this, { machine: this.#kernel.machine })
     const { sync } = this.machine
     const thread = sync.isShared ? osThread() : undefined
     if (thread !== undefined) sync.knowThread(thread.id, thread.start)
@@ -135,6 +144,17 @@ export class Memory {
     }
     this.#unclosed.isGiven = true
     return { kind: 'memory', machine: this.#kernel.handle, sizeBytes: this.sizeBytes }
+  }
+
+  /** What it is, for loggers: a small plain object. */
+  toJSON(): object {
+    const { pageSize, sizeBytes, isOpen } = this
+    return { kind: 'memory', sizeBytes, pageSize, threads: this.machine.sync.threads.maxThreads, isOpen }
+  }
+
+  /** False once it is closed, or this thread has left it. */
+  get isOpen(): boolean {
+    return this.machine.open && !this.#isDetached
   }
 
   /** The file, address space or mapping that another thread sent the handle of. Throws ESRCH or EBADF when it has ended. */

@@ -39,6 +39,7 @@
  */
 import { ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
+import { inspectedAs, summary } from '../base/printing.ts'
 import { lockEntry } from '../mm/fault.ts'
 import type { Machine } from '../mm/machine.ts'
 import { NR_GUEST_WORDS } from '../mmu/guests.ts'
@@ -74,6 +75,16 @@ export interface ShadowHandle {
 }
 
 export class ShadowTable {
+  static {
+    inspectedAs(ShadowTable, table => {
+      return summary(
+        'ShadowTable',
+        { nrEntries: table.nrEntries, nrFaults: table.nrFaults },
+        table.isOpen ? '' : 'closed'
+      )
+    })
+  }
+
   readonly map: Mapping
   readonly nrEntries: number
   readonly #machine: Machine
@@ -119,6 +130,12 @@ export class ShadowTable {
 
   static bytesFor(nrEntries: number): number {
     return SHADOW_HEADER_BYTES + nrEntries * 4
+  }
+
+  /** What it is, for loggers: a small plain object. */
+  toJSON(): object {
+    const { nrEntries, nrFaults, isOpen } = this
+    return { kind: 'shadow table', map: this.map.toJSON(), nrEntries, nrFaults, isOpen }
   }
 
   get handle(): ShadowHandle {

@@ -24,6 +24,7 @@
  */
 import { ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_UNSHARE, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
+import { defineHidden } from '../base/printing.ts'
 import { MM_SHIFT, MM_TABLE_SEQ } from '../frame/mm-table.ts'
 import { lockEntry } from '../mm/fault.ts'
 import { PTE_PRESENT, PTE_READ_HIT, PTE_WRITE, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
@@ -43,45 +44,56 @@ const MAX_ROUNDS = 100
 const STORABLE = PTE_PRESENT | PTE_WRITE
 
 export class SharedMapping extends Mapping {
+  // Hidden (base/printing), so without definitions of their own.
   /** Pages of the window; 0 once it is unmapped. */
-  private pages: number
-  private firstLeaf: number
+  declare private pages: number
+  declare private firstLeaf: number
   /** For each leaf table of the window: the slot of its first entry, and the MM_TABLE_SEQ for which that is true. */
-  private bases: Int32Array
-  private seqs: Int32Array
-  private readonly mmWords: Int32Array
-  private readonly seqAt: number
+  declare private bases: Int32Array
+  declare private seqs: Int32Array
+  declare private readonly mmWords: Int32Array
+  declare private readonly seqAt: number
   /** The page of the last access, the slot of its entry and what that was; NONE when something has changed since. */
-  private known = NONE
-  private knownSlot = 0
-  private knownPte = 0
+  declare private known: number
+  declare private knownSlot: number
+  declare private knownPte: number
   /** T_CHANGES when this object last looked. */
-  private changes = 0
-  private nrRepeats = 0
-  private readonly threadWords: Int32Array
-  private readonly hazardAt: number
-  private readonly changesAt: number
-  private readonly retriesAt: number
-  private readonly wordShift: number
-  private readonly generation: number
+  declare private changes: number
+  declare private nrRepeats: number
+  declare private readonly threadWords: Int32Array
+  declare private readonly hazardAt: number
+  declare private readonly changesAt: number
+  declare private readonly retriesAt: number
+  declare private readonly wordShift: number
+  declare private readonly generation: number
   /** The frame that `page` has lent last, pinned; 0 for none. */
-  private lent = 0
+  declare private lent: number
 
   /** @internal Use `space.map`. */
   constructor(space: AddressSpace, file: MappedFile | undefined, writable: boolean, vpn: number, pages: number) {
     super(space, file, writable, vpn, pages)
     const { sync, mms } = space.machine
-    this.mmWords = mms.w
-    this.seqAt = (space.mm.id << MM_SHIFT) + MM_TABLE_SEQ
-    this.generation = space.mm.generation
-    this.threadWords = sync.threads.w
-    this.hazardAt = sync.row + T_HAZARD
-    this.changesAt = sync.row + T_CHANGES
-    this.retriesAt = sync.row + T_RETRIES
-    this.wordShift = this.pageShift - 2
-    this.pages = 0
-    this.firstLeaf = 0
-    this.bases = this.seqs = new Int32Array(0)
+    const none = new Int32Array(0)
+    defineHidden(this, {
+      pages: 0,
+      firstLeaf: 0,
+      bases: none,
+      seqs: none,
+      mmWords: mms.w,
+      seqAt: (space.mm.id << MM_SHIFT) + MM_TABLE_SEQ,
+      known: NONE,
+      knownSlot: 0,
+      knownPte: 0,
+      changes: 0,
+      nrRepeats: 0,
+      threadWords: sync.threads.w,
+      hazardAt: sync.row + T_HAZARD,
+      changesAt: sync.row + T_CHANGES,
+      retriesAt: sync.row + T_RETRIES,
+      wordShift: this.pageShift - 2,
+      generation: space.mm.generation,
+      lent: 0
+    })
     this.remember(vpn, pages)
   }
 

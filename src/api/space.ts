@@ -10,6 +10,7 @@ import {
   PROT_READ,
   PROT_WRITE
 } from '../abi/mman.ts'
+import { defineHidden, inspectedAs, summary } from '../base/printing.ts'
 import type { Machine } from '../mm/machine.ts'
 import { formatMaps, maps } from '../observe/maps.ts'
 import { formatSmaps, smaps } from '../observe/smaps.ts'
@@ -40,15 +41,26 @@ export interface MapOptions {
 }
 
 export class AddressSpace {
+  static {
+    inspectedAs(AddressSpace, space => {
+      return summary('AddressSpace', { id: space.mm.id }, space.isAlive ? '' : 'ended')
+    })
+  }
+
   /** The handle for the system-call layer. */
   readonly mm: Mm
   /** @internal */
-  readonly machine: Machine
+  declare readonly machine: Machine
 
   /** @internal */
   constructor(mm: Mm) {
     this.mm = mm
-    this.machine = mm.machine
+    defineHidden(this, { machine: mm.machine })
+  }
+
+  /** What it is, for loggers: a small plain object. */
+  toJSON(): object {
+    return { kind: 'space', id: this.mm.id, isAlive: this.isAlive }
   }
 
   get isAlive(): boolean {

@@ -16,6 +16,7 @@
  */
 import { ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
+import { defineHidden, inspectedAs, summary } from '../base/printing.ts'
 import { lockEntry } from '../mm/fault.ts'
 import type { Machine } from '../mm/machine.ts'
 import { KICK, NR_GUEST_WORDS } from '../mmu/guests.ts'
@@ -36,6 +37,13 @@ export interface TlbPlace {
 }
 
 export class Tlb {
+  static {
+    inspectedAs(Tlb, tlb => {
+      const isOpen = tlb.#machine.notifiers.isRegistered(tlb.#id)
+      return summary('Tlb', { nrEntries: tlb.mask + 1, nrMisses: tlb.nrMisses }, isOpen ? '' : 'closed')
+    })
+  }
+
   readonly space: AddressSpace
   readonly #machine: Machine
   readonly #mm: number
@@ -43,9 +51,10 @@ export class Tlb {
   readonly #mmu: TlbMmu
   readonly #guest: ShadowGuest
   // What a hit needs. TypeScript's private: V8 reads such fields faster than #names in the flattened build.
-  private readonly words: Int32Array
-  private readonly mask: number
-  private readonly frameMask: number
+  // Hidden (base/printing), so without definitions of their own.
+  declare private readonly words: Int32Array
+  declare private readonly mask: number
+  declare private readonly frameMask: number
   nrMisses = 0
 
   /** Throws RangeError for a place that cannot be, ENOMEM for the 64th secondary MMU of a memory. What stands there is lost. */
@@ -63,9 +72,13 @@ export class Tlb {
     if (!(mmu instanceof TlbMmu)) throw systemError(-ESRCH, 'mmu_notifier_register')
     this.#mmu = mmu
     this.#guest = guestOf(machine, this.#id, mmu.words)
-    this.words = mmu.words
-    this.mask = nrEntries - 1
-    this.frameMask = -machine.ram.pageSize
+    defineHidden(this, { words: mmu.words, mask: nrEntries - 1, frameMask: -machine.ram.pageSize })
+  }
+
+  /** What it is, for loggers: a small plain object. */
+  toJSON(): object {
+    const isOpen = this.#machine.notifiers.isRegistered(this.#id)
+    return { kind: 'tlb', space: this.space.toJSON(), nrEntries: this.mask + 1, nrMisses: this.nrMisses, isOpen }
   }
 
   /** Runs what uses the TLB in this thread. */

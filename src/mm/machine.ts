@@ -6,6 +6,7 @@
  */
 
 import { EAGAIN, EDEADLK, ENOMEM, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
+import { inspectedAs, summary } from '../base/printing.ts'
 import { ensureStack } from '../base/stack.ts'
 import { CUT_NONE, INODE_RAMFS } from '../cache/inodes.ts'
 import {
@@ -68,6 +69,12 @@ export const WAIT_FOR_ROOM = -1 as const
 export const WAIT_FOR_FRAME = -2 as const
 
 export class Machine extends MachineParts {
+  static {
+    inspectedAs(Machine, m =>
+      summary('Machine', { frames: m.ram.nrFrames, pageSize: m.ram.pageSize }, m.open ? '' : 'closed')
+    )
+  }
+
   /** The store's errno behind the last FAULT_BUS or FAULT_OOM, 0 when it was the end of the file. */
   lastError = 0
   /** Number of the failure behind the last FAULT_BUS on a store that answers later, -1 when it was none. */
@@ -111,6 +118,11 @@ export class Machine extends MachineParts {
     this.onFile = (file, delta) => {
       this.files.refs[file] += delta
     }
+  }
+
+  /** What it is, for loggers: a small plain object. */
+  toJSON(): object {
+    return { kind: 'machine', frames: this.ram.nrFrames, pageSize: this.ram.pageSize, isOpen: this.open }
   }
 
   /** Gives a data frame back if nothing holds it any more. */

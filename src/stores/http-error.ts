@@ -43,6 +43,11 @@ export class HttpRangeError extends Error {
     this.range = facts.range
     this.status = facts.status
   }
+
+  /** For loggers: what it says, with its fields. */
+  toJSON(): object {
+    return { ...this, message: this.message }
+  }
 }
 
 /**

@@ -6,6 +6,7 @@
  * BigInt. A 32-bit argument (flags, prot, advice) is an integer from -2^31 to 2^32 - 1.
  */
 
+import { defineHidden } from '../base/printing.ts'
 import { MM_GENERATION } from '../frame/mm-table.ts'
 import type { Machine } from '../mm/machine.ts'
 
@@ -79,13 +80,13 @@ export function intOf(x: Quantity): number {
 
 /** A handle of an address space: what system calls take as `mm`. Stale once the space has ended. */
 export class Mm {
-  readonly machine: Machine
+  declare readonly machine: Machine
   readonly id: number
   readonly generation: number
 
   /** `generation` is that of a handle which another thread made; without it, of what has the row now. */
   constructor(machine: Machine, id: number, generation: number = machine.mms.row(id, MM_GENERATION)) {
-    this.machine = machine
+    defineHidden(this, { machine })
     this.id = id
     this.generation = generation
   }
