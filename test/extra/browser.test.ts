@@ -31,14 +31,19 @@ describe.skipIf(CHROMIUM === undefined)(CHROMIUM === undefined ? `browser (${INS
   beforeAll(async () => {
     server = await startRangeServer(fileOf(marked()))
     server.before = async ({ path, range }, response) => {
-      response.setHeader('cross-origin-opener-policy', 'same-origin')
-      response.setHeader('cross-origin-embedder-policy', 'require-corp')
+      if (path !== '/plain') {
+        response.setHeader('cross-origin-opener-policy', 'same-origin')
+        response.setHeader('cross-origin-embedder-policy', 'require-corp')
+      }
       const found = sourceOf(path)
       if (found === undefined) {
         // Opening it works; nothing else ever comes.
         return path === '/slow' && range?.[1] !== 0
       }
-      response.setHeader('content-type', path === '/' ? 'text/html' : 'text/javascript')
+      response.setHeader(
+        'content-type',
+        path.endsWith('.mjs') || path.endsWith('.js') ? 'text/javascript' : 'text/html'
+      )
       response.end(found)
       return true
     }
@@ -127,6 +132,70 @@ describe.skipIf(CHROMIUM === undefined)(CHROMIUM === undefined ? `browser (${INS
     expect(result.longest).toBeLessThan(250)
   })
 
+  test('a file that a user chose, by its blob and by its URL, later and at once', async () => {
+    expect(await run('blobs')).toMatchObject({
+      name: 'chosen.bin',
+      sums: [true, true],
+      refused: expect.stringContaining('use blobStore with memory.openAsync'),
+      wrong: 0
+    })
+  })
+
+  test('a relative URL is relative to the document', async () => {
+    const [name, path] = await run<[string, string]>('relative')
+    expect([new URL(name).pathname, path]).toEqual(['/below/file', '/file'])
+  })
+
+  describe('a server of another origin', () => {
+    let other: RangeServer
+    let allowed: Record<string, string> = {}
+
+    beforeAll(async () => {
+      other = await startRangeServer(fileOf(marked()))
+      other.before = ({ method }, response) => {
+        response.setHeader('cross-origin-resource-policy', 'cross-origin')
+        for (const [name, value] of Object.entries(allowed)) response.setHeader(`access-control-${name}`, value)
+        if (method !== 'OPTIONS') return false
+        response.writeHead(204).end()
+        return true
+      }
+    })
+
+    afterAll(() => other?.close())
+
+    test.each([
+      [
+        {},
+        /^EIO EIO: Failed to fetch \(.*'Access-Control-Allow-Origin'.*Allow-Headers: Range, If-Match, If-Range/
+      ],
+      [{ 'allow-origin': '*' }, /Access-Control-Expose-Headers: Content-Range, ETag/],
+      [
+        { 'allow-origin': '*', 'expose-headers': 'Content-Range' },
+        /EOPNOTSUPP.*Access-Control-Expose-Headers: Content-Range, ETag, Date/
+      ],
+      [{ 'allow-origin': '*', 'expose-headers': 'Content-Range, ETag' }, /Allow-Headers: Range, If-Match, If-Range/],
+      [
+        { 'allow-origin': '*', 'allow-headers': 'Range, If-Match, If-Range', 'expose-headers': 'Content-Range, ETag' },
+        /^8$/
+      ]
+    ])('errors say what it must allow: %o', async (headers, outcome) => {
+      allowed = headers
+      const script = `import('/page/page.mjs').then(page => page.otherOrigin('${other.origin}/file'))`
+      expect(String(await page.evaluate(script))).toMatch(outcome)
+      // The browser itself complains of what it does not let through.
+      complaints.splice(0)
+    })
+  })
+
+  test('a page that is not isolated is told so', async () => {
+    const plain = await context.newPage()
+    await plain.goto(`${server.origin}/plain`)
+    const result = await plain.evaluate<{ memory: string }>(`import('/page/page.mjs').then(page => page.notIsolated())`)
+    expect(result).toMatchObject({ isolated: false })
+    expect(result.memory).toMatch(/no SharedArrayBuffer.*'Cross-Origin-Opener-Policy: same-origin'/)
+    await plain.close()
+  })
+
   test('workers that are ended: what they held is given back, or the memory is broken', async () => {
     expect(await run('endedWorkers')).toMatchObject({
       wrong: [],
@@ -147,7 +216,7 @@ function marked(): Uint8Array {
 
 /** What is served beside the file. */
 function sourceOf(path: string): string | undefined {
-  if (path === '/') return '<!doctype html><title>fremap</title><link rel="icon" href="data:,">'
+  if (path === '/' || path === '/plain') return '<!doctype html><title>fremap</title><link rel="icon" href="data:,">'
   const [, folder, name] = /^\/(dist|page)\/([\w-]+\.m?js)$/.exec(path) ?? []
   if (folder === undefined) return undefined
   return readFileSync(join(ROOT, folder === 'dist' ? 'dist' : 'test/extra/browser', name), 'utf8')

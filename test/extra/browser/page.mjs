@@ -1,4 +1,5 @@
 /** What the page does, one exported function a test. Each answers with plain data; the expectations are in browser.test.ts. */
+import { blobStore, blobStoreSync, blobUrlStore } from '/dist/blob.js'
 import { Memory, memoryStore } from '/dist/fremap.js'
 import { httpRange } from '/dist/http.js'
 
@@ -161,6 +162,50 @@ export async function lockedByWorker() {
   await thread.do('detach')
   await memory.closeAsync()
   return { busy, readyTooEarly, after, longest }
+}
+
+/** A page that has no shared memory. */
+export function notIsolated() {
+  return { isolated: crossOriginIsolated, memory: outcome(() => new Memory({ size: '1MiB' })).message }
+}
+
+/** What opening and reading a file of another origin ends in. */
+export async function otherOrigin(url) {
+  try {
+    const store = await httpRange(url, { retries: 0 })
+    return await store.read(0, new Uint8Array(8), 0, 8)
+  } catch ({ code, message }) {
+    return `${code} ${message}`
+  }
+}
+
+export async function relative() {
+  const base = document.head.appendChild(document.createElement('base'))
+  base.href = '/below/'
+  const store = await httpRange('file')
+  base.remove()
+  return [store.name, new URL((await httpRange('file')).handle.url).pathname]
+}
+
+/** A file as a user chooses it, and its URL; a worker reads it at once. */
+export async function blobs() {
+  const contents = Uint8Array.from({ length: 100 * PAGE + 5 }, (_, i) => i % 251)
+  const file = new File([contents], 'chosen.bin')
+  const memory = new Memory({ size: '256KiB', threads: 2, thread: 1 })
+  const space = memory.space()
+  const sums = []
+  for (const store of [blobStore(file), await blobUrlStore(URL.createObjectURL(file))]) {
+    const bytes = new Uint8Array(contents.length)
+    await space.map(await memory.openAsync(store)).readAsync(bytes, 0)
+    sums.push(bytes.every((byte, i) => byte === i % 251))
+  }
+  const refused = outcome(() => blobStoreSync(file)).message
+  const thread = new Thread(memory, 2)
+  await thread.attached
+  const wrong = await thread.do('readBlob', file)
+  await thread.do('detach')
+  await memory.closeAsync()
+  return { name: blobStore(file).name, sums, refused, wrong }
 }
 
 /** The worker is ended while it waits for a page, and another one while it has the machine lock. */
