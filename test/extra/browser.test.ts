@@ -164,10 +164,7 @@ describe.skipIf(CHROMIUM === undefined)(CHROMIUM === undefined ? `browser (${INS
     afterAll(() => other?.close())
 
     test.each([
-      [
-        {},
-        /^EIO EIO: Failed to fetch \(.*'Access-Control-Allow-Origin'.*Allow-Headers: Range, If-Match, If-Range/
-      ],
+      [{}, /^EIO EIO: Failed to fetch \(.*'Access-Control-Allow-Origin'.*Allow-Headers: Range, If-Match, If-Range/],
       [{ 'allow-origin': '*' }, /Access-Control-Expose-Headers: Content-Range, ETag/],
       [
         { 'allow-origin': '*', 'expose-headers': 'Content-Range' },
