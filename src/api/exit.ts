@@ -13,6 +13,7 @@ import { errnoName } from '../abi/errno.ts'
 import { type Kernel, type Remains, remainsOf, remakeKernel } from '../kernel.ts'
 import { ALL_FILES, OWN_FILES, type Unwritten, writeFiles } from '../mm/last-write.ts'
 import type { Machine } from '../mm/machine.ts'
+import { type SalvagedFile, salvageFiles } from '../mm/salvage.ts'
 import type { Store } from '../store/store.ts'
 import { MEANINGS } from './errors.ts'
 
@@ -21,6 +22,8 @@ export interface Unclosed {
   readonly remains: Remains
   /** Its handle was given away. */
   isGiven: boolean
+  /** It broke, and was salvaged. */
+  isSalvaged: boolean
 }
 
 interface Process {
@@ -34,7 +37,7 @@ const collected = new FinalizationRegistry<Unclosed>(onCollected)
 
 /** From now on until `forget`, the end of the thread or of the last reference to the machine has its files written. */
 export function remember(kernel: Kernel, swap: Store | undefined, isGiven: boolean): Unclosed {
-  const entry = { machine: new WeakRef(kernel.machine), remains: remainsOf(kernel, swap), isGiven }
+  const entry = { machine: new WeakRef(kernel.machine), remains: remainsOf(kernel, swap), isGiven, isSalvaged: false }
   if (unclosed.size === 0) platform()?.on?.('exit', onExit)
   unclosed.add(entry)
   collected.register(kernel.machine, entry, entry)
@@ -57,14 +60,19 @@ function onExit(): void {
     const machine = machineOf(entry)
     if (!machine.open) continue
     const isLast = threads?.isMainThread !== false || isAlone(machine)
-    tell(writeFiles(machine, isLast ? ALL_FILES : OWN_FILES), 'when the thread ended')
+    // Within a verb: a store, or a notifier, has ended the program.
+    if (machine.sync.broken !== 0 || machine.inside) {
+      if (isLast && !entry.isSalvaged) salvage(machine)
+    } else tell(writeFiles(machine, isLast ? ALL_FILES : OWN_FILES), 'when the thread ended')
   }
 }
 
 function onCollected(entry: Unclosed): void {
   if (!unclosed.has(entry)) return
   const machine = machineOf(entry)
-  if (machine.open)
+  if (machine.open && machine.sync.broken !== 0) {
+    if (isAlone(machine) && !entry.isSalvaged) salvage(machine)
+  } else if (machine.open)
     tell(writeFiles(machine, isAlone(machine) ? ALL_FILES : OWN_FILES), 'when nobody referred to the memory any more')
   if (entry.isGiven) return
   machine.open = false
@@ -73,6 +81,26 @@ function onCollected(entry: Unclosed): void {
     entry.remains.swap?.close()
   } catch {}
   forget(entry)
+}
+
+/** Writes what is whole, and tells of what is not: of a machine that is whole itself but within a verb, of that alone. */
+function salvage(machine: Machine): void {
+  for (const file of salvageFiles(machine)) {
+    if (file.errno !== 0 || file.doubtful.length > 0 || machine.sync.broken !== 0)
+      warn(`fremap: ${describeSalvaged(file)}\n`)
+  }
+}
+
+/** What was saved of a file of a broken memory, as one line. */
+export function describeSalvaged({ name, pages, bytes, doubtful, unwritten, errno }: SalvagedFile): string {
+  const inDoubt = doubtful.length === 0 ? '' : `, ${doubtful.length} in doubt were not (${listed(doubtful)})`
+  const code = errno === 0 ? '' : errnoName(errno)
+  const failed = errno === 0 ? '' : `, ${unwritten.length} could not be written: ${code}: ${MEANINGS[code] ?? 'error'}`
+  return `${pages} changed pages of ${name} (${bytes} bytes) were saved${inDoubt}${failed}`
+}
+
+function listed(pages: readonly number[]): string {
+  return `file pages ${pages.slice(0, 8).join(', ')}${pages.length > 8 ? ', ...' : ''}`
 }
 
 function machineOf({ machine, remains }: Unclosed): Machine {

@@ -5,7 +5,7 @@
  *     const file = memory.open(nodeFile('huge.db', 'r+'))
  *     using map = memory.space().map(file, { writable: true })
  */
-import { EIO, ENODEV, EPERM, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
+import { EINVAL, EIO, ENODEV, EPERM, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
 import { defineHidden, inspectedAs, summary } from '../base/printing.ts'
 import { ensureStack } from '../base/stack.ts'
 import { IN_WINDOWS, UNDER_LOCK } from '../cache/writeback.ts'
@@ -15,6 +15,7 @@ import { openAgain, openLater, waitForFileCalls } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { Pager } from '../mm/pager.ts'
 import { recoverThread } from '../mm/recover.ts'
+import { type SalvagedFile, salvageFiles, type TakePage } from '../mm/salvage.ts'
 import { endMm } from '../mm/space.ts'
 import { checkMachine } from '../observe/check.ts'
 import { formatTraceRow, traceRows } from '../observe/trace.ts'
@@ -25,7 +26,7 @@ import { Mm } from '../syscall/args.ts'
 import { MEMORY_SHMEM, O_RDONLY, O_RDWR, sys_close, sys_fsize, sys_memory, sys_open } from '../syscall/file.ts'
 import { sys_mm_create } from '../syscall/process.ts'
 import { orThrow, systemError } from './errors.ts'
-import { forget, remember, type Unclosed } from './exit.ts'
+import { describeSalvaged, forget, remember, type Unclosed } from './exit.ts'
 import { MappedFile } from './file.ts'
 import type { FileHandle, MappingHandle, MemoryHandle, SpaceHandle } from './handles.ts'
 import type { Mapping } from './mapping.ts'
@@ -81,6 +82,7 @@ export class Memory {
   readonly #isAttached: boolean
   readonly #unclosed: Unclosed
   #isDetached = false
+  #isSalvaged = false
 
   /** Throws RangeError for sizes out of range, and when the memory cannot be had. */
   constructor(options: MemoryOptions)
@@ -311,14 +313,33 @@ export class Memory {
   }
 
   /**
+   * Saves what can be saved of a broken memory (a thread ended in the middle of a change, EOWNERDEAD; an error of fremap itself,
+   * ENOTRECOVERABLE): changed pages of files, if they are whole for certain, are written to the stores that this thread can reach, and
+   * flushed. With `take` they are handed to that instead, as copies. Pages in doubt are left as the store has them. Any thread may do it,
+   * also again; `close` does it unless it was done.
+   * → what became of each file with changes. Throws EINVAL when the memory is not broken (`sync` does it then), and what `take` throws.
+   */
+  salvage(take?: TakePage): SalvagedFile[] {
+    const { machine } = this
+    if (machine.sync.broken === 0) throw systemError(-EINVAL, 'salvage', undefined, 'the memory is not broken: sync it')
+    if (this.#isDetached || !machine.open) throw systemError(-ENODEV, 'salvage')
+    this.#isSalvaged = true
+    this.#unclosed.isSalvaged = true
+    return salvageFiles(machine, take)
+  }
+
+  /**
    * Ends all address spaces and closes all files, writing what is dirty. Throws the first error of a write after
-   * everything is closed. A second close does nothing.
+   * everything is closed. A second close does nothing. What is whole of a broken memory is saved first (`salvage`).
    */
   close(): void {
     const m = this.machine
     if (!m.open || this.#isDetached) return
-    if (m.inside) throw systemError(-m.whyInside, 'close')
+    const why = m.inside ? m.whyInside : 0
     ensureStack()
+    const saved = m.sync.broken === 0 || this.#isSalvaged ? [] : this.salvage()
+    const what = saved.length === 0 ? undefined : saved.map(describeSalvaged).join('; ')
+    if (m.inside) throw systemError(-why, 'close', undefined, what)
     forget(this.#unclosed)
     // From here on no thread makes or opens anything that would not be closed below.
     m.open = false
@@ -339,7 +360,7 @@ export class Memory {
     if (waited < 0 && first === 0) first = waited
     m.inodes.stores.closeAll()
     this.#swap?.close()
-    orThrow(first, 'close', undefined, 'some changes did not reach their store')
+    orThrow(first, 'close', undefined, what ?? 'some changes did not reach their store')
   }
 
   /**

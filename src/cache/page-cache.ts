@@ -68,6 +68,11 @@ export class PageCache {
     return this.#buckets
   }
 
+  /** Where the hash chain of a page begins: a frame, or 0. */
+  chainOf(inode: number, index: number): number {
+    return this.#buckets[this.#bucket(inode, index)]
+  }
+
   /** The frame that holds a page, or 0. */
   lookup(inode: number, index: number): number {
     const { w } = this.frames

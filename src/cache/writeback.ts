@@ -217,6 +217,8 @@ export class Writeback {
     const length = Math.min((to - from) * pageSize, sizeBytes - position)
     let contiguous = true
     for (let i = from; i < to; i++) {
+      // First, and also under the lock: a page that the store does not have yet is marked in one way or the other at any time (mm/salvage).
+      if (length > 0) w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] |= PG_WRITEBACK
       this.#clean(dirty[i])
       this.cache.clearDirty(dirty[i])
       if (i > from && dirty[i] !== dirty[i - 1] + 1) contiguous = false
@@ -240,20 +242,16 @@ export class Writeback {
         buffer.set(u8.subarray(base, base + pageSize), (i - from) * pageSize)
       }
     }
-    if (how === IN_WINDOWS) {
-      for (let i = from; i < to; i++) w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] |= PG_WRITEBACK
-      this.#sync.openWindow(IO_WRITEBACK, inode, firstIndex, to - from)
-    }
+    if (how === IN_WINDOWS) this.#sync.openWindow(IO_WRITEBACK, inode, firstIndex, to - from)
     const done = store.write(position, buffer, offset, length)
     if (how === IN_WINDOWS) this.#sync.closeWindow()
     this.inodes.noteStored(inode)
-    if (how === IN_WINDOWS) {
-      for (let i = from; i < to; i++) {
-        w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
-        if (this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, dirty[i])
-      }
-      if (this.#sync.isShared) this.#sync.noteRoom()
+    for (let i = from; i < to; i++) {
+      if (done !== length) this.cache.setDirty(dirty[i])
+      w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
+      if (how === IN_WINDOWS && this.#sync.isShared) this.#sync.wakeAll(WAIT_PAGE, dirty[i])
     }
+    if (how === IN_WINDOWS && this.#sync.isShared) this.#sync.noteRoom()
     this.cache.vmstat[STORE_WRITES]++
     this.#trace.add(TRACE_WRITEBACK, inode, firstIndex, to - from, done < 0 ? done : 0)
     if (done === length) {
@@ -264,7 +262,6 @@ export class Writeback {
       return 0
     }
     const error = done < 0 ? done : -EIO
-    for (let i = from; i < to; i++) this.cache.setDirty(dirty[i])
     this.#noteError(inode, error)
     return error
   }

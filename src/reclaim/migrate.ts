@@ -94,10 +94,11 @@ export class Migration {
     const inode = w[from + F_MAPPING]
     const index = w[from + F_INDEX]
     if ((flags & PG_CACHED) !== 0) {
-      cache.remove(frame)
+      // In this order: at any time one of them is the page, and says if it is dirty (mm/salvage).
       w[to + F_FLAGS] = flags & ~(PG_CACHED | PG_DIRTY | PG_LRU)
       cache.add(target, inode, index)
       if ((flags & PG_DIRTY) !== 0) cache.setDirty(target)
+      cache.remove(frame)
     } else {
       w[to + F_FLAGS] = flags & ~PG_LRU
       w[to + F_MAPPING] = inode

@@ -209,8 +209,9 @@ export class Sync extends MachineLock {
     if (!this.isShared) return
     let error = this.lock()
     while (error === EAGAIN) error = this.lock()
-    if (error !== 0) throw new BrokenMachine(error)
+    // Also on a broken machine: the store is not called any more.
     this.#t[this.row + T_IN_IO] = 0
+    if (error !== 0) throw new BrokenMachine(error)
     this.#t[this.row + T_IO_KIND] = IO_NONE
   }
 

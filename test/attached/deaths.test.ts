@@ -199,6 +199,8 @@ test('in a call of a store that keeps the machine lock: the memory is broken, an
 test('that is not known to have ended: whoever waits for it loses patience', () => {
   const rig = attached({ patienceMs: 1 })
   const { mine, theirs } = rig
+  // Of this very thread the operating system says that it lives.
+  mine.m.sync.setSystem(() => undefined)
   rig.diesIn('read', () => theirs.load(4))
   const wait = (): void => {
     // Longer than ten times the patience with a thread that is in a store.

@@ -22,6 +22,8 @@ export interface LaneModel {
   readonly lanes: Uint8Array
   readonly own: Uint8Array
   readonly borders: Uint32Array
+  /** The file page that it stored to last: on a broken memory that may have been cut off half-way. */
+  lastPage: number
 }
 
 interface Window {
@@ -62,7 +64,7 @@ const SUM = OPERATIONS.reduce((sum, [weight]) => sum + weight, 0)
 export function lanes(env: Env): LaneModel {
   const l = new Lanes(env)
   while (!env.isOver) {
-    for (let i = 0; i < 32; i++) {
+    for (let i = 0; i < 32 && !env.isBroken; i++) {
       let at = env.prng.below(SUM)
       const operation = OPERATIONS.find(([weight]) => (at -= weight) < 0) as Operation
       operation[1](l)
@@ -98,7 +100,8 @@ class Lanes {
     this.model = {
       lanes: new Uint8Array(config.pages * LANE_BYTES),
       own: new Uint8Array(this.#ownPages * LANE_BYTES),
-      borders: new Uint32Array(config.pages)
+      borders: new Uint32Array(config.pages),
+      lastPage: -1
     }
     const common = memory.adopt(task.space)
     this.#privateSpace = memory.space()
@@ -147,6 +150,7 @@ class Lanes {
     const offset = page * this.#pageSize + this.#lane + at
     const model = new DataView(this.model.lanes.buffer, window.shown[page] * LANE_BYTES + at)
     const kind = prng.below(4)
+    this.model.lastPage = window.shown[page]
     this.#env.attempt('store', () => {
       if (kind === 0) window.map.setUint8(offset, value & 0xff)
       else if (kind === 1) window.map.setUint16(offset, value & 0xffff)
@@ -191,6 +195,7 @@ class Lanes {
       const seen = window.map.getFloat64(offset)
       this.#env.expect(seen, this.model.borders[page], () => `the border of file pages ${page} and ${page + 1}`)
       const value = prng.next()
+      this.model.lastPage = page
       window.map.setFloat64(offset, value)
       this.model.borders[page] = value
     })
@@ -208,6 +213,7 @@ class Lanes {
   bulkWrite(): void {
     const [window, page] = this.#pick()
     const bytes = this.#bytes()
+    this.model.lastPage = window.shown[page]
     this.#env.attempt('bulk write', () => {
       window.map.write(bytes, page * this.#pageSize + this.#lane)
       this.model.lanes.set(bytes, window.shown[page] * LANE_BYTES)
@@ -227,6 +233,7 @@ class Lanes {
   fileWrite(): void {
     const page = this.#env.prng.below(this.#pages)
     const bytes = this.#bytes()
+    this.model.lastPage = page
     this.#env.attempt('write', () => {
       this.#file.write(bytes, page * this.#pageSize + this.#lane)
       this.model.lanes.set(bytes, page * LANE_BYTES)

@@ -44,11 +44,13 @@ class Tally {
   faults = 0
   evictions = 0
   broken = 0
+  inDoubt = 0
 
   add(result: RoundResult): void {
     this.rounds++
     this.checks += result.checks
     if (result.isBroken) this.broken++
+    this.inDoubt += result.inDoubt
     this.faults += result.counters.pgfault ?? 0
     this.evictions += result.counters.pgsteal ?? 0
     for (const { operations, checked, outOfMemory } of result.reports) {
@@ -59,14 +61,25 @@ class Tally {
   }
 
   row(name: string): string {
-    const { rounds, operations, checked, outOfMemory, checks, faults, evictions, broken } = this
-    return [name, rounds, operations, checked, outOfMemory, faults, evictions, checks, broken]
+    const { rounds, operations, checked, outOfMemory, checks, faults, evictions, broken, inDoubt } = this
+    return [name, rounds, operations, checked, outOfMemory, faults, evictions, checks, broken, inDoubt]
       .map((cell, i) => (i === 0 ? String(cell).padEnd(8) : String(cell).padStart(12)))
       .join('')
   }
 }
 
-const HEAD = ['scenario', 'rounds', 'operations', 'compared', 'no memory', 'faults', 'evictions', 'checks', 'broken']
+const HEAD = [
+  'scenario',
+  'rounds',
+  'operations',
+  'compared',
+  'no memory',
+  'faults',
+  'evictions',
+  'checks',
+  'broken',
+  'in doubt'
+]
   .map((cell, i) => (i === 0 ? cell.padEnd(8) : cell.padStart(12)))
   .join('')
 
