@@ -140,8 +140,8 @@ function giveBackPages(m: Machine, kind: number, inode: number, first: number, p
     if (kind === IO_FILL && !m.frames.isUptodate(frame)) m.filler.withdraw(frame)
     if (kind === IO_SWAP_IN && !m.frames.isUptodate(frame)) withdrawSwapIn(m, frame)
     if (kind === IO_WRITEBACK && (m.frames.row(frame, F_FLAGS) & PG_WRITEBACK) !== 0) {
-      m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
       m.cache.setDirty(frame)
+      m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] &= ~PG_WRITEBACK
       m.sync.wakeAll(WAIT_PAGE, frame)
     }
   }
