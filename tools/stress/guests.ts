@@ -61,7 +61,7 @@ class Guests {
     this.#u32 = new Uint32Array(machine.ram.buffer)
     for (let q = 0; q < STAGE_PAGES; q++) this.#shown[q] = q
     const lanes = new Uint8Array(config.pages * LANE_BYTES)
-    this.model = { lanes, own: new Uint8Array(0), borders: new Uint32Array(0) }
+    this.model = { lanes, own: new Uint8Array(0), borders: new Uint32Array(0), lastPage: -1 }
   }
 
   turn(): void {
