@@ -1,15 +1,13 @@
 import type { ViteUserConfig } from 'vitest/config'
-import { defineConfig } from 'vitest/config'
 
 /** Files that need a process of their own: they change what all tests of a process share. */
 const ALONE = ['test/threads/same.test.ts']
 
 /**
- * `npm test` is the short suite; `npm run test:long` is everything: `*.long.test.ts` too, and as many rounds as `rounds`
- * (test/support/suite.ts) is told for it.
+ * `npm test` is the short suite; `npm run test:long` (vitest.long.config.ts) is everything: `*.long.test.ts` too, and as many rounds as
+ * `rounds` (test/support/suite.ts) is told for it.
  */
-const config: ReturnType<typeof defineConfig> = defineConfig(({ mode }): ViteUserConfig => {
-  const isLong = mode === 'long'
+export function suite(isLong: boolean): ViteUserConfig {
   const exclude = isLong ? [] : ['test/**/*.long.test.ts']
   return {
     test: {
@@ -48,6 +46,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig(({ mode }): ViteUse
       }
     }
   }
-})
+}
 
+const config: ViteUserConfig = suite(false)
 export default config

@@ -57,6 +57,7 @@ test(`a file ${TIMES} times the budget, two guests, a third thread that takes pa
   await guests[0].terminate()
   w.map.unlock({ length: PAGE })
   await Promise.all([work(w.thread(), 0), work(guests[1], 1)])
+  while (w.table.nrWaits === 0) await work(guests[1], 1)
 
   Atomics.store(w.control, STOP, 1)
   const counts = (await disturbed) as Record<string, number>

@@ -229,7 +229,7 @@ describe('a body that breaks off', () => {
 
 describe('silence', () => {
   test('before the headers, and in the middle of a body, ends the request and not the read', async () => {
-    const { server, store } = await both({ timeoutMs: 300 })
+    const { server, store } = await both({ timeoutMs: 1000 })
     answerNext(
       server,
       () => {},
@@ -245,11 +245,11 @@ describe('silence', () => {
   })
 
   test('again and again is ETIMEDOUT', async () => {
-    const { server, store } = await both({ timeoutMs: 200, retries: 2 })
+    const { server, store } = await both({ timeoutMs: 500, retries: 2 })
     always(server, () => {})
     const error = await failure(readLater(store, 1000, 200_000))
     expect(error).toMatchObject({ code: 'ETIMEDOUT', errno: -110, status: undefined })
-    expect(error.message).toContain('nothing came for 200 ms')
+    expect(error.message).toContain('nothing came for 500 ms')
     expect(server.requests).toHaveLength(1 + 3)
   })
 

@@ -76,7 +76,7 @@ function randomFrom(seed) {
 }
 
 /**
- * Until STOP: takes pages of all lanes away under the guests, and works on a lane of its own, whose words and order it knows.
+ * Until STOP, and until it has done each of its things: takes pages of all lanes away under the guests, and works on a lane of its own, whose words and order it knows.
  * `shown` is the file page of each window page, `own` and `tail` are [first, count] in window pages; the file ends with `tail`.
  */
 function disturb({ seed, shown, own, tail, spare }) {
@@ -89,7 +89,7 @@ function disturb({ seed, shown, own, tail, spare }) {
   const size = shown.length * PAGE
   const tailBytes = tail[1] * PAGE
   ready()
-  while (Atomics.load(control, STOP) === 0) {
+  while (Atomics.load(control, STOP) === 0 || Object.values(counts).includes(0)) {
     counts.steps++
     const what = below(1000)
     const page = first + below(count)

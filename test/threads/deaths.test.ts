@@ -428,7 +428,7 @@ describe('a thread that nobody watches, and that the system cannot be asked for'
   })
 
   test('and that only takes long is waited for, as long as it shows signs of life', async () => {
-    const rig = await threads({ workers: 2, isWatched: false, isAskable: false, patienceMs: 100 })
+    const rig = await threads({ workers: 2, isWatched: false, isAskable: false, patienceMs: 200 })
     const [a, b] = rig.workers
     rig.hold('read', 4)
     const load = a.load(4)
