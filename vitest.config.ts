@@ -18,6 +18,7 @@ export function suite(isLong: boolean): ViteUserConfig {
       testTimeout: 300_000,
       hookTimeout: 300_000,
       teardownTimeout: 60_000,
+      unstubGlobals: true,
       projects: [
         // One process runs file after file: it loads the sources once.
         {

@@ -259,12 +259,12 @@ test('in the middle of a copy: its run of frames is pinned no longer, and dirty 
     }
     // The copy itself is the only thing between the two.
     const bulk = theirs.m.ram.u8
-    const [name, end] = isStore ? (['set', bulk] as const) : (['set', bytes] as const)
-    Object.defineProperty(end, name, { value: kill, configurable: true })
+    const name = isStore ? 'set' : 'subarray'
+    Object.defineProperty(bulk, name, { value: kill, configurable: true })
     try {
       rig.dies(() => (isStore ? theirs.map.write(bytes, 8 * PAGE) : theirs.map.read(bytes, 8 * PAGE)))
     } finally {
-      Reflect.deleteProperty(end, name)
+      Reflect.deleteProperty(bulk, name)
     }
     mine.file.sync()
     expect(mine.file.dirtyPages).toBe(0)
