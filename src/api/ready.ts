@@ -7,10 +7,13 @@
  *
  * A range is gone through in steps. Pages are asked for up to a window ahead of the step, in the order of the mapping, so that one read is on
  * its way while the pages of another are mapped; a window is half of memory at most, so that what came is not pushed out by what
- * comes. A step is over when its pages are mapped. What was taken away again meanwhile, by another thread or a full memory, is asked
- * for again.
+ * comes. A step is over when its pages are mapped, and copied where that was the aim. What was taken away again meanwhile, by another thread
+ * or a full memory, is asked for again.
+ *
+ * Several waits at once take turns (api/turns), step by step and in order, and ask for nothing ahead: their pages are together a quarter of
+ * memory at most.
  */
-import { EAGAIN, ESRCH } from '../abi/errno.ts'
+import { EAGAIN, ENOMEM, ESRCH } from '../abi/errno.ts'
 import { FAULT_BUS, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
 import { checkReachable } from '../base/bytes.ts'
 import { Q_SETTLED } from '../cache/fetch-queue.ts'
@@ -27,12 +30,15 @@ import type { MappedFile } from './file.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
 import type { Mapping } from './mapping.ts'
 import { unlessAborted, untilChanged } from './pager-host.ts'
+import { turnsOf } from './turns.ts'
 
 const STEP_PAGES = 256
 const MAX_WINDOW_BYTES = 16 << 20
 /** Attempts at a step that bring nothing more into memory: what came went again before all was there. */
 const MAX_ATTEMPTS = 100
 const NONE_FAILED = -1
+/** Pages of a file that are asked for at a time while others wait, too. */
+const FEW_PAGES = 16
 
 /**
  * Runs a verb. False where the lock is busy and this thread may not wait for it: to be tried again in a later turn of the event loop
@@ -60,29 +66,53 @@ export function unparked<T>(m: Machine, act: () => T): T {
   }
 }
 
-/** Window pages [first, end). → how many are mapped. */
-export async function makeReady(mapping: Mapping, first: number, end: number, options: LongOptions): Promise<number> {
+function windowPagesOf({ ram }: Machine): number {
+  return Math.max(2, Math.min(MAX_WINDOW_BYTES / ram.pageSize, ram.nrFrames >>> 1))
+}
+
+/** At most the pages that there are turns for. */
+function stepPagesOf(m: Machine): number {
+  return Math.min(STEP_PAGES, windowPagesOf(m) >>> 1)
+}
+
+/** What is done with the pages of a step once all are mapped, in the same turn of the event loop. False if one was gone again. */
+type Use = () => boolean
+
+/** Window pages [first, end). → how many are mapped. `use` is for a range of one step. */
+export async function makeReady(
+  mapping: Mapping,
+  first: number,
+  end: number,
+  options: LongOptions,
+  use: Use = () => true
+): Promise<number> {
   const { machine, pageSize } = mapping
   const work = new LongWork((end - first) * pageSize, options)
-  const windowPages = Math.max(2, Math.min(MAX_WINDOW_BYTES / pageSize, machine.ram.nrFrames >>> 1))
-  const stepPages = Math.min(STEP_PAGES, windowPages >>> 1)
+  const windowPages = windowPagesOf(machine)
+  const stepPages = stepPagesOf(machine)
+  const turns = turnsOf(machine)
   const since = machine.filler.requests.nrFailures
   let ready = 0
   let askedTo = first
   for (let at = first; at < end; at += stepPages) {
     const stop = Math.min(end, at + stepPages)
-    // Half a window at a time, so that the store is asked for long runs.
-    if (askedTo < end && askedTo - stop < windowPages >>> 1) {
-      const wanted = Math.min(end, at + windowPages)
-      const from = Math.max(at, askedTo)
-      const ask = (): void => {
-        const base = mapping.address / pageSize
-        if (mapping.space.isAlive && mapping.isMapped) askFor(mapping, base + from, base + wanted)
+    await turns.take(stop - at, options.signal)
+    try {
+      // Half a window at a time, so that the store is asked for long runs.
+      if (turns.isAlone && askedTo < end && askedTo - stop < windowPages >>> 1) {
+        const wanted = Math.min(end, at + windowPages)
+        const from = Math.max(at, askedTo)
+        const ask = (): void => {
+          const base = mapping.address / pageSize
+          if (mapping.space.isAlive && mapping.isMapped) askFor(mapping, base + from, base + wanted)
+        }
+        while (!tried(machine, 'ready', ask)) await unlessAborted(turn(), options.signal)
+        askedTo = wanted
       }
-      while (!tried(machine, 'ready', ask)) await unlessAborted(turn(), options.signal)
-      askedTo = wanted
+      ready += await bringIn(mapping, at, stop, since, options.signal, use)
+    } finally {
+      turns.giveBack(stop - at)
     }
-    ready += await bringIn(mapping, at, stop, since, options.signal)
     await work.step((stop - at) * pageSize)
   }
   return ready
@@ -94,9 +124,11 @@ async function bringIn(
   at: number,
   stop: number,
   since: number,
-  signal: AbortSignal | undefined
+  signal: AbortSignal | undefined,
+  use: Use
 ): Promise<number> {
   const { machine, mmId, pageSize } = mapping
+  const turns = turnsOf(machine)
   const { requests } = machine.filler
   let attempts = 0
   /** Window page that the last attempt stopped at. */
@@ -123,8 +155,13 @@ async function bringIn(
     unparked(machine, () => {
       while (!cursor.done) populateStep(machine, mmId, cursor, STEP_PAGES)
     })
-    if (cursor.error === 0) return cursor.populated
-    if (cursor.error !== -EAGAIN) {
+    if (cursor.error === 0) {
+      if (use()) return cursor.populated
+      await unlessAborted(turn(), signal)
+      continue
+    }
+    const isShort = cursor.error === -ENOMEM && !turns.isAlone
+    if (cursor.error !== -EAGAIN && !isShort) {
       checkMapped(mapping)
       mapping.failAt(cursor.failedAt, cursor.fault)
     }
@@ -134,7 +171,7 @@ async function bringIn(
     } else await unlessAborted(turn(), signal)
     // A page that is on its way for long is nobody's fault; one that has to be asked for again and again has no room.
     if (cursor.populated > best) attempts = 0
-    else if (cursor.fault === FAULT_WAIT && !isComing && ++attempts === MAX_ATTEMPTS) {
+    else if (cursor.fault === FAULT_WAIT && !isComing && turns.isAlone && ++attempts === MAX_ATTEMPTS) {
       mapping.failAt(cursor.failedAt, FAULT_OOM)
     }
     best = Math.max(best, cursor.populated)
@@ -216,20 +253,24 @@ export async function readLater(
   const { machine, pageSize } = mapping
   const nrBytes = target.length
   const work = new LongWork(nrBytes, options)
-  const chunkBytes = Math.max(1, machine.ram.nrFrames >>> 4) * pageSize
+  // With what it has of a page at either end, one step.
+  const chunkBytes = Math.max(1, Math.min(machine.ram.nrFrames >>> 4, stepPagesOf(machine) - 1)) * pageSize
   const quiet = options.signal === undefined ? {} : { signal: options.signal }
   for (let done = 0; done < nrBytes; ) {
     const length = Math.min(nrBytes - done, chunkBytes)
     const first = Math.floor((offset + done) / pageSize)
-    await makeReady(mapping, first, Math.ceil((offset + done + length) / pageSize), quiet)
-    checkReachable(target, nrBytes)
-    try {
-      unparked(machine, () => mapping.read(target.subarray(done, done + length), offset + done))
-    } catch (error) {
-      if ((error as { code?: unknown }).code !== 'EAGAIN') throw error
-      // Another thread's pages took the place of some of these.
-      continue
+    const copy = (): boolean => {
+      checkReachable(target, nrBytes)
+      try {
+        unparked(machine, () => mapping.read(target.subarray(done, done + length), offset + done))
+        return true
+      } catch (error) {
+        if ((error as { code?: unknown }).code !== 'EAGAIN') throw error
+        // Another thread's pages took the place of some of these.
+        return false
+      }
     }
+    await makeReady(mapping, first, Math.ceil((offset + done + length) / pageSize), quiet, copy)
     done += length
     await work.step(length)
   }
@@ -249,34 +290,48 @@ export async function readFileLater(
   const work = new LongWork(length, options)
   const windowPages = Math.max(2, Math.min(MAX_WINDOW_BYTES / ram.pageSize, ram.nrFrames >>> 2))
   const since = requests.nrFailures
-  for (let done = 0; ; ) {
-    checkReachable(target, length)
-    const settled = Atomics.load(requests.state, Q_SETTLED)
-    const at = typeof position === 'bigint' ? position + BigInt(done) : position + done
-    const got = unparked(machine, () => sys_pread(machine, file.fd, target.subarray(done), at))
-    if (got >= 0) {
-      done += got
-      await work.step(got)
-      if (got === 0 || done === length) return done
-      continue
+  const turns = turnsOf(machine)
+  /** Pages that it has the turn for. */
+  let pages = 0
+  try {
+    for (let done = 0; ; ) {
+      if (pages === 0) {
+        const wanted = Math.min(turns.isIdle ? windowPages : FEW_PAGES, Math.ceil((length - done) / ram.pageSize) + 1)
+        await turns.take(wanted, options.signal)
+        pages = wanted
+      }
+      checkReachable(target, length)
+      const settled = Atomics.load(requests.state, Q_SETTLED)
+      const at = typeof position === 'bigint' ? position + BigInt(done) : position + done
+      const got = unparked(machine, () => sys_pread(machine, file.fd, target.subarray(done), at))
+      if (got >= 0) {
+        turns.giveBack(pages)
+        pages = 0
+        done += got
+        await work.step(got)
+        if (got === 0 || done === length) return done
+        continue
+      }
+      if (got !== -EAGAIN) orThrow(got, 'pread')
+      let error = 0
+      const ask = (): void => {
+        const inode = machine.files.inode[fileOf(machine, file.fd)]
+        const first = Math.floor(Number(at) / ram.pageSize)
+        const end = Math.min(Math.ceil((Number(at) + length - done) / ram.pageSize), machine.nrFilePages(inode))
+        error = fetchError(machine, since, inode, first)
+        if (error === 0) filler.request(inode, first, Math.min(end, first + pages) - 1)
+      }
+      while (!tried(machine, 'pread', ask)) await unlessAborted(turn(), options.signal)
+      if (error !== 0) {
+        const failure = systemError(-error, 'pread', undefined, `reading ${file.name}`)
+        failure.cause = causeOf(machine, machine.lastFailure, error)
+        throw failure
+      }
+      const change = requests.nrUnderWay > 0 ? untilChanged(requests.state, Q_SETTLED, settled) : turn()
+      await unlessAborted(change, options.signal)
     }
-    if (got !== -EAGAIN) orThrow(got, 'pread')
-    let error = 0
-    const ask = (): void => {
-      const inode = machine.files.inode[fileOf(machine, file.fd)]
-      const first = Math.floor(Number(at) / ram.pageSize)
-      const end = Math.min(Math.ceil((Number(at) + length - done) / ram.pageSize), machine.nrFilePages(inode))
-      error = fetchError(machine, since, inode, first)
-      if (error === 0) filler.request(inode, first, Math.min(end - 1, first + windowPages - 1))
-    }
-    while (!tried(machine, 'pread', ask)) await unlessAborted(turn(), options.signal)
-    if (error !== 0) {
-      const failure = systemError(-error, 'pread', undefined, `reading ${file.name}`)
-      failure.cause = causeOf(machine, machine.lastFailure, error)
-      throw failure
-    }
-    const change = requests.nrUnderWay > 0 ? untilChanged(requests.state, Q_SETTLED, settled) : turn()
-    await unlessAborted(change, options.signal)
+  } finally {
+    if (pages > 0) turns.giveBack(pages)
   }
 }
 

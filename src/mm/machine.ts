@@ -462,7 +462,7 @@ export class Machine extends MachineParts {
     this.waitIndex = 0
     if (!line.isIn) this.sync.beginWait()
     const giver = isShared ? this.#frameGiver() : -1
-    if (giver >= 0 && line.isHopeful(giver) && this.sync.isHopeful(giver)) {
+    if (giver >= 0 && line.isHopeful(giver) && (this.sync.isHopeful(giver) || this.sync.isAlive(giver))) {
       this.queueForFrame()
       return true
     }

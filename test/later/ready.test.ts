@@ -183,3 +183,15 @@ test('a range that has no room in memory is ENOMEM, and does not go on for ever'
   expect(await rig.map.ready({ offset: 20 * PAGE, length: PAGE })).toBe(1)
   expect(rig.load(20)).toBe(21)
 })
+
+test('more waits than there are frames: none fails, and each page is read about once', async () => {
+  const rig = await rigs({ pages: 600, frames: 64 })
+  const bytes = Array.from({ length: 150 }, () => new Uint8Array(PAGE))
+  await Promise.all(
+    bytes.map((target, i) =>
+      i % 3 === 0 ? rig.file.readAsync(target, 4 * i * PAGE) : rig.map.readAsync(target, 4 * i * PAGE)
+    )
+  )
+  expect(bytes.map(target => new Uint32Array(target.buffer)[0])).toEqual(bytes.map((_, i) => 4 * i + 1))
+  expect(rig.reads.length).toBeLessThan(300)
+})
