@@ -21,6 +21,7 @@ import type { HeldStore } from './cache/store-table.ts'
 import { Writeback } from './cache/writeback.ts'
 import { ALLOCATOR_WORDS, FrameAllocator } from './frame/allocator.ts'
 import { F_FLAGS, FrameTable, PG_RESERVED } from './frame/frame-table.ts'
+import { Identity, misfit } from './frame/identity.ts'
 import { LRU_WORDS, Lru } from './frame/lru.ts'
 import { MmTable } from './frame/mm-table.ts'
 import { Ram } from './frame/ram.ts'
@@ -89,6 +90,8 @@ export interface MachineOptions {
 
 /** What another thread needs to attach: structured-cloneable. */
 export interface MachineHandle {
+  /** Which memory it is (`Machine.id`). */
+  readonly id: number
   readonly options: Omit<MachineOptions, 'swap' | 'ram'> & { readonly swapSlots: number }
   readonly ram: SharedArrayBuffer
   /** Where frame 0 begins in it, in bytes. */
@@ -114,10 +117,12 @@ export const MAX_RAM_BYTES: number = 2 ** 33 - 2 ** 16
 
 export class OptionError extends Error {
   readonly option: string
-  constructor(option: string, message: string) {
+  readonly code: string
+  constructor(option: string, message: string, code = 'EINVAL') {
     super(message)
     this.name = 'OptionError'
     this.option = option
+    this.code = code
   }
 }
 
@@ -135,9 +140,11 @@ export function createKernel(options: MachineOptions): Kernel {
   machine.allocator.init(options.ram === undefined ? 1 : nrFrames)
   if (options.ram !== undefined) ram.zeroFrame(0)
   machine.swap.init()
+  machine.identity.write(layoutOf(plan, ram.byteOffset))
   machine.open = true
   const { swap, ram: _, platformThread: __, ...rest } = options
   const handle: MachineHandle = {
+    id: machine.id,
     options: { ...rest, swapSlots: swap?.nrSlots ?? 0 },
     ram: ram.buffer,
     ramOffset: ram.byteOffset,
@@ -149,10 +156,15 @@ export function createKernel(options: MachineOptions): Kernel {
 
 /**
  * Attaches this thread to a machine that another one made. `swap` is this thread's store over the swap area's bytes. Throws
- * OptionError when as many threads are attached as the machine was made for.
+ * OptionError when the handle is not that of this very memory, made by this version of fremap with these options (`code` EINVAL), and when
+ * as many threads are attached as the machine was made for (EAGAIN).
  */
 export function attachKernel(handle: MachineHandle, swap: Store | undefined, platformThread: number): Kernel {
   const plan = { ...planOf(handle.options), nrSlots: handle.options.swapSlots }
+  const ramEnd = handle.ramOffset + plan.nrFrames * 2 ** plan.pageShift
+  const why = ramEnd <= handle.ram.byteLength ? '' : `its frames end at byte ${ramEnd} of ${handle.ram.byteLength}`
+  const unfit = why || misfit(handle.arena, layoutOf(plan, handle.ramOffset), handle.id)
+  if (unfit !== '') throw new OptionError('handle', `the handle does not fit: ${unfit}`)
   const ram = new Ram(handle.ram, plan.pageShift, handle.ramOffset, plan.nrFrames)
   const arena = Arena.over(handle.arena)
   const machine = build(arena, ram, plan, swap, threads => {
@@ -160,7 +172,8 @@ export function attachKernel(handle: MachineHandle, swap: Store | undefined, pla
     if (me < 0)
       throw new OptionError(
         'threads',
-        `all ${plan.threads} threads of this memory are attached (one that ended without memory.watch or memory.ended counts)`
+        `all ${plan.threads} threads of this memory are attached (one that ended without memory.watch or memory.ended counts)`,
+        'EAGAIN'
       )
     return me
   })
@@ -254,6 +267,12 @@ function planOf(options: MachineOptions): Plan {
   }
 }
 
+/** What all threads must have alike: where the columns are, and how they are used. */
+function layoutOf(plan: Plan, ramOffset: number): Record<string, number> {
+  const { poison, ...rest } = plan
+  return { ...rest, poison: poison ? 1 : 0, ramPage: ramOffset / 2 ** plan.pageShift }
+}
+
 interface Plan {
   readonly nrFrames: number
   readonly pageShift: number
@@ -279,6 +298,8 @@ function build(
   swapStore: Store | undefined,
   seat: (threads: ThreadTable) => number
 ): Machine {
+  // First: whoever attaches looks at it before anything else.
+  const identity = new Identity(arena)
   const threads = new ThreadTable(arena, plan.threads)
   const syncWords = arena.int32('threads', NR_SYNC_WORDS)
   const sync = new Sync(syncWords, threads, seat(threads), plan.patienceMs)
@@ -313,6 +334,7 @@ function build(
   const reclaim = new Reclaim(allocator, lru, cache, writeback, rmap, swap, trace, sync)
   const migration = new Migration(allocator, lru, cache, rmap, sync)
   const fds = arena.int32('files', plan.maxFiles + 3)
+  const fdSeqs = arena.int32('files', plan.maxFiles + 3)
   const quotas = arena.int32('files', 128)
 
   allocator.setReclaim(wanted => reclaim.shrink(wanted))
@@ -321,6 +343,7 @@ function build(
     rmap.pageMkclean(frame)
   })
   const machine = new Machine({
+    identity,
     sync,
     ram,
     frames,
@@ -344,6 +367,7 @@ function build(
     migration,
     trace,
     fds,
+    fdSeqs,
     quotas,
     policy: plan.policy,
     maxMapCount: plan.maxMapCount,

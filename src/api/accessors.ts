@@ -20,6 +20,7 @@ import { translate } from '../mm/access.ts'
 import type { Machine } from '../mm/machine.ts'
 import type { PageWindow } from '../pgtable/page-tables.ts'
 import { PTE_READ_HIT, PTE_WRITE_HIT, PTE_YOUNG } from '../pgtable/pte.ts'
+import { checkAttached } from './belongs.ts'
 
 /** What windows of a machine with more threads have: they remember tables themselves (shared-mapping). */
 const NO_WINDOW: PageWindow = { firstLeaf: 0, nrLeaves: 0, bases: new Int32Array(0), base: 0, onDrop: () => {} }
@@ -81,6 +82,12 @@ export abstract class Accessors {
       f32: ram.f32,
       f64: ram.f64
     })
+    machine.reaches.add(this)
+  }
+
+  /** @internal This thread has detached: the window is no more, for it. */
+  leave(): void {
+    this.moveWindow(0, 0)
   }
 
   /** Throws when the address space has ended. */
@@ -295,6 +302,7 @@ export abstract class Accessors {
   /** Throws unless [offset, offset + size) is a range of the window. */
   protected checkRange(offset: number, size: number): void {
     if (!Number.isSafeInteger(offset) || offset < 0 || !(size >= 0) || offset > this.lengthBytes - size) {
+      checkAttached(this.machine, 'access')
       const window = this.lengthBytes === 0 ? 'it is not mapped any more' : `it has ${this.lengthBytes} bytes`
       throw new RangeError(`bytes ${offset} to ${offset + size} are not all in this mapping: ${window}`)
     }

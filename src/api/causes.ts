@@ -1,7 +1,8 @@
 /** Why a store could not do what it was asked for: what errors carry as their `cause`. */
-import { EIO, ENXIO, EOWNERDEAD } from '../abi/errno.ts'
+import { EBADF, EIO, ENXIO, EOWNERDEAD } from '../abi/errno.ts'
 import { fileOf } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
+import { closedHint } from './belongs.ts'
 import { type FremapError, systemError } from './errors.ts'
 
 /**
@@ -28,7 +29,14 @@ export function thrownBy(m: Machine, inode: number, errno: number): unknown {
 }
 
 /** The error for the negative result of a system call on an open file, with its cause. */
-export function fileError(m: Machine, fd: number, result: number, syscall: string, hint?: string): FremapError {
+export function fileError(
+  m: Machine,
+  fd: number,
+  name: string,
+  result: number,
+  syscall: string,
+  hint: string | undefined = result === -EBADF ? closedHint(m, fd, name) : undefined
+): FremapError {
   const error = systemError(result, syscall, undefined, hint)
   const inode = m.files.inode[fileOf(m, fd)]
   const cause = causeOf(m, m.lastFailure, -result) ?? thrownBy(m, inode, -result)

@@ -33,6 +33,7 @@ import {
   sys_pread,
   sys_pwrite
 } from '../syscall/file.ts'
+import { checkFile } from './belongs.ts'
 import { fileError } from './causes.ts'
 import { orThrow } from './errors.ts'
 import type { FileHandle } from './handles.ts'
@@ -61,7 +62,7 @@ export class MappedFile {
   /** The store's name, such as its path. */
   readonly name: string
   readonly writable: boolean
-  /** The descriptor, for the system-call layer; -1 once closed. */
+  /** The descriptor, for the system-call layer; -1 once closed. The number is never given to another file. */
   fd: number
   /** @internal */
   declare readonly machine: Machine
@@ -76,7 +77,7 @@ export class MappedFile {
 
   /** What another thread adopts this file by (`memory.adopt`): structured-cloneable. */
   get handle(): FileHandle {
-    return { kind: 'file', fd: this.fd, name: this.name, writable: this.writable }
+    return { kind: 'file', memory: this.machine.id, fd: this.fd, name: this.name, writable: this.writable }
   }
 
   /** What it is, for loggers: a small plain object. */
@@ -90,12 +91,12 @@ export class MappedFile {
     return this.fd >= 0 && sys_fsize(this.machine, this.fd) >= 0
   }
 
-  /** Size in bytes. */
+  /** Size in bytes. Throws EBADF when the file is closed, by whatever object or thread. */
   get size(): number {
-    return orThrow(sys_fsize(this.machine, this.fd), 'fstat')
+    return this.orThrow(sys_fsize(this.machine, this.fd), 'fstat')
   }
 
-  /** Pages with changes that the store does not have yet. */
+  /** Pages with changes that the store does not have yet; 0 when it is closed. */
   get dirtyPages(): number {
     const file = fileOf(this.machine, this.fd)
     return file === 0 ? 0 : this.machine.cache.nrDirty(this.machine.files.inode[file])
@@ -115,7 +116,7 @@ export class MappedFile {
       const got = sys_pread(this.machine, this.fd, rest, done === 0 ? position : after(position, done))
       checkReachable(bytes, length)
       const hint = got === -EAGAIN ? 'the page is on its way: await file.readAsync() instead' : undefined
-      if (got < 0) throw fileError(this.machine, this.fd, got, 'pread', hint)
+      if (got < 0) throw fileError(this.machine, this.fd, this.name, got, 'pread', hint)
       done += got
       if (got === 0 || done === length) return done
     }
@@ -213,12 +214,16 @@ export class MappedFile {
     this.sync()
   }
 
-  /** Closes the file; the last close of it writes what is dirty, and throws if that fails. */
+  /**
+   * Closes the file; the last close of it writes what is dirty, and throws if that fails. A second close by this object does nothing; EBADF if
+   * another object or thread has closed it.
+   */
   close(): void {
     if (this.fd < 0) return
-    const { fd } = this
+    const { machine, fd } = this
     this.fd = -1
-    orThrow(sys_close(this.machine, fd), 'close')
+    checkFile(machine, fd, 'close', this.name)
+    orThrow(sys_close(machine, fd), 'close')
   }
 
   [Symbol.dispose](): void {
@@ -226,7 +231,7 @@ export class MappedFile {
   }
 
   private orThrow(result: number, syscall: string): number {
-    if (result < 0) throw fileError(this.machine, this.fd, result, syscall)
+    if (result < 0) throw fileError(this.machine, this.fd, this.name, result, syscall)
     return result
   }
 }

@@ -8,7 +8,7 @@
  * of them may fault, and a fault may evict). `borrow(i)` pins the page until it is disposed of.
  */
 
-import { EAGAIN, ESRCH } from '../abi/errno.ts'
+import { EAGAIN } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_UNSHARE, ACCESS_WRITE, FAULT_BUS, FAULT_OK } from '../abi/fault.ts'
 import {
   MADV_COLD,
@@ -33,7 +33,7 @@ import {
   PROT_WRITE
 } from '../abi/mman.ts'
 import { checkReachable, nrPageNumbers, plainBytes } from '../base/bytes.ts'
-import { inspectedAs, summary } from '../base/printing.ts'
+import { defineHidden, inspectedAs, summary } from '../base/printing.ts'
 import { F_FLAGS, F_INDEX, PG_ANON } from '../frame/frame-table.ts'
 import { copyFromUser, copyToUser, fillUser, translate } from '../mm/access.ts'
 import { lockEntry } from '../mm/fault.ts'
@@ -43,6 +43,7 @@ import { sys_remap_file_pages, sys_remap_file_pages_vec } from '../syscall/frema
 import { sys_madvise, sys_mincore, sys_mprotect, sys_mremap, sys_msync, sys_munmap } from '../syscall/memory.ts'
 import { sys_mlock, sys_munlock } from '../syscall/mlock.ts'
 import { Accessors } from './accessors.ts'
+import { checkAttached, checkSpace } from './belongs.ts'
 import { BorrowedPage } from './borrowed-page.ts'
 import { causeOf, thrownBy } from './causes.ts'
 import { faultError, orThrow, parkedError, systemError } from './errors.ts'
@@ -119,6 +120,9 @@ export class Mapping extends Accessors {
   readonly space: AddressSpace
   readonly file: MappedFile | undefined
   readonly writable: boolean
+  /** @internal The inode that the window shows, and its row's number: 0 and 0 for memory of its own. */
+  declare readonly inode: number
+  declare readonly inodeSeq: number
 
   /** @internal Use `space.map`. */
   constructor(space: AddressSpace, file: MappedFile | undefined, writable: boolean, vpn: number, pages: number) {
@@ -126,6 +130,12 @@ export class Mapping extends Accessors {
     this.space = space
     this.file = file
     this.writable = writable
+    const { vmas, inodes } = space.machine
+    const inode = space.machine.quietly(() => {
+      const vma = vmas.find(space.mm.id, vpn)
+      return vmas.start[vma] < vpn + pages ? vmas.inode[vma] : 0
+    })
+    defineHidden(this, { inode, inodeSeq: inode === 0 ? 0 : inodes.seq[inode] })
   }
 
   /** The window's size in bytes, 0 once it is unmapped. */
@@ -149,6 +159,8 @@ export class Mapping extends Accessors {
       kind: 'mapping',
       space: this.space.handle,
       file: this.file?.handle,
+      inode: this.inode,
+      inodeSeq: this.inodeSeq,
       writable: this.writable,
       vpn: this.startVpn,
       pages: this.pageCount
@@ -443,7 +455,7 @@ export class Mapping extends Accessors {
   }
 
   protected override checkAlive(): void {
-    orThrow(this.space.isAlive ? 0 : -ESRCH, 'access', this.address)
+    checkSpace(this.space.mm, 'access', this.address)
   }
 
   protected override fail(fault: number, offset: number, access: number, bytesDone: number): never {
@@ -471,6 +483,7 @@ export class Mapping extends Accessors {
 
   private populateCursor(range: Range): PopulateCursor {
     const [start, length] = this.bytesOf(range)
+    this.checkAlive()
     const first = Math.floor(start / this.pageSize)
     const end = Math.ceil((start + length) / this.pageSize)
     return new PopulateCursor(first, end, this.machine.vmas.clock)
@@ -492,6 +505,7 @@ export class Mapping extends Accessors {
       count < 0 ||
       at + count > this.pageCount
     ) {
+      checkAttached(this.machine, 'access')
       throw new RangeError(`pages ${at} to ${at + count} are not all in this mapping, which has ${this.pageCount}`)
     }
   }

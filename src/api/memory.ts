@@ -11,7 +11,7 @@ import { ensureStack } from '../base/stack.ts'
 import { IN_WINDOWS, UNDER_LOCK } from '../cache/writeback.ts'
 import { attachKernel, createKernel, type Kernel } from '../kernel.ts'
 import { giveUpReserve } from '../mm/early-read.ts'
-import { openAgain, openLater, waitForFileCalls } from '../mm/files.ts'
+import { fileOf, openAgain, openFds, openLater, waitForFileCalls } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'
 import { Pager } from '../mm/pager.ts'
 import { recoverThread } from '../mm/recover.ts'
@@ -23,8 +23,9 @@ import type { AsyncStore } from '../store/async-store.ts'
 import type { Store, StoreOpener } from '../store/store.ts'
 import { T_PLATFORM_ID } from '../sync/threads.ts'
 import { Mm } from '../syscall/args.ts'
-import { MEMORY_SHMEM, O_RDONLY, O_RDWR, sys_close, sys_fsize, sys_memory, sys_open } from '../syscall/file.ts'
+import { MEMORY_SHMEM, O_RDONLY, O_RDWR, sys_close, sys_memory, sys_open } from '../syscall/file.ts'
 import { sys_mm_create } from '../syscall/process.ts'
+import { checkAttached, checkFile, checkMemory } from './belongs.ts'
 import { orThrow, systemError } from './errors.ts'
 import { describeSalvaged, forget, remember, type Unclosed } from './exit.ts'
 import { MappedFile } from './file.ts'
@@ -112,15 +113,20 @@ export class Memory {
 
   /**
    * Attaches this thread to a memory that another one made with `threads` above 1 and whose `handle` it sent. Spaces, mappings and files are
-   * reached by their own handles (`adopt`). Throws OptionError when as many threads are attached as it was made for, ENODEV when it was
-   * closed, EOWNERDEAD when it is broken.
+   * reached by their own handles (`adopt`). Throws OptionError when as many threads are attached as it was made for (EAGAIN), and when the
+   * handle does not fit the memory that it came with, or this version of fremap (EINVAL); ENODEV when it was closed, EOWNERDEAD when it is
+   * broken.
    */
   static attach(handle: MemoryHandle, options: AttachOptions = {}): Memory {
     if (handle?.kind !== 'memory') throw new TypeError('Memory.attach takes the handle of a memory')
     const { machine } = handle
+    if (typeof machine?.arena?.byteLength !== 'number' || typeof machine.ram?.byteLength !== 'number') {
+      throw new TypeError('the handle has lost its buffers: send it by postMessage or workerData, not as JSON')
+    }
+    const thread = threadNumber(options.thread)
     const opener = options.stores?.find(one => one.kind === machine.swap?.kind)
     const swap = machine.swap === undefined ? undefined : opener?.open(machine.swap)
-    const kernel = attachKernel(machine, swap, options.thread ?? -1)
+    const kernel = attachKernel(machine, swap, thread)
     for (const one of options.stores ?? []) kernel.machine.inodes.stores.addOpener(one)
     // A thread that attached is a worker, as a rule: it may sleep until a pager has brought a page.
     kernel.machine.sleepsForPagers = options.waitForPages ?? true
@@ -141,6 +147,7 @@ export class Memory {
 
   /** What another thread attaches by (`Memory.attach`): structured-cloneable. Throws if the memory was made for one thread. */
   get handle(): MemoryHandle {
+    checkAttached(this.machine, 'share')
     if (!this.machine.sync.isShared) {
       throw systemError(-EPERM, 'share', undefined, 'make the memory with the option threads, such as { threads: 4 }')
     }
@@ -159,50 +166,90 @@ export class Memory {
     return this.machine.open && !this.#isDetached
   }
 
-  /** The file, address space or mapping that another thread sent the handle of. Throws ESRCH or EBADF when it has ended. */
+  /**
+   * The file, address space or mapping that another thread sent the handle of. Throws EBADF for a file that was closed, ESRCH for an address
+   * space that has ended, ESTALE for a mapping that was unmapped where something else is mapped by now, EINVAL for a handle of another memory.
+   */
   adopt(handle: FileHandle): MappedFile
   adopt(handle: SpaceHandle): AddressSpace
   adopt(handle: MappingHandle): Mapping
   adopt(handle: FileHandle | SpaceHandle | MappingHandle): MappedFile | AddressSpace | Mapping {
-    if (handle.kind === 'file') {
-      orThrow(sys_fsize(this.machine, handle.fd), 'adopt')
-      return new MappedFile(this.machine, handle.fd, handle.name, handle.writable)
-    }
-    if (handle.kind === 'space') {
-      const mm = new Mm(this.machine, handle.id, handle.generation)
-      if (!mm.isAlive) throw systemError(-ESRCH, 'adopt')
-      return new AddressSpace(mm)
-    }
+    const { machine } = this
+    checkAttached(machine, 'adopt')
+    if (handle?.kind === 'file') return this.#adoptFile(handle)
+    if (handle?.kind === 'space') return this.#adoptSpace(handle)
     if (handle?.kind !== 'mapping')
       throw new TypeError('adopt takes the handle of a file, an address space or a mapping')
-    const { file } = handle
-    const mapped = file && new MappedFile(this.machine, file.fd, file.name, file.writable)
-    return this.adopt(handle.space).window(mapped, handle.writable, handle.vpn, handle.pages)
+    const { file, vpn, pages } = handle
+    const space = this.#adoptSpace(handle.space)
+    if (!(Number.isSafeInteger(vpn) && Number.isSafeInteger(pages) && vpn >= 0 && pages > 0)) {
+      throw systemError(-EINVAL, 'adopt', undefined, 'the mapping was not mapped any more when its handle was made')
+    }
+    space.checkShown(vpn, pages, handle.inode, handle.inodeSeq, 'adopt')
+    // The file may be closed by now: its mappings go on.
+    const mapped = file && this.#fileOf(file)
+    return space.window(mapped, handle.writable, vpn, pages)
+  }
+
+  #adoptFile(handle: FileHandle): MappedFile {
+    const file = this.#fileOf(handle)
+    checkFile(this.machine, handle.fd, 'adopt', handle.name)
+    return file
+  }
+
+  #fileOf({ memory, fd, name, writable }: FileHandle): MappedFile {
+    const { machine } = this
+    checkMemory(machine, memory, 'adopt', `the handle of ${name}`)
+    return new MappedFile(machine, fd, name, writable)
+  }
+
+  #adoptSpace({ memory, id, generation }: SpaceHandle): AddressSpace {
+    const { machine } = this
+    checkMemory(machine, memory, 'adopt', 'the handle of the address space')
+    const isRow = Number.isSafeInteger(id) && id > 0 && id <= machine.mms.maxMms
+    const mm = isRow ? new Mm(machine, id, generation) : undefined
+    if (mm?.isAlive !== true) throw systemError(-ESRCH, 'adopt')
+    return new AddressSpace(mm)
   }
 
   /**
    * Watches a worker that attaches: when it ends, however it ends, what it held is given back. Without this, threads that wait for
    * something a dead one held find out by themselves: at once on Linux with Node; elsewhere after 20 seconds, and then the memory is
-   * declared broken (EOWNERDEAD).
+   * declared broken (EOWNERDEAD). Throws EINVAL for a worker that has exited already: it has no number any more.
    */
   watch(worker: WatchedWorker): void {
+    checkAttached(this.machine, 'watch')
     const { threadId } = worker
-    worker.once('exit', () => this.ended(threadId))
+    checkNumber(threadId, 'watch')
+    worker.once('exit', () => {
+      if (!this.machine.hasLeft) this.ended(threadId)
+    })
   }
 
   /**
    * Says that a thread has ended, by the number that it attached with (`thread`): what it held is given back. For platforms whose workers do
-   * not tell, such as browsers: call it after `worker.terminate()`, and never while the thread still runs.
+   * not tell, such as browsers: call it after `worker.terminate()`, and never while the thread still runs. Nothing happens where no thread
+   * has attached with the number. Throws EINVAL for what is no thread's number (Node's `threadId` is -1 once a worker has exited), and for this
+   * thread's own: that is `detach`.
    */
   ended(thread: number): void {
-    const { threads } = this.machine.sync
+    checkAttached(this.machine, 'ended')
+    checkNumber(thread, 'ended')
+    const { me, threads } = this.machine.sync
+    if (threads.w[threads.at(me, T_PLATFORM_ID)] === thread) {
+      throw systemError(-EINVAL, 'ended', undefined, `thread ${thread} is this one, which runs; detach ends its use`)
+    }
     for (let t = threads.find(thread); t >= 0; t = threads.find(thread))
       if (recoverThread(this.machine, t, thread) !== 0) return
   }
 
-  /** Ends this thread's use of the memory; it goes on for the others. Mappings of this thread must not be used any more. */
+  /**
+   * Ends this thread's use of the memory; it goes on for the others. All that this thread has of it (files, spaces, mappings) is refused from
+   * then on, with ENODEV or EBADF. A memory for one thread is closed.
+   */
   detach(): void {
-    if (this.#isDetached) return
+    if (!this.machine.sync.isShared) this.close()
+    if (this.#isDetached || !this.machine.sync.isShared) return
     this.#isDetached = true
     forget(this.#unclosed)
     void this.machine.pager?.end()
@@ -210,6 +257,7 @@ export class Memory {
     if (this.#isAttached) this.#swap?.close()
     const { me, threads } = this.machine.sync
     recoverThread(this.machine, me, threads.w[threads.at(me, T_PLATFORM_ID)])
+    this.machine.leaveForGood()
   }
 
   /**
@@ -267,7 +315,7 @@ export class Memory {
     const known = machine.pager.inodeOf(store, identity)
     if (known !== 0) return openAgain(machine, known)
     const fd = openLater(machine, name, size)
-    if (fd >= 0) machine.pager.add(machine.files.inode[machine.fds[fd]], store, identity, timeoutMs)
+    if (fd >= 0) machine.pager.add(machine.files.inode[fileOf(machine, fd)], store, identity, timeoutMs)
     return fd
   }
 
@@ -296,6 +344,7 @@ export class Memory {
 
   /** The last events, oldest first, as lines. Empty without `traceEntries`. */
   trace(most?: number): string[] {
+    checkAttached(this.machine, 'trace')
     return traceRows(this.machine, most).map(row => formatTraceRow(this.machine, row))
   }
 
@@ -304,11 +353,13 @@ export class Memory {
    * to the memory. → what is wrong, as lines; empty when all is well.
    */
   check(): string[] {
+    checkAttached(this.machine, 'check')
     return this.machine.quietly(() => checkMachine(this.machine))
   }
 
   /** What the machine counts and holds, now. */
   stats(): MemoryStats {
+    checkAttached(this.machine, 'stats')
     return this.machine.quietly(() => memoryStats(this.#kernel))
   }
 
@@ -349,8 +400,7 @@ export class Memory {
       const result = m.runOn(mm, 0, () => endMm(m, mm))
       if (result < 0 && result !== -ESRCH && first === 0) first = result
     }
-    for (let fd = 0; fd < m.fds.length; fd++) {
-      if (m.fds[fd] === 0) continue
+    for (const fd of openFds(m)) {
       const result = sys_close(m, fd)
       if (result < 0 && first === 0) first = result
     }
@@ -384,6 +434,23 @@ export class Memory {
     if (this.#isAttached) this.detach()
     else this.close()
   }
+}
+
+/** The platform's number for a thread, -1 where none was given. */
+function threadNumber(thread: number | undefined): number {
+  if (thread === undefined) return -1
+  if (isThreadNumber(thread)) return thread
+  throw new RangeError(`${thread} is no number of a thread; in Node it is the threadId of node:worker_threads`)
+}
+
+function isThreadNumber(thread: number): boolean {
+  return Number.isSafeInteger(thread) && thread >= 0 && thread <= 0x7fffffff
+}
+
+function checkNumber(thread: number, syscall: string): void {
+  if (isThreadNumber(thread)) return
+  const hint = `${thread} is no thread's number; a worker's threadId is -1 once it has exited, so read it before`
+  throw systemError(-EINVAL, syscall, undefined, hint)
 }
 
 interface Attached {

@@ -4,6 +4,7 @@ import type { Ram } from '../frame/ram.ts'
 import type { Machine } from '../mm/machine.ts'
 import { ShadowGuest } from '../mmu/shadow-guest.ts'
 import { T_GUEST } from '../sync/threads.ts'
+import { checkAttached } from './belongs.ts'
 import { type FremapError, orThrow, systemError } from './errors.ts'
 
 /** Zeroes the place of a table beside the frames. → its first word. Throws RangeError for a place that cannot be. */
@@ -27,7 +28,10 @@ export function guestOf(machine: Machine, id: number, words: Int32Array): Shadow
     words: sync.threads.w,
     at: sync.threads.at(sync.me, T_GUEST),
     inside: id,
-    check: () => orThrow(-sync.broken, 'guest')
+    check: () => {
+      checkAttached(machine, 'guest')
+      orThrow(-sync.broken, 'guest')
+    }
   })
 }
 

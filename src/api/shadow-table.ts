@@ -37,7 +37,7 @@
  * In a machine of one thread the same runs without the locks. There the guest runs only while the machine does not, so a
  * cleared word is never in use; between two calls of the host the guest may keep what it translated.
  */
-import { ESRCH } from '../abi/errno.ts'
+import { EINVAL, ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
 import { inspectedAs, summary } from '../base/printing.ts'
 import { lockEntry } from '../mm/fault.ts'
@@ -49,6 +49,7 @@ import { ShadowMmu } from '../mmu/shadow-mmu.ts'
 import { SHADOW_WRITE } from '../mmu/translation.ts'
 import { PTE_PRESENT, PTE_READ, PTE_WRITE } from '../pgtable/pte.ts'
 import { sys_mmu_kind_register, sys_mmu_kind_unregister } from '../syscall/process.ts'
+import { checkMemory, checkSpace } from './belongs.ts'
 import { faultError, orThrow, systemError } from './errors.ts'
 import type { Mapping } from './mapping.ts'
 import { clearPlace, guestOf, unknownGuest } from './mmu-place.ts'
@@ -71,6 +72,7 @@ export interface ShadowPlace {
 /** What another thread adopts a table by: structured-cloneable. */
 export interface ShadowHandle {
   readonly kind: 'shadow'
+  readonly memory: number
   readonly id: number
 }
 
@@ -117,6 +119,8 @@ export class ShadowTable {
     this.#id = place === undefined ? (id ?? 0) : register(map, place)
     const mmu = this.#machine.quietly(() => this.#machine.notifiers.view(this.#id))
     if (!(mmu instanceof ShadowMmu)) throw systemError(-ESRCH, 'adopt', undefined, 'the shadow table was closed')
+    if (mmu.mm !== map.mmId)
+      throw systemError(-EINVAL, 'adopt', undefined, 'the shadow table is over another address space')
     this.#mmu = mmu
     this.nrEntries = mmu.nrEntries
     this.#guest = guestOf(this.#machine, this.#id, mmu.words)
@@ -125,6 +129,7 @@ export class ShadowTable {
   /** The table that another thread sent the handle of, over this thread's object for the same mapping. Throws ESRCH when it was closed. */
   static adopt(map: Mapping, handle: ShadowHandle): ShadowTable {
     if (handle?.kind !== 'shadow') throw new TypeError('ShadowTable.adopt takes the handle of a shadow table')
+    checkMemory(map.machine, handle.memory, 'adopt', 'the handle of the shadow table')
     return new ShadowTable(map, undefined, handle.id)
   }
 
@@ -139,7 +144,7 @@ export class ShadowTable {
   }
 
   get handle(): ShadowHandle {
-    return { kind: 'shadow', id: this.#id }
+    return { kind: 'shadow', memory: this.#machine.id, id: this.#id }
   }
 
   /** Entries that are not 0. */
@@ -158,7 +163,7 @@ export class ShadowTable {
 
   /** False once it was closed, or its address space has ended. */
   get isOpen(): boolean {
-    return this.#machine.notifiers.isRegistered(this.#id)
+    return !this.#machine.hasLeft && this.#machine.notifiers.isRegistered(this.#id)
   }
 
   /** The entry of a page of the mapping, as the guest sees it. */
@@ -247,7 +252,7 @@ export class ShadowTable {
     const code = this.fill(at, wanted)
     if (code === FAULT_OK) return
     const { map } = this
-    orThrow(map.space.isAlive ? 0 : -ESRCH, 'access', map.address)
+    checkSpace(map.space.mm, 'access', map.address)
     if (at < map.pageCount) map.failAt(map.address / map.pageSize + at, code, wanted)
     const kind = wanted === ACCESS_WRITE ? 'write' : 'read'
     throw faultError(code, m.lastError, this.#address + at * map.pageSize, kind, undefined, undefined, 0)

@@ -1,4 +1,5 @@
 /** AddressSpace: where mappings live; what a process has one of. Made by `memory.space()` and `space.fork()`. */
+import { EBADF, EINVAL, ESTALE } from '../abi/errno.ts'
 import {
   MAP_ANONYMOUS,
   MAP_FIXED_NOREPLACE,
@@ -17,8 +18,9 @@ import { formatSmaps, smaps } from '../observe/smaps.ts'
 import type { Mm } from '../syscall/args.ts'
 import { sys_mmap } from '../syscall/memory.ts'
 import { sys_exit, sys_fork } from '../syscall/process.ts'
+import { checkMemory, checkSpace, closedHint } from './belongs.ts'
 import { orThrow, systemError } from './errors.ts'
-import type { MappedFile } from './file.ts'
+import { MappedFile } from './file.ts'
 import type { SpaceHandle } from './handles.ts'
 import { Mapping } from './mapping.ts'
 import { SharedMapping } from './shared-mapping.ts'
@@ -69,9 +71,16 @@ export class AddressSpace {
 
   /**
    * A window over a file; over memory that reads as zero when `file` is null (`length` is needed then).
-   * Throws EACCES (file mode), ENOMEM, EINVAL, EEXIST.
+   * Throws EACCES (file mode), ENOMEM, EINVAL (also for a file of another memory), EEXIST, EBADF (the file is closed).
    */
   map(file: MappedFile | null, options: MapOptions = {}): Mapping {
+    checkSpace(this.mm, 'mmap')
+    if (file !== null) {
+      if (!(file instanceof MappedFile)) {
+        throw new TypeError('map takes a file of memory.open or memory.shared, or null for memory of its own')
+      }
+      checkMemory(this.machine, file.machine.id, 'mmap', file.name)
+    }
     const { offset = 0, writable = false, address = 0 } = options
     const length = options.length ?? (file === null ? 0 : file.size - offset)
     if (!(length > 0)) {
@@ -89,17 +98,45 @@ export class AddressSpace {
       (options.address === undefined ? 0 : MAP_FIXED_NOREPLACE)
     const prot = writable ? PROT_READ | PROT_WRITE : PROT_READ
     const at = sys_mmap(this.mm, address, length, prot, flags, file === null ? -1 : file.fd, offset)
-    orThrow(at, 'mmap', address, file === null || file.fd >= 0 ? undefined : `${file.name} is closed`)
+    orThrow(
+      at,
+      'mmap',
+      address,
+      file !== null && at === -EBADF ? closedHint(this.machine, file.fd, file.name) : undefined
+    )
     const { pageSize } = this.machine.ram
     return this.window(file ?? undefined, writable, at / pageSize, Math.ceil(length / pageSize))
   }
 
   /**
    * The same window in another address space, such as a fork: the mapping object for what is at the same address there.
+   * Throws EINVAL for a mapping of another memory, or that is not mapped any more; ESTALE if something else is at its address here.
    */
   view(mapping: Mapping): Mapping {
+    checkSpace(this.mm, 'view')
+    if (!(mapping instanceof Mapping)) throw new TypeError('view takes a mapping')
+    checkMemory(this.machine, mapping.machine.id, 'view', 'the mapping')
+    if (!mapping.isMapped) throw systemError(-EINVAL, 'view', undefined, 'the mapping is not mapped any more')
     if (this.machine.inside) throw systemError(-this.machine.whyInside, 'view')
+    this.checkShown(mapping.address / mapping.pageSize, mapping.pageCount, mapping.inode, mapping.inodeSeq, 'view')
     return this.window(mapping.file, mapping.writable, mapping.address / mapping.pageSize, mapping.pageCount)
+  }
+
+  /** @internal Throws ESTALE when pages of the range show anything but this inode. What is not mapped shows nothing. */
+  checkShown(vpn: number, pages: number, inode: number, inodeSeq: number, syscall: string): void {
+    const { machine, mm } = this
+    const { vmas, inodes } = machine
+    const isOther = machine.quietly(() => {
+      let vma = vmas.find(mm.id, vpn)
+      for (; vma !== 0 && vmas.start[vma] < vpn + pages; vma = vmas.find(mm.id, vmas.end[vma])) {
+        const shown = vmas.inode[vma]
+        if (shown !== inode || (shown !== 0 && inodes.seq[shown] !== inodeSeq)) return true
+      }
+      return false
+    })
+    if (!isOther) return
+    const hint = 'the window was unmapped, and something else is at its address'
+    throw systemError(-ESTALE, syscall, vpn * machine.ram.pageSize, hint)
   }
 
   /** @internal The mapping object for pages that are mapped. */
@@ -110,11 +147,12 @@ export class AddressSpace {
 
   /** What another thread adopts this address space by (`memory.adopt`): structured-cloneable. */
   get handle(): SpaceHandle {
-    return { kind: 'space', id: this.mm.id, generation: this.mm.generation }
+    return { kind: 'space', memory: this.machine.id, id: this.mm.id, generation: this.mm.generation }
   }
 
   /** A copy: private pages copy-on-write, nonlinear mappings entry by entry, file mappings fault afresh. */
   fork(): AddressSpace {
+    checkSpace(this.mm, 'fork')
     const child = sys_fork(this.mm)
     if (typeof child === 'number') throw systemError(child, 'fork')
     return new AddressSpace(child)
@@ -122,11 +160,13 @@ export class AddressSpace {
 
   /** The mappings, a line each, as in /proc/PID/maps. */
   maps(): string {
+    checkSpace(this.mm, 'maps')
     return this.machine.quietly(() => formatMaps(this.machine, maps(this.machine, this.mm.id)))
   }
 
   /** The mappings in detail, as in /proc/PID/smaps, with `Nonlinear:`. */
   smaps(): string {
+    checkSpace(this.mm, 'smaps')
     return this.machine.quietly(() => formatSmaps(this.machine, smaps(this.machine, this.mm.id)))
   }
 

@@ -25,6 +25,7 @@ import type { ShadowGuest } from '../mmu/shadow-guest.ts'
 import { TlbMmu } from '../mmu/tlb-mmu.ts'
 import { SHADOW_WRITE } from '../mmu/translation.ts'
 import { sys_mmu_kind_register, sys_mmu_kind_unregister } from '../syscall/process.ts'
+import { checkAttached, checkSpace } from './belongs.ts'
 import { faultError, orThrow, systemError } from './errors.ts'
 import { clearPlace, guestOf, unknownGuest } from './mmu-place.ts'
 import type { AddressSpace } from './space.ts'
@@ -52,7 +53,7 @@ export class Tlb {
   readonly #guest: ShadowGuest
   // What a hit needs. TypeScript's private: V8 reads such fields faster than #names in the flattened build.
   // Hidden (base/printing), so without definitions of their own.
-  declare private readonly words: Int32Array
+  declare private words: Int32Array
   declare private readonly mask: number
   declare private readonly frameMask: number
   nrMisses = 0
@@ -73,6 +74,12 @@ export class Tlb {
     this.#mmu = mmu
     this.#guest = guestOf(machine, this.#id, mmu.words)
     defineHidden(this, { words: mmu.words, mask: nrEntries - 1, frameMask: -machine.ram.pageSize })
+    machine.reaches.add(this)
+  }
+
+  /** @internal This thread has detached: nothing is translated any more. */
+  leave(): void {
+    this.words = new Int32Array(0)
   }
 
   /** What it is, for loggers: a small plain object. */
@@ -113,7 +120,7 @@ export class Tlb {
 
   /** Takes the TLB off its address space. */
   close(): void {
-    if (this.#machine.notifiers.isRegistered(this.#id)) {
+    if (!this.#machine.hasLeft && this.#machine.notifiers.isRegistered(this.#id)) {
       orThrow(sys_mmu_kind_unregister(this.space.mm, this.#id), 'mmu_notifier_unregister')
     }
   }
@@ -123,6 +130,7 @@ export class Tlb {
   }
 
   private miss(vpn: number, access: number): number {
+    checkAttached(this.#machine, 'access')
     this.nrMisses++
     const wanted = access === SHADOW_WRITE ? ACCESS_WRITE : ACCESS_READ
     const m = this.#machine
@@ -142,7 +150,7 @@ export class Tlb {
   #fail(vpn: number, code: number, access: number): never {
     const m = this.#machine
     const address = vpn * m.ram.pageSize
-    orThrow(this.space.isAlive ? 0 : -ESRCH, 'access', address)
+    checkSpace(this.space.mm, 'access', address)
     const kind = access === ACCESS_WRITE ? 'write' : 'read'
     if (m.sync.broken !== 0) throw systemError(-m.sync.broken, kind, address)
     throw faultError(code, m.lastError, address, kind, undefined, undefined, 0)

@@ -49,6 +49,8 @@ export const DIRTY = 1 as const
 export class InodeTable {
   readonly capacity: number
   readonly kind: Int32Array
+  /** Grows each time the row is given away: tells an inode from another one that has its row later. */
+  readonly seq: Int32Array
   readonly refs: Int32Array
   /**
    * Ends of the lists of an inode's pages in the cache, list `inode * 2 + CLEAN` and `inode * 2 + DIRTY` (page-cache.ts), and in the
@@ -93,6 +95,7 @@ export class InodeTable {
     const n = capacity + 1
     this.capacity = capacity
     this.kind = columns.int32('inodes', n)
+    this.seq = columns.int32('inodes', n)
     this.refs = columns.int32('inodes', n)
     this.pageLists = columns.int32('inodes', Lists.words(2 * n))
     this.quota = columns.int32('inodes', n)
@@ -120,6 +123,7 @@ export class InodeTable {
     for (let i = 1; i <= this.capacity; i++) {
       if (this.kind[i] !== 0) continue
       this.kind[i] = kind
+      this.seq[i]++
       this.refs[i] = 1
       this.quota[i] = 0
       this.nrHeld[i] = 0

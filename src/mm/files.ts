@@ -95,9 +95,28 @@ export function reopen(m: Machine, fd: number, mode: number): number {
   return install(m, inode, mode)
 }
 
-/** The open file behind a descriptor, or 0. */
+/**
+ * The open file behind a descriptor, or 0. A descriptor is its slot plus, for each time that one was closed, the number of slots: unlike
+ * Linux's it is never given to another file.
+ */
 export function fileOf(m: Machine, fd: number): number {
-  return Number.isInteger(fd) && fd >= 0 && fd < m.fds.length ? m.fds[fd] : 0
+  const slot = slotOf(m, fd)
+  return slot < 0 || m.hasLeft ? 0 : m.fds[slot]
+}
+
+function slotOf(m: Machine, fd: number): number {
+  if (!Number.isSafeInteger(fd) || fd < 0) return -1
+  const slot = fd % m.fds.length
+  return m.fdSeqs[slot] === (fd - slot) / m.fds.length ? slot : -1
+}
+
+/** The descriptors that are open. */
+export function openFds(m: Machine): number[] {
+  const fds: number[] = []
+  for (let slot = 0; slot < m.fds.length; slot++) {
+    if (m.fds[slot] !== 0) fds.push(m.fdSeqs[slot] * m.fds.length + slot)
+  }
+  return fds
 }
 
 /**
@@ -188,7 +207,9 @@ function untilNoCalls(m: Machine): number {
 export function closeFd(m: Machine, fd: number): number {
   const file = fileOf(m, fd)
   if (file === 0) return -EBADF
-  m.fds[fd] = 0
+  const slot = slotOf(m, fd)
+  m.fds[slot] = 0
+  m.fdSeqs[slot]++
   return putFile(m, file)
 }
 
@@ -356,11 +377,11 @@ function install(m: Machine, inode: number, mode: number): number {
     putInode(m, inode)
     return -ENFILE
   }
-  const fd = m.fds.indexOf(0, 3)
-  if (fd < 0) {
+  const slot = m.fds.indexOf(0, 3)
+  if (slot < 0) {
     putFile(m, file)
     return -EMFILE
   }
-  m.fds[fd] = file
-  return fd
+  m.fds[slot] = file
+  return m.fdSeqs[slot] * m.fds.length + slot
 }

@@ -5,6 +5,7 @@ import type { PageCache } from '../cache/page-cache.ts'
 import type { Writeback } from '../cache/writeback.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
 import type { FrameTable } from '../frame/frame-table.ts'
+import type { Identity } from '../frame/identity.ts'
 import type { Lru } from '../frame/lru.ts'
 import type { MmTable } from '../frame/mm-table.ts'
 import type { Ram } from '../frame/ram.ts'
@@ -21,6 +22,7 @@ import type { Sync } from '../sync/sync.ts'
 import type { VmaTable } from '../vma/vma-table.ts'
 
 export class MachineParts {
+  readonly identity: Identity
   readonly sync: Sync
   readonly ram: Ram
   readonly frames: FrameTable
@@ -44,8 +46,9 @@ export class MachineParts {
   readonly reclaim: Reclaim
   readonly migration: Migration
   readonly trace: Trace
-  /** File descriptors: file row by number, 0 for a closed one. */
+  /** File descriptors: file row by slot, 0 for a closed one. A slot's number grows each time it is closed (mm/files). */
   readonly fds: Int32Array
+  readonly fdSeqs: Int32Array
   /** Page limits and use of accounting groups, two words each. */
   readonly quotas: Int32Array
   readonly policy: number
@@ -54,6 +57,7 @@ export class MachineParts {
   faultAroundPages: number
 
   constructor(parts: MachineParts) {
+    this.identity = parts.identity
     this.sync = parts.sync
     this.ram = parts.ram
     this.frames = parts.frames
@@ -77,6 +81,7 @@ export class MachineParts {
     this.migration = parts.migration
     this.trace = parts.trace
     this.fds = parts.fds
+    this.fdSeqs = parts.fdSeqs
     this.quotas = parts.quotas
     this.policy = parts.policy
     this.maxMapCount = parts.maxMapCount

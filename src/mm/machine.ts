@@ -5,9 +5,10 @@
  * options. Page numbers are virtual (vpn) or file pages (pgoff, index); frames are frame numbers.
  */
 
-import { EAGAIN, EDEADLK, ENOMEM, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
+import { EAGAIN, EDEADLK, ENODEV, ENOMEM, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
 import { inspectedAs, summary } from '../base/printing.ts'
 import { ensureStack } from '../base/stack.ts'
+import { WeakList } from '../base/weak-list.ts'
 import { CUT_NONE, INODE_RAMFS } from '../cache/inodes.ts'
 import {
   F_FLAGS,
@@ -68,6 +69,11 @@ const MOST_LOW_FRAMES = 32
 export const WAIT_FOR_ROOM = -1 as const
 export const WAIT_FOR_FRAME = -2 as const
 
+export interface Reach {
+  /** Reaches nothing from here on. */
+  leave(): void
+}
+
 export class Machine extends MachineParts {
   static {
     inspectedAs(Machine, m =>
@@ -106,7 +112,11 @@ export class Machine extends MachineParts {
   recovers = false
   /** Sees to them, in windows. → 0 or -errno. Set by `kernel` (`endGoing` of mm/files). */
   endGoing: () => number = () => 0
-  /** Why the last `enter`, `lockMm` or `lockMmRead` that gave false did: EDEADLK, EOWNERDEAD, EAGAIN or ESRCH. */
+  /** This thread has detached: its row may be another one's, so nothing here is used any more (`leaveForGood`). */
+  hasLeft = false
+  /** What this thread reaches memory by without asking the machine. */
+  readonly reaches: WeakList<Reach> = new WeakList()
+  /** Why the last `enter`, `lockMm` or `lockMmRead` that gave false did: EDEADLK, EOWNERDEAD, EAGAIN, ESRCH or ENODEV. */
   refused = 0
   /** Adds to or takes from a file's references; bound once, for the vma room. */
   readonly onFile: (file: number, delta: number) => void
@@ -165,9 +175,21 @@ export class Machine extends MachineParts {
     this.sync.noteRoom()
   }
 
-  /** False after the machine was closed, by whatever thread. */
+  /** Which memory this is: no other one of the process has the number. */
+  get id(): number {
+    return this.identity.id
+  }
+
+  /** This thread has detached, and has no row any more. */
+  leaveForGood(): void {
+    this.hasLeft = true
+    this.early.forget()
+    for (const reach of this.reaches.all()) reach.leave()
+  }
+
+  /** False after the machine was closed, by whatever thread, or this one has detached. */
   get open(): boolean {
-    return this.sync.words[S_OPEN] !== 0
+    return this.sync.words[S_OPEN] !== 0 && !this.hasLeft
   }
 
   set open(open: boolean) {
@@ -180,6 +202,7 @@ export class Machine extends MachineParts {
    * says why. Throws RangeError, with nothing done, where the stack is almost full.
    */
   enter(): boolean {
+    if (this.hasLeft) return this.#refuse(ENODEV)
     if (this.inside) return this.#refuse(this.whyInside)
     if (!this.holdsFile) ensureStack()
     if (this.sync.isShared) {
@@ -321,6 +344,7 @@ export class Machine extends MachineParts {
   }
 
   #lockMm(mm: number, generation: number, mode: typeof READ_LOCKED | typeof WRITE_LOCKED): boolean {
+    if (this.hasLeft) return this.#refuse(ENODEV)
     if (this.inside) return this.#refuse(this.whyInside)
     if (!this.holdsFile) ensureStack()
     const { w } = this.mms

@@ -59,6 +59,7 @@ export class ShadowGuest {
 
   /** Calls the guest. */
   run<T>(guest: () => T): T {
+    this.#check()
     if (Atomics.load(this.#words, this.#at) !== OUTSIDE) throw new Error('a guest runs in this thread already')
     this.#enter()
     try {

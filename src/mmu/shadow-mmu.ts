@@ -53,6 +53,11 @@ export class ShadowMmu implements MmuNotifier {
     this.#guests = new Guests(sync, this.words, row[N_ID])
   }
 
+  /** The address space that it is over. */
+  get mm(): number {
+    return this.#row[N_MM]
+  }
+
   /** Page of the address space that entry 0 is for. */
   get startVpn(): number {
     return this.#row[START]

@@ -63,7 +63,11 @@ export function sharedStores(buffers: Readonly<Record<string, SharedArrayBuffer>
       const name = String(handle.name)
       const buffer = Object.hasOwn(buffers, name) ? buffers[name] : undefined
       if (buffer === undefined) throw new Error(`no buffer for the shared store '${name}' was given to sharedStores`)
-      return sharedStore(buffer, { name, readOnly: handle.readOnly === true })
+      const store = sharedStore(buffer, { name, readOnly: handle.readOnly === true })
+      if (handle.identity === undefined || handle.identity === store.identity) return store
+      throw new Error(
+        `the buffer that was given to sharedStores as '${name}' is another one than that of the store (ESTALE)`
+      )
     }
   }
 }
@@ -81,7 +85,6 @@ class BufferStore implements Store {
   constructor(buffer: SharedArrayBuffer, name: string, readOnly: boolean) {
     this.name = name
     this.readOnly = readOnly
-    this.handle = { kind: KIND, name, readOnly }
     this.#header = new BigInt64Array(buffer, 0, HEADER_BYTES / 8)
     this.#bytes = new Uint8Array(buffer, HEADER_BYTES)
     Atomics.compareExchange(
@@ -91,6 +94,7 @@ class BufferStore implements Store {
       BigInt(1 + Math.floor(Math.random() * (Number.MAX_SAFE_INTEGER - 1)))
     )
     this.identity = `shared:${Atomics.load(this.#header, H_IDENTITY)}`
+    this.handle = { kind: KIND, name, readOnly, identity: this.identity }
   }
 
   size(): number {

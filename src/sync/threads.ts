@@ -148,8 +148,9 @@ export class ThreadTable {
     return Atomics.compareExchange(this.w, at + T_STATE, THREAD_ATTACHED, THREAD_DEAD) === THREAD_ATTACHED
   }
 
-  /** The attached thread with a platform's number, or -1. */
+  /** The attached thread with a platform's number, or -1; also for -1, which is that of every thread without one. */
   find(platformId: number): number {
+    if (platformId < 0) return -1
     for (let t = 0; t < this.maxThreads; t++) {
       const at = this.at(t, 0)
       if (Atomics.load(this.w, at + T_STATE) === THREAD_ATTACHED && this.w[at + T_PLATFORM_ID] === platformId) return t

@@ -18,7 +18,7 @@ const attached = useAttached()
 class LaterFile {
   readonly side: Side
   readonly inode: number
-  readonly #handle: { kind: 'file'; fd: number; name: string; writable: boolean }
+  readonly #handle: { kind: 'file'; memory: number; fd: number; name: string; writable: boolean }
 
   constructor(side: Side, pages: number) {
     const { m } = side
@@ -27,7 +27,7 @@ class LaterFile {
     m.leave()
     this.side = side
     this.inode = m.files.inode[m.fds[fd]]
-    this.#handle = { kind: 'file', fd, name: 'later', writable: false }
+    this.#handle = { kind: 'file', memory: m.id, fd, name: 'later', writable: false }
   }
 
   fileIn({ memory }: Side): MappedFile {

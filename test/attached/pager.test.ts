@@ -7,6 +7,7 @@ import type { Mapping } from '../../src/api/mapping.ts'
 import { Memory } from '../../src/api/memory.ts'
 import { Q_BELL, Q_SETTLED } from '../../src/cache/fetch-queue.ts'
 import { STORE_READS } from '../../src/frame/vmstat.ts'
+import { fileOf } from '../../src/mm/files.ts'
 import { Pager, type PagerHost } from '../../src/mm/pager.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { WAIT_PAGE } from '../../src/sync/lock-order.ts'
@@ -244,7 +245,7 @@ describe('requests', () => {
     expect(await store.size()).toBe(-9)
     expect(p.pager.has(store)).toBe(false)
     const memory = p.side.memory.shared(PAGE)
-    expect(p.side.m.files.inode[p.side.m.fds[memory.fd]]).toBe(inode)
+    expect(p.side.m.files.inode[fileOf(p.side.m, memory.fd)]).toBe(inode)
     requests.push(inode, 0, 1)
     await settled()
     expect(p.asked).toHaveLength(1)

@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { ENXIO } from '../../src/abi/errno.ts'
 import { Memory } from '../../src/api/memory.ts'
+import { fileOf } from '../../src/mm/files.ts'
 import type { Store, StoreHandle, StoreOpener } from '../../src/store/store.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { errorOf, PAGE, useAttached } from './support.ts'
@@ -152,7 +153,7 @@ test('a row that this thread knew as memory takes a store of its own', () => {
   expect([stores.name(inode), stores.get(inode)]).toEqual(['m'.repeat(64), undefined])
   memory.close()
   const own = theirs.open(there.open({ kind: 'shelf', key: 'a' }))
-  expect(theirs.machine.files.inode[theirs.machine.fds[own.fd]]).toBe(inode)
+  expect(theirs.machine.files.inode[fileOf(theirs.machine, own.fd)]).toBe(inode)
   expect(own.read(new Uint8Array(4), 0)).toBe(4)
   theirs.detach()
   mine.close()

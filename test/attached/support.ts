@@ -16,6 +16,7 @@ import type { MappedFile } from '../../src/api/file.ts'
 import type { Mapping } from '../../src/api/mapping.ts'
 import { Memory } from '../../src/api/memory.ts'
 import type { AddressSpace } from '../../src/api/space.ts'
+import { openFds } from '../../src/mm/files.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import type { Store, StoreHandle } from '../../src/store/store.ts'
 import { sharedStore, sharedStoreBuffer } from '../../src/stores/shared.ts'
@@ -205,7 +206,7 @@ export class AttachedRig {
     memory.ended(THEIR_NUMBER)
     memory.shrink()
     for (let mm = 1; mm <= m.mms.maxMms; mm++) if (m.mms.isAlive(mm)) sys_exit(new Mm(m, mm))
-    for (let fd = 0; fd < m.fds.length; fd++) if (m.fds[fd] !== 0) sys_close(m, fd)
+    for (const fd of openFds(m)) sys_close(m, fd)
     expect(memory.check()).toEqual([])
     expect(this.#freeAtStart - memory.stats().freeFrames, 'frames that did not come back').toBe(0)
     memory.close()

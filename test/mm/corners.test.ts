@@ -4,6 +4,7 @@ import { EINVAL, EIO, ENFILE, ENOMEM } from '../../src/abi/errno.ts'
 import { TASK_PAGES } from '../../src/abi/limits.ts'
 import * as abi from '../../src/abi/mman.ts'
 import { MM_HIWATER_VM, MM_TOTAL_VM } from '../../src/frame/mm-table.ts'
+import { fileOf } from '../../src/mm/files.ts'
 import { PTE_PRESENT, PTE_READ, PTE_WRITE } from '../../src/pgtable/pte.ts'
 import * as f from '../../src/syscall/file.ts'
 import { sys_remap_file_pages } from '../../src/syscall/fremap.ts'
@@ -85,7 +86,7 @@ describe('tables of rows that are full', () => {
     const twin = f.sys_open(r.m, store, f.O_RDONLY)
     expect(twin).toBeGreaterThan(0)
     expect(r.fileWord(twin, 0)).toBe(1)
-    const inodeOf = (fd: number): number => r.m.files.inode[r.m.fds[fd]]
+    const inodeOf = (fd: number): number => r.m.files.inode[fileOf(r.m, fd)]
     expect([inodeOf(twin), r.m.inodes.refs[3]]).toEqual([3, 2])
     f.sys_close(r.m, twin)
     expect(r.m.inodes.refs[3]).toBe(1)

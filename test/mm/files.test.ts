@@ -117,7 +117,9 @@ describe('an open that fails', () => {
     expect(f.sys_reopen(r.m, one, f.O_RDWR)).toBe(-ENFILE)
     expect(f.sys_close(r.m, two)).toBe(0)
     expect(closes).toEqual(['three', 'two'])
-    expect(f.sys_reopen(r.m, one, f.O_RDWR)).toBe(two)
+    // A number that was given is never given again.
+    expect(f.sys_reopen(r.m, one, f.O_RDWR)).toBe(two + r.m.fds.length)
+    expect(f.sys_fsize(r.m, two)).toBe(-EBADF)
   })
 
   test('for want of a descriptor closes what it had opened', () => {

@@ -9,6 +9,7 @@
 import { afterEach, beforeEach, expect } from 'vitest'
 import { PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts'
 import { createKernel, type MachineOptions } from '../../src/kernel.ts'
+import { openFds } from '../../src/mm/files.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import { assertMachine } from '../../src/observe/check.ts'
 import { type MemoryStore, memoryStore } from '../../src/stores/memory.ts'
@@ -165,7 +166,7 @@ export class Rig {
     for (let id = 1; id <= m.mms.maxMms; id++) {
       if (m.mms.isAlive(id)) expect(sys_exit(new Mm(m, id))).toBe(0)
     }
-    for (let fd = 0; fd < m.fds.length; fd++) if (m.fds[fd] !== 0) f.sys_close(m, fd)
+    for (const fd of openFds(m)) f.sys_close(m, fd)
     assertMachine(m)
     const left = {
       frames: this.#freeAtStart - m.allocator.nrFree,

@@ -310,7 +310,10 @@ export class ThreadRig {
     for (let mm = 1; mm <= machine.mms.maxMms; mm++) {
       if (machine.mms.isAlive(mm)) fremap.sys_exit(new fremap.Mm(machine, mm))
     }
-    for (let fd = 0; fd < machine.fds.length; fd++) if (machine.fds[fd] !== 0) fremap.sys_close(machine, fd)
+    const { fds, fdSeqs } = machine
+    for (let slot = 0; slot < fds.length; slot++) {
+      if (fds[slot] !== 0) fremap.sys_close(machine, fdSeqs[slot] * fds.length + slot)
+    }
     expect(this.memory.check()).toEqual([])
     expect(this.#freeAtStart - this.memory.stats().freeFrames, 'frames that did not come back').toBe(0)
     this.memory.close()

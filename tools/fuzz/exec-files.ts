@@ -6,6 +6,7 @@ import {
   FALLOC_FL_ZERO_RANGE,
   POSIX_FADV_NOREUSE
 } from '../../src/abi/mman.ts'
+import { fileOf } from '../../src/mm/files.ts'
 import { POLICY_LINUX } from '../../src/mm/machine.ts'
 import {
   O_RDONLY,
@@ -211,7 +212,7 @@ function reopen(w: World, f: number): void {
   }
   cutBorrowed(w, file.model)
   const before = file.model.inode
-  const held = w.m.inodes.refs[before] > 1 || w.m.files.refs[w.m.fds[file.fd]] > 1
+  const held = w.m.inodes.refs[before] > 1 || w.m.files.refs[fileOf(w.m, file.fd)] > 1
   const result = sys_close(w.m, file.fd)
   if (result !== 0) throw new Mismatch(`close gives ${result}`)
   if (!held) compareStore(w, file.store.inner.size(), storedBytes(file.store.inner, file.model.size), file.model)

@@ -14,7 +14,7 @@ import { pagerHost } from '../../src/api/pager-host.ts'
 import { MM_START_BRK } from '../../src/frame/mm-table.ts'
 import { attachKernel, createKernel } from '../../src/kernel.ts'
 import { giveUpReserve } from '../../src/mm/early-read.ts'
-import { openLater } from '../../src/mm/files.ts'
+import { fileOf, openLater } from '../../src/mm/files.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import { Pager } from '../../src/mm/pager.ts'
 import { checkMachine } from '../../src/observe/check.ts'
@@ -158,7 +158,7 @@ export class World {
     if (file.store === undefined) return
     file.fd = sys_open(this.m, file.store, O_RDWR)
     if (file.fd < 0) throw new Mismatch(`file ${f} cannot be opened: ${file.fd}`)
-    file.model.inode = this.m.files.inode[this.m.fds[file.fd]]
+    file.model.inode = this.m.files.inode[fileOf(this.m, file.fd)]
   }
 
   #makeFile(f: number): FuzzFile {
@@ -175,12 +175,12 @@ export class World {
     if (store === undefined) {
       file.fd = sys_memory(m, `shared ${f}`, MEMORY_SHMEM, 0, 0)
       if (file.fd < 0) throw new Mismatch(`memory ${f} cannot be made: ${file.fd}`)
-      model.inode = m.files.inode[m.fds[file.fd]]
+      model.inode = m.files.inode[fileOf(m, file.fd)]
       return file
     }
     file.fd = sys_open(m, store, O_RDWR)
     if (file.fd < 0) throw new Mismatch(`file ${f} cannot be opened: ${file.fd}`)
-    model.inode = m.files.inode[m.fds[file.fd]]
+    model.inode = m.files.inode[fileOf(m, file.fd)]
     return file
   }
 
@@ -194,7 +194,7 @@ export class World {
     m.pager = new Pager(m, pagerHost)
     const fd = openLater(m, store.name, bytes.length)
     if (fd < 0) throw new Mismatch(`the store that answers later cannot be opened: ${fd}`)
-    model.inode = m.files.inode[m.fds[fd]]
+    model.inode = m.files.inode[fileOf(m, fd)]
     m.pager.add(model.inode, store, undefined, 0)
     this.peeker.lookAtLater(model.inode, bytes)
     return { fd, store: undefined, model }

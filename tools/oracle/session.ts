@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { MM_RLIMIT_MEMLOCK, MM_SHIFT } from '../../src/frame/mm-table.ts'
 import { NR_MLOCK } from '../../src/frame/vmstat.ts'
 import { createKernel } from '../../src/kernel.ts'
+import { openFds } from '../../src/mm/files.ts'
 import { type Machine, POLICY_LINUX, POLICY_NONLINEAR } from '../../src/mm/machine.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { nodeFile } from '../../src/stores/node-file.ts'
@@ -134,7 +135,7 @@ export class Session {
   end(): void {
     for (const id of [...this.processes.keys()]) this.exit(id)
     const { machine } = this
-    for (let fd = 0; fd < machine.fds.length; fd++) if (machine.fds[fd] !== 0) file.sys_close(machine, fd)
+    for (const fd of openFds(machine)) file.sys_close(machine, fd)
     this.dispose()
   }
 
