@@ -112,9 +112,14 @@ const fileCalls: Record<string, (file: fremap.MappedFile, rig: Rig) => unknown> 
   punch: file => file.punch(0, PAGE),
   sync: file => file.sync(),
   syncAsync: file => file.syncAsync(),
-  close: file => file.close()
+  close: file => file.close(),
+  advise: file => file.advise('dontneed'),
+  allocate: file => file.allocate(0, PAGE),
+  zero: file => file.zero(0, PAGE),
+  isOpen: file => !file.isOpen || 'open',
+  toJSON: file => JSON.stringify(file)
 }
-const fileButs = { dirtyPages: ['done'] }
+const fileButs = { dirtyPages: ['done'], isOpen: ['done'], toJSON: ['done'] }
 
 describe('files', () => {
   test('all calls are tried', () => expectAll(MappedFile.prototype, fileCalls, ['orThrow']))
@@ -137,7 +142,8 @@ const spaceCalls: Record<string, (space: fremap.AddressSpace, rig: Rig) => unkno
   fork: space => space.fork(),
   maps: space => space.maps(),
   smaps: space => space.smaps(),
-  close: space => space.close()
+  close: space => space.close(),
+  toJSON: space => JSON.stringify(space)
 }
 
 describe('address spaces', () => {
@@ -147,8 +153,8 @@ describe('address spaces', () => {
   const end = (rig: Rig): void => rig.owner.adopt(rig.space.handle).close()
   const kinds = [{ name: 'that has ended', end, codes: ['ESRCH'] }, closed]
   // A space that has ended is closed already.
-  tryAll('a space', spaceCalls, rig => rig.space, kinds, { isAlive: ['done'], close: ['done'] })
-  const buts = { isAlive: ['done'], close: ['done'], handle: ['done'] }
+  tryAll('a space', spaceCalls, rig => rig.space, kinds, { isAlive: ['done'], close: ['done'], toJSON: ['done'] })
+  const buts = { isAlive: ['done'], close: ['done'], handle: ['done'], toJSON: ['done'] }
   tryAll('a space', spaceCalls, rig => rig.space, [detached], buts)
 })
 
@@ -200,10 +206,11 @@ const mapCalls: Record<string, (map: fremap.Mapping, rig: Rig) => unknown> = {
   unlock: map => map.unlock({ offset: 0, length: PAGE }),
   residency: map => map.residency({ offset: 0, length: PAGE }),
   resize: map => map.resize(PAGE),
-  unmap: map => map.unmap()
+  unmap: map => map.unmap(),
+  toJSON: map => JSON.stringify(map)
 }
 const looks = Object.fromEntries(
-  ['isMapped', 'length', 'pageCount', 'pageSize', 'address'].map(name => [name, ['done']])
+  ['toJSON', 'isMapped', 'length', 'pageCount', 'pageSize', 'address'].map(name => [name, ['done']])
 )
 
 describe('mappings', () => {
@@ -228,6 +235,7 @@ describe('mappings', () => {
   tryAll('a mapping', mapCalls, rig => rig.map, kinds, {
     ...looks,
     unmap: ['done'],
+    sync: ['done'],
     syncAsync: ['done'],
     resize: ['EFAULT']
   })
@@ -249,16 +257,24 @@ const memoryCalls: Record<string, (memory: fremap.Memory, rig: Rig) => unknown> 
   check: memory => memory.check(),
   stats: memory => memory.stats(),
   close: memory => memory.close(),
-  closeAsync: memory => memory.closeAsync()
+  closeAsync: memory => memory.closeAsync(),
+  isOpen: memory => !memory.isOpen || 'open',
+  toJSON: memory => JSON.stringify(memory)
 }
 
 describe('memories', () => {
   test('all calls are tried', () => expectAll(Memory.prototype, memoryCalls, []))
 
   const done = (...names: string[]) => Object.fromEntries(names.map(name => [name, ['done']]))
-  tryAll('a memory', memoryCalls, rig => rig.memory, [detached], done('detach', 'close', 'closeAsync'))
+  tryAll(
+    'a memory',
+    memoryCalls,
+    rig => rig.memory,
+    [detached],
+    done('detach', 'close', 'closeAsync', 'isOpen', 'toJSON')
+  )
   // It is still there to be looked at, and to be left.
-  const looks = ['handle', 'watch', 'ended', 'shrink', 'trace', 'check', 'stats']
+  const looks = ['isOpen', 'toJSON', 'handle', 'watch', 'ended', 'shrink', 'trace', 'check', 'stats']
   tryAll('a memory', memoryCalls, rig => rig.memory, [closed], done('detach', 'close', 'closeAsync', ...looks))
 })
 
@@ -275,7 +291,8 @@ const tableCalls: Record<string, (table: fremap.ShadowTable, rig: Rig) => unknow
   admit: table => table.admit(),
   expel: table => table.expel(1),
   verify: table => table.verify(),
-  close: table => table.close()
+  close: table => table.close(),
+  toJSON: table => JSON.stringify(table)
 }
 const tlbCalls: Record<string, (tlb: fremap.Tlb, rig: Rig) => unknown> = {
   guest: (tlb, { map }) => tlb.guest().run(() => tlb.translate(map.address / PAGE, fremap.SHADOW_READ)),
@@ -283,9 +300,13 @@ const tlbCalls: Record<string, (tlb: fremap.Tlb, rig: Rig) => unknown> = {
   nrWaits: tlb => tlb.nrWaits,
   translate: tlb => tlb.translate(16, fremap.SHADOW_READ),
   safePoint: tlb => tlb.safePoint(),
-  close: tlb => tlb.close()
+  close: tlb => tlb.close(),
+  toJSON: tlb => JSON.stringify(tlb)
 }
-const pageCalls: Record<string, (page: fremap.BorrowedPage) => unknown> = { release: page => page.release() }
+const pageCalls: Record<string, (page: fremap.BorrowedPage) => unknown> = {
+  release: page => page.release(),
+  toJSON: page => JSON.stringify(page)
+}
 
 describe('what stands for pages elsewhere', () => {
   test('all calls are tried', () => {
@@ -297,11 +318,11 @@ describe('what stands for pages elsewhere', () => {
   const done = (...names: string[]) => Object.fromEntries(names.map(name => [name, ['done']]))
   const codes = ['ENODEV', 'ESRCH', 'EPERM', 'EINVAL', 'RangeError', 'SIGSEGV', `E${fremap.FAULT_MAPERR}`, 'EPERM']
   const kinds = [detached, closed].map(kind => ({ ...kind, codes }))
-  const looks = ['nrPresent', 'nrCleared', 'nrWaits', 'isOpen', 'entry', 'expel', 'verify', 'close']
+  const looks = ['toJSON', 'nrPresent', 'nrCleared', 'nrWaits', 'isOpen', 'entry', 'expel', 'verify', 'close']
   // Another thread may have the table on, where only this one has left.
   tryAll('a shadow table', tableCalls, rig => rig.table, kinds, done(...looks, 'handle'))
-  tryAll('a TLB', tlbCalls, rig => rig.tlb, kinds, done('nrDropped', 'nrWaits', 'safePoint', 'close'))
-  tryAll('a borrowed page', pageCalls, rig => rig.page, kinds, done('release'))
+  tryAll('a TLB', tlbCalls, rig => rig.tlb, kinds, done('nrDropped', 'nrWaits', 'safePoint', 'close', 'toJSON'))
+  tryAll('a borrowed page', pageCalls, rig => rig.page, kinds, done('release', 'toJSON'))
 })
 
 describe('things of another memory', () => {
@@ -538,6 +559,7 @@ describe('system calls', () => {
     sys_pwrite: (m, fd) => fremap.sys_pwrite(m, fd, bytes, 0),
     sys_fsync: (m, fd) => fremap.sys_fsync(m, fd),
     sys_fsize: (m, fd) => fremap.sys_fsize(m, fd),
+    sys_fadvise: (m, fd) => fremap.sys_fadvise(m, fd, 0, PAGE, 4),
     sys_fpages: (m, fd) => fremap.sys_fpages(m, fd)
   }
   const onMachine: Record<string, (m: fremap.Machine) => unknown> = {
