@@ -21,6 +21,12 @@ import type { SwapArea } from '../swap/swap-area.ts'
 import type { Sync } from '../sync/sync.ts'
 import type { VmaTable } from '../vma/vma-table.ts'
 
+/** What a thread reaches memory by without asking the machine. */
+export interface Reach {
+  /** Reaches nothing from here on. */
+  leave(): void
+}
+
 export class MachineParts {
   readonly identity: Identity
   readonly sync: Sync

@@ -53,7 +53,7 @@ import {
 } from '../sync/threads.ts'
 import { Balance } from './balance.ts'
 import { EarlyRead } from './early-read.ts'
-import { MachineParts } from './machine-parts.ts'
+import { MachineParts, type Reach } from './machine-parts.ts'
 import type { Pager } from './pager.ts'
 
 /** True nonlinear mappings of every file, with exact dirty accounting. */
@@ -68,11 +68,6 @@ const MOST_LOW_FRAMES = 32
 /** In place of `waitFrame`: any page of a store that answers later; a frame that others work on. */
 export const WAIT_FOR_ROOM = -1 as const
 export const WAIT_FOR_FRAME = -2 as const
-
-export interface Reach {
-  /** Reaches nothing from here on. */
-  leave(): void
-}
 
 export class Machine extends MachineParts {
   static {
