@@ -2,19 +2,17 @@
  * The page fault: makes the entry of one page allow one access (Linux: handle_mm_fault and below, 3.19).
  *
  *   entry      what happens
- *   none       anonymous: the zero page, or a fresh one for a store · file: the page at the linear place, with its
- *              cached neighbours (fault-around) on a load
+ *   none       anonymous: the zero page, or a fresh one for a store · file: the linear page, on a load with cached neighbours (fault-around)
  *   file       the page that the entry remembers; no fault-around
  *   swap       the page comes back from its slot
  *   present    a store to a shared page makes it dirty and writable; to a private one, a copy; else YOUNG is set
  *
- * A new entry is not YOUNG: the access that faulted is its first use, and only a second one (mm/access sets it) tells reclaim
- * that the page is worth keeping. A file read once through is then evicted in order, without a second look.
+ * A new entry is not YOUNG: the access that faulted is its first use, and only a second one (mm/access sets it) tells reclaim that the
+ * page is worth keeping. A file read once through is then evicted in order, without a second look.
  *
- * Everything that can allocate, and so reclaim, comes first; then the entry is looked up again and, if it is still the
- * one we began with, replaced. The page in hand is pinned meanwhile. Never throws: FAULT_* codes, and the store's errno
- * in `m.lastError`. Lock: `Machine.enter`, for the one fault; whether the page left its file meanwhile is checked once it is
- * in hand.
+ * Everything that can allocate, and so reclaim, comes first; then the entry is looked up again and, if it is still the one we began with,
+ * replaced. The page in hand is pinned meanwhile. Never throws: FAULT_* codes, and the store's errno in `m.lastError`. Lock: `Machine.enter`,
+ * for the one fault; whether the page left its file meanwhile is checked once it is in hand.
  */
 import { EAGAIN, ENOMEM, ESRCH } from '../abi/errno.ts'
 import {
@@ -297,7 +295,7 @@ function presentFault(
   if ((m.vmas.flags[vma] & VM_SHARED) !== 0) {
     // Linux: wp_page_shared with page_mkwrite. From here on the page counts as dirty.
     if (!storesUnseen(m, vma)) m.cache.setDirty(pteFrame(pte))
-    m.tables.rewrite(slot, pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY)
+    m.tables.rewrite(slot, pte | ((PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY) & m.grants))
     return FAULT_OK
   }
   return copyOnWrite(m, mm, vma, vpn, slot, pte, access)
@@ -335,7 +333,7 @@ function copyOnWrite(
   prepareAnon(m, vma)
   if ((frames.row(old, F_FLAGS) & PG_ANON) !== 0 && takeAlone(m, old)) {
     if (access === ACCESS_UNSHARE) return FAULT_RETRY
-    m.tables.rewrite(slot, pte | PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY)
+    m.tables.rewrite(slot, pte | ((PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY) & m.grants))
     frames.w[(old << FRAME_SHIFT) + F_FLAGS] |= PG_DIRTY
     // After MADV_FREE: an ordinary page again, and so on another list.
     if ((frames.row(old, F_FLAGS) & PG_SWAPBACKED) === 0) m.lru.setSwapBacked(old)
@@ -359,7 +357,10 @@ function copyOnWrite(
     m.ram.copyFrame(copy, old)
     m.vmstat[COW_COPIES]++
   }
+  // Not even for a moment: other threads look at the entry.
+  if (access === ACCESS_UNSHARE) m.grants = ~PTE_WRITE
   installAnon(m, mm, vma, vpn, at, copy, old)
+  m.grants = -1
   if (access === ACCESS_UNSHARE) m.tables.rewrite(at, pteOfCopy(pte, copy))
   // The old page lives on, and others store to it: who found it in this entry must not load from it any more.
   if (m.sync.isShared) m.sync.changed()
@@ -373,10 +374,7 @@ export function pteOfCopy(pte: number, copy: number): number {
   return (pteWithFrame(pte, copy) & ~PTE_WRITE) | PTE_DIRTY
 }
 
-/**
- * Makes a frame that nobody knows yet an anonymous page, mapped writable and dirty, in the place of `old` if that is not
- * 0. A node is prepared, unless `old` has one.
- */
+/** Makes a frame that nobody knows an anonymous page, mapped writable and dirty, in the place of `old`, or with the node that is ready if that is 0. */
 export function installAnon(
   m: Machine,
   mm: number,
@@ -394,7 +392,7 @@ export function installAnon(
   if (old === 0) m.rmap.addRmap(frame, mm, vma, vpn)
   else m.rmap.replaceRmap(old, frame, mm, vma, vpn)
   m.lru.add(frame)
-  m.tables.set(slot, mkPte(frame, PTE_READ | PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY))
+  m.tables.set(slot, mkPte(frame, (PTE_READ | PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY) & m.grants))
 }
 
 /** Gives the vma its anonymous identity: its neighbour's where they could be one vma (Linux: anon_vma_prepare). */
@@ -422,7 +420,7 @@ function anonFault(m: Machine, mm: number, vma: number, vpn: number, access: num
   if (access !== ACCESS_WRITE) {
     const slot = m.tables.ensure(mm, vpn)
     if (slot === 0) return outOfMemory(m)
-    m.tables.set(slot, mkPte(0, PTE_READ))
+    m.tables.set(slot, mkPte(0, PTE_READ & m.grants))
     return FAULT_OK
   }
   prepareAnon(m, vma)
@@ -536,7 +534,7 @@ function fileFault(
     m.cache.setDirty(page)
   }
   m.rmap.addRmap(page, mm, vma, vpn)
-  m.tables.set(slot, mkPte(page, flags))
+  m.tables.set(slot, mkPte(page, flags & m.grants))
   if (around && !aroundFirst && !alone) faultAround(m, mm, vma, vpn)
   return FAULT_OK
 }
@@ -565,7 +563,7 @@ function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number
   let flags = PTE_READ | pteSoftDirty(pte)
   const alone = takeAlone(m, page)
   if (alone && access === ACCESS_WRITE) flags |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
-  m.tables.set(slot, mkPte(page, flags))
+  m.tables.set(slot, mkPte(page, flags & m.grants))
   return alone || access !== ACCESS_WRITE ? FAULT_OK : FAULT_RETRY
 }
 

@@ -34,14 +34,20 @@ export function forcedFrame(m: Machine, mm: number, vpn: number, access: number)
     const need = access === ACCESS_WRITE ? PTE_PRESENT | PTE_WRITE : PTE_PRESENT
     if ((pte & need) === need) return pteFrame(pte)
     m.vmstat[PGFAULT]++
-    const code = resolveFault(m, mm, vma, vpn, slot, pte, access)
+    m.grants = grantsOf(m.vmas.flags[vma], ptePageProt(pte))
+    let code: number
+    try {
+      code = resolveFault(m, mm, vma, vpn, slot, pte, access)
+    } finally {
+      m.grants = -1
+    }
     if (code === FAULT_RETRY) continue
     if (code === FAULT_WAIT) {
       const { waitInode, waitIndex } = m
       if ((m.waitForPageInside() || fetchError(m, since, waitInode, waitIndex)) !== 0) return -FAULT_BUS
       continue
     }
-    return code === FAULT_OK ? settle(m, mm, vpn) : -code
+    return code === FAULT_OK ? pteFrame(m.tables.get(mm, vpn)) : -code
   }
 }
 
@@ -50,15 +56,13 @@ function mayForce(vmFlags: number, access: number): boolean {
   return (vmFlags & VM_WRITE) !== 0 || (vmFlags & (VM_SHARED | VM_MAYWRITE)) === VM_MAYWRITE
 }
 
-/** The fault left an entry as if its owner had been allowed to: takes from it what he is not. → frame. */
-function settle(m: Machine, mm: number, vpn: number): number {
-  const slot = m.tables.find(mm, vpn)
-  const vmFlags = m.vmas.flags[m.vmas.at(mm, vpn)]
-  let pte = m.ram.i32[slot]
-  const pageProt = ptePageProt(pte)
-  const writable = pageProt === PAGE_PROT_DEFAULT ? (vmFlags & VM_WRITE) !== 0 : pageProt === PAGE_PROT_WRITE
-  if (!writable) pte &= ~PTE_WRITE
-  if (pageProt === PAGE_PROT_DEFAULT && (vmFlags & VM_PROT_MASK) === 0) pte &= ~PTE_READ
-  m.tables.rewrite(slot, pte)
-  return pteFrame(pte)
+/**
+ * What the entry may have that the fault makes: never a right that the mapping, or the page's own protection, does not give. Other threads
+ * look at entries at any moment.
+ */
+function grantsOf(vmFlags: number, pageProt: number): number {
+  let denied = 0
+  if (pageProt !== PAGE_PROT_DEFAULT) denied = pageProt === PAGE_PROT_WRITE ? 0 : PTE_WRITE
+  else if ((vmFlags & VM_WRITE) === 0) denied = (vmFlags & VM_PROT_MASK) === 0 ? PTE_READ | PTE_WRITE : PTE_WRITE
+  return ~denied
 }

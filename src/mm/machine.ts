@@ -91,6 +91,8 @@ export class Machine extends MachineParts {
   waitFrame = 0
   waitInode = 0
   waitIndex = 0
+  /** What the entry that the fault in hand makes may have: all bits but the rights that a forced access must not give to its owner. */
+  grants = -1
   /** How this thread makes room before it is short of frames. */
   readonly balance: Balance
   /** This thread sleeps while another one brings a page from a store that answers later; else such an access gives EAGAIN. */

@@ -166,6 +166,15 @@ export const loops = {
     })
   },
 
+  /** An accessor that must fail each time. */
+  forbidden({ thing, words }, me, method, ...args) {
+    const seen = new Seen()
+    return repeat({ words }, me, seen, ['SIGSEGV'], () => {
+      thing[method](...args)
+      seen.wrong(method)
+    })
+  },
+
   /** Stores of one value. */
   storing(env, me, offset, value) {
     const { thing: map } = env

@@ -8,6 +8,7 @@
  */
 import { describe, expect, test } from 'vitest'
 import type { Mapping } from '../../src/index.ts'
+import * as fremap from '../../src/index.ts'
 import { LIMIT_MS, rounds } from '../support/suite.ts'
 import { ROUNDS, SEQ, SHOWN, STOP } from './loops.mjs'
 import { errorOf, PAGE, type ThreadRig, type ThreadWorker, useThreads } from './support.ts'
@@ -359,5 +360,34 @@ describe('while mappings change', () => {
     expect(stored).toBeGreaterThan(0)
     for (let page = 0; page < 64; page++) expect(rig.map.getUint32(page * PAGE + 4)).toBe(0)
     for (let page = 0; page < 64; page++) expect(rig.map.getUint32(page * PAGE + PAGE / 2)).toBe(0)
+  })
+})
+
+describe('a forced access', () => {
+  test('gives no other thread the right to store, or to load, for a moment', async () => {
+    const rig = await threads({ workers: 2, frames: 64 })
+    const map = rig.space.map(rig.file, { private: true, length: PAGE, writable: true })
+    const hidden = rig.space.map(null, { length: PAGE, writable: true })
+    map.protect('read')
+    hidden.protect('none')
+    const [one, other] = rig.workers
+    const loops = [
+      loop(one, 'forbidden', await one.do<number>('adopt', map.handle), 0, 'setUint32', 8, 0xbad),
+      loop(other, 'forbidden', await other.do<number>('adopt', hidden.handle), 1, 'getUint32', 8)
+    ]
+    const word = new Uint8Array(4)
+    const { mm } = rig.space
+    const { seen } = await against(rig, loops, round => {
+      // The entry is made anew each time.
+      map.advise('dontneed')
+      hidden.advise('dontneed')
+      for (let i = 0; i < 20; i++) {
+        expect(fremap.sys_mem_write(mm, map.address, Uint8Array.of(round))).toBe(1)
+        expect(fremap.sys_mem_write(mm, hidden.address, Uint8Array.of(round))).toBe(1)
+        expect(fremap.sys_mem_read(mm, hidden.address + 8, word)).toBe(4)
+      }
+      expect(map.getUint32(8)).toBe(0)
+    })
+    for (const { rounds, SIGSEGV } of seen) expect(SIGSEGV).toBe(rounds)
   })
 })
