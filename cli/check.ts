@@ -5,7 +5,7 @@
  */
 import { compare } from './cat.ts'
 import { RunError } from './failure.ts'
-import { plural } from './format.ts'
+import { plural, printable } from './format.ts'
 import { DirectFile } from './input.ts'
 import { print } from './output.ts'
 import { PeakRss } from './peak-rss.ts'
@@ -30,7 +30,7 @@ export async function check(path: string, options: CheckOptions): Promise<void> 
     if (broken.length > 0) throw new RunError(`the machine is not sound, a defect of fremap: ${broken[0]}`)
     if (!held) throw new RunError('the budget was not held: the process grew by more than the budget and its own share')
     const pages = plural(window.order.pages, 'page')
-    print(`${path}: verified, ${pages} read as direct reads have them; the budget held\n`)
+    print(`${printable(path)}: verified, ${pages} read as direct reads have them; the budget held\n`)
   } finally {
     direct.close()
     window.close()

@@ -7,6 +7,7 @@
  */
 import { CommanderError } from 'commander'
 import { FremapError } from '../src/index.ts'
+import { printable } from './format.ts'
 
 /** The command cannot be carried out as it was given. */
 export class UsageError extends Error {
@@ -54,7 +55,7 @@ export function withPath<T>(path: string, open: () => T): T {
     return open()
   } catch (error) {
     const words = PATH_ERRORS[codeOf(error)]
-    throw words === undefined ? error : new UsageError(`${path}: ${words}`)
+    throw words === undefined ? error : new UsageError(`${path === '' ? "''" : path}: ${words}`)
   }
 }
 
@@ -87,5 +88,5 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
 }
 
 function oneLine(text: string): string {
-  return text.trim().replace(/\s*\n\s*/g, ' ')
+  return printable(text.trim().replace(/\s*\n\s*/g, ' '))
 }

@@ -1,5 +1,10 @@
 /** Numbers, durations and tables for people. */
 
+/** A name as a terminal may be given it: control characters are written out, such as \\u001b. */
+export function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, one => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}
+
 /** 65536 → 65,536. */
 export function formatCount(n: number): string {
   return n.toLocaleString('en-US')

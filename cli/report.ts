@@ -1,6 +1,6 @@
 /** What happened, in rows: the counters of the machine beside times and the memory that the process took. */
 import { formatSize } from '../src/index.ts'
-import { formatCount, formatDuration, plural, type Row, sizeCells, table } from './format.ts'
+import { formatCount, formatDuration, plural, printable, type Row, sizeCells, table } from './format.ts'
 import { NODE_SHARE_BYTES, type PeakRss } from './peak-rss.ts'
 import type { Window } from './window.ts'
 
@@ -24,7 +24,7 @@ export function fileRows(window: Window): Row[] {
   const turns = Math.ceil(order.pages / Math.max(1, pages))
   return [
     ['file', formatCount(filePages), noun('page', filePages), `of ${formatSize(pageSize)}: ${formatSize(fileBytes)}`],
-    ['window', formatCount(pages), noun('page', pages), `in ${plural(turns, 'turn')}, order ${order.name}`],
+    ['window', formatCount(pages), noun('page', pages), `in ${plural(turns, 'turn')}, order ${printable(order.name)}`],
     remapRow(window)
   ]
 }

@@ -260,7 +260,12 @@ function makeMemory({ memory, pageSize }: WindowOptions): Memory {
   try {
     return new Memory({ size: memory, pageSize })
   } catch (error) {
-    throw error instanceof RangeError ? new UsageError(error.message) : error
+    if (!(error instanceof RangeError)) throw error
+    // The engine's own words say nothing of a memory.
+    const isEngine = /^(Invalid|Array|Out)/.test(error.message)
+    throw new UsageError(
+      isEngine ? `a memory of ${formatSize(memory)} cannot be had here: ${error.message}` : error.message
+    )
   }
 }
 

@@ -32,6 +32,12 @@ test('check with a plan, in turns, with smaps', async () => {
   expect(text).toMatch(/^Nonlinear:/m)
 })
 
+test('names with control characters do nothing to a terminal', async () => {
+  makeFile('\u001b[2Jfile', PAGE)
+  const text = await fremapText(['check', '\u001b[2Jfile'])
+  expect(text).toMatch(/^\\u001b\[2Jfile: verified/m)
+})
+
 test('check of an empty file', async () => {
   makeFile('file', 0)
   expect(await fremapText(['check', 'file'])).toMatch(/^file: verified, 0 pages/m)

@@ -24,6 +24,8 @@ const wrongUses: readonly (readonly [string, RegExp])[] = [
   ['cat file --memory 9000GiB', /a memory of 9663676416000 bytes cannot be/],
   ['cat file --page-size 1000', /a page of 1000 bytes cannot be; it is a power of two/],
   ['cat file --window 0', /a window of no bytes shows nothing/],
+  ['cat none\u001b[31m', /fremap: none\\u001b\[31m: no such file or directory/],
+  ['cat ', /fremap: '': no such file or directory/],
   ['cat none', /none: no such file or directory/],
   ['cat folder', /folder: is a directory/],
   ['cat file/below', /file\/below: a part of the path is not a directory/],
