@@ -1,8 +1,9 @@
 /** Numbers, durations and tables for people. */
+import { escaped } from '../src/index.ts'
 
 /** A name as a terminal may be given it: control characters are written out, such as \\u001b. */
 export function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, one => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`)
+  return escaped(text)
 }
 
 /** 65536 → 65,536. */
@@ -40,7 +41,7 @@ export function table(rows: readonly Row[], indent = '  '): string {
   return rows
     .map(([name, value, unit = '', remark = '']) => {
       const line = `${indent}${name.padEnd(names)}  ${value.padStart(values)} ${unit.padEnd(units)}  ${remark}`
-      return `${line.trimEnd()}\n`
+      return `${escaped(line.trimEnd())}\n`
     })
     .join('')
 }

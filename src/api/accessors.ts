@@ -301,10 +301,12 @@ export abstract class Accessors {
 
   /** Throws unless [offset, offset + size) is a range of the window. */
   protected checkRange(offset: number, size: number): void {
-    if (!Number.isSafeInteger(offset) || offset < 0 || !(size >= 0) || offset > this.lengthBytes - size) {
+    if (!isCount(offset) || !isCount(size) || offset > this.lengthBytes - size) {
       checkAttached(this.machine, 'access')
       const window = this.lengthBytes === 0 ? 'it is not mapped any more' : `it has ${this.lengthBytes} bytes`
-      throw new RangeError(`bytes ${offset} to ${offset + size} are not all in this mapping: ${window}`)
+      const bytes =
+        isCount(offset) && isCount(size) ? `bytes ${offset} to ${offset + size} are` : 'what was asked for is'
+      throw new RangeError(`${bytes} not all in this mapping: ${window}`)
     }
   }
 
@@ -351,6 +353,10 @@ export abstract class Accessors {
   get pageSize(): number {
     return this.ram.pageSize
   }
+}
+
+function isCount(n: number): boolean {
+  return Number.isSafeInteger(n) && n >= 0
 }
 
 /** Byte `i` of 8, the lowest 8 bits of the result. */

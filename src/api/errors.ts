@@ -7,6 +7,9 @@
  */
 import { EAGAIN, EFAULT, EIO, ENOMEM, errnoName } from '../abi/errno.ts'
 import { FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OOM } from '../abi/fault.ts'
+import { escaped } from '../base/printing.ts'
+import { MM_MAP_COUNT } from '../frame/mm-table.ts'
+import type { Mm } from '../syscall/args.ts'
 
 /** What each error number that can come here means. */
 export const MEANINGS: Readonly<Record<string, string>> = {
@@ -59,7 +62,8 @@ export class FremapError extends Error {
   readonly address: number | undefined
 
   constructor(code: string, errno: number, syscall: string, message: string, address?: number) {
-    super(message)
+    // Names of files may have anything in them, and messages end on terminals.
+    super(escaped(message))
     this.name = 'FremapError'
     this.code = code
     this.errno = errno
@@ -115,6 +119,13 @@ export function systemError(result: number, syscall: string, address?: number, h
     `${code}: ${MEANINGS[code] ?? 'error'}, ${syscall}${where}${advice}`,
     address
   )
+}
+
+/** What to say of -ENOMEM where the address space has as many mappings as it may have. */
+export function mapCountHint({ machine, id }: Mm, result: number): string | undefined {
+  const { maxMapCount, mms } = machine
+  if (result !== -ENOMEM || mms.row(id, MM_MAP_COUNT) < maxMapCount - 3) return undefined
+  return `the address space has all the ${maxMapCount} mappings that it may have: see the option maxMapCount`
 }
 
 /** Gives a result back if it is not negative, else throws. */

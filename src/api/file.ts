@@ -40,6 +40,7 @@ import type { FileHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
 import type { Range } from './mapping.ts'
 import { readFileLater } from './ready.ts'
+import { bytesIn, parseSize } from './size.ts'
 
 export type FileAdvice = 'normal' | 'random' | 'sequential' | 'willneed' | 'dontneed'
 
@@ -147,30 +148,30 @@ export class MappedFile {
     }
   }
 
-  /** Sets the size in bytes. Mapped pages beyond it fault with SIGBUS until the file grows back. */
-  truncate(size: number | bigint): void {
-    this.orThrow(sys_ftruncate(this.machine, this.fd, size), 'ftruncate')
+  /** Sets the size, in bytes or like '8KiB'. Mapped pages beyond it fault with SIGBUS until the file grows back. */
+  truncate(size: number | bigint | string): void {
+    this.orThrow(sys_ftruncate(this.machine, this.fd, quantityOf(size)), 'ftruncate')
   }
 
   /** Makes a range of bytes read as zero and gives its pages back; the size stays. */
-  punch(position: number | bigint, length: number | bigint): void {
+  punch(position: number | bigint, length: number | bigint | string): void {
     const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
-    this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, length), 'fallocate')
+    this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, quantityOf(length)), 'fallocate')
   }
 
   /**
    * Takes room for a range of bytes: the file grows to its end, unless `keepSize` is there, and shared memory gets its pages. (A store is
    * not asked for room: a file of one grows.) What is there stays. Throws ENOSPC (quota), ENOMEM, EFBIG, EBADF, the store's error.
    */
-  allocate(position: number | bigint, length: number | bigint, options: { keepSize?: boolean } = {}): void {
+  allocate(position: number | bigint, length: number | bigint | string, options: { keepSize?: boolean } = {}): void {
     const mode = options.keepSize === true ? FALLOC_FL_KEEP_SIZE : 0
-    this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, length), 'fallocate')
+    this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, quantityOf(length)), 'fallocate')
   }
 
   /** Makes a range of bytes read as zero; the file grows to its end, unless `keepSize` is there. Throws as `allocate`. */
-  zero(position: number | bigint, length: number | bigint, options: { keepSize?: boolean } = {}): void {
+  zero(position: number | bigint, length: number | bigint | string, options: { keepSize?: boolean } = {}): void {
     const mode = FALLOC_FL_ZERO_RANGE | (options.keepSize === true ? FALLOC_FL_KEEP_SIZE : 0)
-    this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, length), 'fallocate')
+    this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, quantityOf(length)), 'fallocate')
   }
 
   /**
@@ -182,7 +183,10 @@ export class MappedFile {
     const code = ADVICE[advice]
     if (code === undefined)
       throw new TypeError(`${String(advice)} is no advice; it is one of ${Object.keys(ADVICE).join(', ')}`)
-    this.orThrow(sys_fadvise(this.machine, this.fd, range.offset ?? 0, range.length ?? 0, code), 'fadvise')
+    this.orThrow(
+      sys_fadvise(this.machine, this.fd, bytesIn(range.offset ?? 0), bytesIn(range.length ?? 0), code),
+      'fadvise'
+    )
   }
 
   /**
@@ -238,4 +242,8 @@ export class MappedFile {
 
 function after(position: number | bigint, bytes: number): number | bigint {
   return typeof position === 'bigint' ? position + BigInt(bytes) : position + bytes
+}
+
+function quantityOf(size: number | bigint | string): number | bigint {
+  return typeof size === 'string' ? parseSize(size) : size
 }

@@ -46,11 +46,12 @@ import { Accessors } from './accessors.ts'
 import { checkAttached, checkSpace } from './belongs.ts'
 import { BorrowedPage } from './borrowed-page.ts'
 import { causeOf, thrownBy } from './causes.ts'
-import { faultError, orThrow, parkedError, systemError } from './errors.ts'
+import { faultError, mapCountHint, orThrow, parkedError, systemError } from './errors.ts'
 import type { MappedFile } from './file.ts'
 import type { MappingHandle } from './handles.ts'
 import { type LongOptions, LongWork } from './long-work.ts'
 import { makeReady, readLater, unparked } from './ready.ts'
+import { bytesIn } from './size.ts'
 import type { AddressSpace } from './space.ts'
 
 /** 'none', 'read' or 'write' (which includes reading). */
@@ -100,10 +101,10 @@ export interface RemapOptions {
   readonly populate?: boolean
 }
 
-/** Part of a window, in bytes. Default: all of it. */
+/** Part of a window, in bytes, or like '8KiB'. Default: all of it. */
 export interface Range {
-  readonly offset?: number
-  readonly length?: number
+  readonly offset?: number | string
+  readonly length?: number | string
 }
 
 const bulk = { fault: FAULT_OK as number }
@@ -189,7 +190,11 @@ export class Mapping extends Accessors {
     const flags = (populate ? 0 : MAP_NONBLOCK) | (protection === undefined ? 0 : MAP_PAGE_PROT)
     const prot = protection === undefined ? 0 : protOf(protection)
     const start = (this.startVpn + at) * pageSize
-    orThrow(sys_remap_file_pages(this.space.mm, start, count * pageSize, prot, page, flags), 'remap_file_pages', start)
+    this.orThrow(
+      sys_remap_file_pages(this.space.mm, start, count * pageSize, prot, page, flags),
+      'remap_file_pages',
+      start
+    )
   }
 
   /**
@@ -204,7 +209,7 @@ export class Mapping extends Accessors {
     const flags = (populate ? 0 : MAP_NONBLOCK) | (protection === undefined ? 0 : MAP_PAGE_PROT)
     const prot = protection === undefined ? 0 : protOf(protection)
     const start = (this.startVpn + at) * this.pageSize
-    orThrow(sys_remap_file_pages_vec(this.space.mm, start, pages, prot, flags), 'remap_file_pages', start)
+    this.orThrow(sys_remap_file_pages_vec(this.space.mm, start, pages, prot, flags), 'remap_file_pages', start)
   }
 
   /** The file page that a window page shows, or -1 for a page of the window's own memory (a private copy). */
@@ -355,8 +360,7 @@ export class Mapping extends Accessors {
    * error as its `cause`), or with the signal's reason: what was asked for then comes all the same. → pages.
    */
   async ready(options: Range & LongOptions = {}): Promise<number> {
-    const { offset = 0, length = this.lengthBytes - offset } = options
-    this.checkRange(offset, length)
+    const [offset, length] = this.rangeOf(options)
     this.checkAlive()
     return makeReady(this, Math.floor(offset / this.pageSize), Math.ceil((offset + length) / this.pageSize), options)
   }
@@ -396,7 +400,7 @@ export class Mapping extends Accessors {
   /** Changes the protection of a range; pages with one of their own lose it. Throws EACCES, ENOMEM. */
   protect(protection: Protection, range: Range = {}): void {
     const [start, length] = this.bytesOf(range)
-    orThrow(sys_mprotect(this.space.mm, start, length, protOf(protection)), 'mprotect', start)
+    this.orThrow(sys_mprotect(this.space.mm, start, length, protOf(protection)), 'mprotect', start)
   }
 
   /**
@@ -408,18 +412,18 @@ export class Mapping extends Accessors {
     const code = ADVICE[advice]
     if (code === undefined)
       throw new TypeError(`${String(advice)} is no advice; it is one of ${Object.keys(ADVICE).join(', ')}`)
-    orThrow(sys_madvise(this.space.mm, start, length, code), 'madvise', start)
+    this.orThrow(sys_madvise(this.space.mm, start, length, code), 'madvise', start)
   }
 
   /** Makes a range resident and keeps it so. Throws ENOMEM, EAGAIN when it does not fit. */
   lock(range: Range = {}): void {
     const [start, length] = this.bytesOf(range)
-    orThrow(sys_mlock(this.space.mm, start, length), 'mlock', start)
+    this.orThrow(sys_mlock(this.space.mm, start, length), 'mlock', start)
   }
 
   unlock(range: Range = {}): void {
     const [start, length] = this.bytesOf(range)
-    orThrow(sys_munlock(this.space.mm, start, length), 'munlock', start)
+    this.orThrow(sys_munlock(this.space.mm, start, length), 'munlock', start)
   }
 
   /** One byte a page of the range: 1 if it is in memory. */
@@ -431,14 +435,15 @@ export class Mapping extends Accessors {
   }
 
   /** Grows or shrinks the window, moving it if need be: `address` may change, offsets do not. Throws ENOMEM. */
-  resize(lengthBytes: number): void {
+  resize(size: number | string): void {
     const { pageSize } = this
+    const lengthBytes = bytesIn(size)
     if (!Number.isSafeInteger(lengthBytes) || lengthBytes <= 0) {
-      throw new RangeError(`a mapping cannot have ${lengthBytes} bytes; unmap it to be rid of it`)
+      throw new RangeError(`a mapping cannot have ${String(lengthBytes)} bytes; unmap it to be rid of it`)
     }
     const { address } = this
     const at = sys_mremap(this.space.mm, address, this.lengthBytes, lengthBytes, MREMAP_MAYMOVE, 0)
-    orThrow(at, 'mremap', address)
+    orThrow(at, 'mremap', address, mapCountHint(this.space.mm, at))
     this.moveWindow(at / pageSize, Math.ceil(lengthBytes / pageSize) * pageSize)
   }
 
@@ -447,11 +452,15 @@ export class Mapping extends Accessors {
     if (this.lengthBytes === 0) return
     const { address, lengthBytes } = this
     this.moveWindow(0, 0)
-    if (this.space.isAlive) orThrow(sys_munmap(this.space.mm, address, lengthBytes), 'munmap', address)
+    if (this.space.isAlive) this.orThrow(sys_munmap(this.space.mm, address, lengthBytes), 'munmap', address)
   }
 
   [Symbol.dispose](): void {
     this.unmap()
+  }
+
+  private orThrow(result: number, syscall: string, address: number): void {
+    orThrow(result, syscall, address, mapCountHint(this.space.mm, result))
   }
 
   protected override checkAlive(): void {
@@ -489,10 +498,17 @@ export class Mapping extends Accessors {
     return new PopulateCursor(first, end, this.machine.vmas.clock)
   }
 
+  /** A range as offset and length, checked. */
+  private rangeOf(range: Range): [number, number] {
+    const offset = bytesIn(range.offset ?? 0)
+    const length = bytesIn(range.length ?? this.lengthBytes - offset)
+    this.checkRange(offset, length)
+    return [offset, length]
+  }
+
   /** A range as address and length, rounded out to pages. */
   private bytesOf(range: Range): [number, number] {
-    const { offset = 0, length = this.lengthBytes - offset } = range
-    this.checkRange(offset, length)
+    const [offset, length] = this.rangeOf(range)
     const first = Math.floor(offset / this.pageSize) * this.pageSize
     return [this.address + first, offset + length - first]
   }

@@ -1,5 +1,6 @@
 /** What a Memory is made with, and the machine's options for it. */
 import { MAX_FRAMES } from '../abi/limits.ts'
+import { isSharedBuffer } from '../base/bytes.ts'
 import { FRAME_OVERHEAD_BYTES, MAX_RAM_BYTES, type MachineOptions } from '../kernel.ts'
 import { POLICY_LINUX, POLICY_NONLINEAR } from '../mm/machine.ts'
 import type { Store } from '../store/store.ts'
@@ -96,7 +97,7 @@ export function machineOptionsOf(options: MemoryOptions): { machineOptions: Mach
 }
 
 function sharedBuffer(buffer: ArrayBufferLike): SharedArrayBuffer {
-  if (typeof SharedArrayBuffer !== 'undefined' && buffer instanceof SharedArrayBuffer) return buffer
+  if (isSharedBuffer(buffer)) return buffer
   throw new TypeError(
     'ram must be shared memory: a SharedArrayBuffer, or the buffer of a WebAssembly.Memory that is shared'
   )

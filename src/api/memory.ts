@@ -6,6 +6,7 @@
  *     using map = memory.space().map(file, { writable: true })
  */
 import { EINVAL, EIO, ENODEV, EPERM, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
+import { isSharedBuffer } from '../base/bytes.ts'
 import { defineHidden, inspectedAs, summary } from '../base/printing.ts'
 import { ensureStack } from '../base/stack.ts'
 import { IN_WINDOWS, UNDER_LOCK } from '../cache/writeback.ts'
@@ -120,8 +121,10 @@ export class Memory {
   static attach(handle: MemoryHandle, options: AttachOptions = {}): Memory {
     if (handle?.kind !== 'memory') throw new TypeError('Memory.attach takes the handle of a memory')
     const { machine } = handle
-    if (typeof machine?.arena?.byteLength !== 'number' || typeof machine.ram?.byteLength !== 'number') {
-      throw new TypeError('the handle has lost its buffers: send it by postMessage or workerData, not as JSON')
+    if (!isSharedBuffer(machine?.ram) || !isSharedBuffer(machine.arena)) {
+      throw new TypeError(
+        'this handle has lost its shared memory, as JSON does: send it by postMessage or workerData, as it is'
+      )
     }
     const thread = threadNumber(options.thread)
     const opener = options.stores?.find(one => one.kind === machine.swap?.kind)
@@ -265,6 +268,12 @@ export class Memory {
    * Throws the store's error, ENFILE and EMFILE.
    */
   open(store: Store): MappedFile {
+    if (typeof store?.read !== 'function') {
+      const path = typeof store === 'string' ? `'${store}'` : 'path'
+      throw new TypeError(
+        `memory.open takes a store: memory.open(nodeFile(${path}, 'r')), with nodeFile of 'fremap/node', for a file`
+      )
+    }
     const writable = !store.readOnly
     const fd = sys_open(this.machine, store, writable ? O_RDWR : O_RDONLY)
     return new MappedFile(this.machine, orThrow(fd, 'open', undefined, `opening ${store.name}`), store.name, writable)

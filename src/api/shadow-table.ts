@@ -189,6 +189,7 @@ export class ShadowTable {
   /** Makes the entry of a page allow an access. → FAULT_OK, or the fault code. Not from inside the guest. */
   fill(page: number, access: number): number {
     const m = this.#machine
+    if (!Number.isSafeInteger(page) || page < 0) return FAULT_MAPERR
     this.nrFaults++
     this.#follow()
     const need = PTE_PRESENT | (access === ACCESS_WRITE ? PTE_WRITE : PTE_READ)
@@ -225,6 +226,8 @@ export class ShadowTable {
    * it is in the guest leaves its word at 1, so until this is called every change of what the guest sees waits.
    */
   expel(slot: number): void {
+    if (!Number.isInteger(slot) || slot < 1 || slot >= NR_GUEST_WORDS)
+      throw new RangeError(`${String(slot)} is no slot`)
     this.#mmu.releaseSlot(slot)
     this.#machine.quietly(() => this.isOpen && this.#mmu.expel(slot))
   }

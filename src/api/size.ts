@@ -20,15 +20,21 @@ const UNITS: Readonly<Record<string, number>> = {
 export function parseSize(size: number | string): number {
   let bytes = Number.NaN
   if (typeof size === 'number') bytes = size
-  else {
+  else if (typeof size === 'string') {
     const match = /^\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*$/i.exec(size)
     const unit = match === null ? undefined : UNITS[match[2].toLowerCase()]
     if (match !== null && unit !== undefined) bytes = Math.floor(Number(match[1]) * unit)
   }
   if (!Number.isSafeInteger(bytes) || bytes < 0) {
-    throw new RangeError(`${JSON.stringify(size)} is not a size; write bytes or a unit, like 65536, 64KiB, 1.5GiB`)
+    const given = typeof size === 'string' ? JSON.stringify(size) : typeof size === 'number' ? size : `a ${typeof size}`
+    throw new RangeError(`${given} is not a size; write bytes or a unit, like 65536, 64KiB, 1.5GiB`)
   }
   return bytes
+}
+
+/** The same where a number is checked later on, together with other things. */
+export function bytesIn(size: number | string): number {
+  return typeof size === 'string' ? parseSize(size) : size
 }
 
 /** A size for people: the largest binary unit that leaves at least 1, three digits. */

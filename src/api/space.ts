@@ -1,5 +1,5 @@
 /** AddressSpace: where mappings live; what a process has one of. Made by `memory.space()` and `space.fork()`. */
-import { EBADF, EINVAL, ESTALE } from '../abi/errno.ts'
+import { EACCES, EBADF, EINVAL, ESTALE } from '../abi/errno.ts'
 import {
   MAP_ANONYMOUS,
   MAP_FIXED_NOREPLACE,
@@ -19,17 +19,18 @@ import type { Mm } from '../syscall/args.ts'
 import { sys_mmap } from '../syscall/memory.ts'
 import { sys_exit, sys_fork } from '../syscall/process.ts'
 import { checkMemory, checkSpace, closedHint } from './belongs.ts'
-import { orThrow, systemError } from './errors.ts'
+import { mapCountHint, orThrow, systemError } from './errors.ts'
 import { MappedFile } from './file.ts'
 import type { SpaceHandle } from './handles.ts'
 import { Mapping } from './mapping.ts'
 import { SharedMapping } from './shared-mapping.ts'
+import { bytesIn } from './size.ts'
 
 export interface MapOptions {
   /** First byte of the file that the window shows, a multiple of the page size. Default 0. */
-  readonly offset?: number
-  /** Bytes of the window. Default: from `offset` to the end of the file. */
-  readonly length?: number
+  readonly offset?: number | string
+  /** Bytes of the window, or like '8KiB'. Default: from `offset` to the end of the file. */
+  readonly length?: number | string
   /** Allow stores. Default false. */
   readonly writable?: boolean
   /** Keep stores from the file: pages are copied when first stored to. Default false: shared. */
@@ -81,8 +82,9 @@ export class AddressSpace {
       }
       checkMemory(this.machine, file.machine.id, 'mmap', file.name)
     }
-    const { offset = 0, writable = false, address = 0 } = options
-    const length = options.length ?? (file === null ? 0 : file.size - offset)
+    const { writable = false, address } = options
+    const offset = bytesIn(options.offset ?? 0)
+    const length = bytesIn(options.length ?? (file === null ? 0 : file.size - offset))
     if (!(length > 0)) {
       throw new RangeError(
         file === null ? 'memory of its own needs a length' : `there is nothing to map at byte ${offset} of ${file.name}`
@@ -95,17 +97,25 @@ export class AddressSpace {
       (isPrivate ? 0 : MAP_NORESERVE) |
       (options.populate === true ? MAP_POPULATE : 0) |
       (options.locked === true ? MAP_LOCKED : 0) |
-      (options.address === undefined ? 0 : MAP_FIXED_NOREPLACE)
+      (address === undefined ? 0 : MAP_FIXED_NOREPLACE)
     const prot = writable ? PROT_READ | PROT_WRITE : PROT_READ
-    const at = sys_mmap(this.mm, address, length, prot, flags, file === null ? -1 : file.fd, offset)
-    orThrow(
-      at,
-      'mmap',
-      address,
-      file !== null && at === -EBADF ? closedHint(this.machine, file.fd, file.name) : undefined
-    )
+    const at = sys_mmap(this.mm, address ?? 0, length, prot, flags, file === null ? -1 : file.fd, offset)
+    if (at < 0) throw systemError(at, 'mmap', address, this.#whyNot(at, file, offset, writable && !isPrivate))
     const { pageSize } = this.machine.ram
     return this.window(file ?? undefined, writable, at / pageSize, Math.ceil(length / pageSize))
+  }
+
+  /** What there is to say about an error of `map`. */
+  #whyNot(error: number, file: MappedFile | null, offset: number, storesToFile: boolean): string | undefined {
+    const { machine, mm } = this
+    const { pageSize } = machine.ram
+    if (error === -EINVAL && offset % pageSize !== 0) {
+      return `a window begins at a page of its file: offset ${offset} is no multiple of the page size, ${pageSize}`
+    }
+    if (error === -EACCES && storesToFile && file !== null && !file.writable) {
+      return `${file.name} is open for reading: open it for writing, or map it with private: true`
+    }
+    return error === -EBADF && file !== null ? closedHint(machine, file.fd, file.name) : mapCountHint(mm, error)
   }
 
   /**

@@ -131,6 +131,7 @@ export class Tlb {
 
   private miss(vpn: number, access: number): number {
     checkAttached(this.#machine, 'access')
+    if (!Number.isSafeInteger(vpn)) throw new RangeError(`${String(vpn)} is no page of an address space`)
     this.nrMisses++
     const wanted = access === SHADOW_WRITE ? ACCESS_WRITE : ACCESS_READ
     const m = this.#machine

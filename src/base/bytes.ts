@@ -66,6 +66,18 @@ export function asPageNumbers(given: unknown): Int32Array | undefined {
   return nrPageNumbers(given) < 0 ? undefined : new Int32Array(given as Int32Array)
 }
 
+/** Whether it is memory that threads share, of whatever realm. */
+export function isSharedBuffer(given: unknown): given is SharedArrayBuffer {
+  // Pages that are not isolated have none of their own.
+  if (typeof SharedArrayBuffer === 'undefined') return false
+  try {
+    Reflect.get(SharedArrayBuffer.prototype, 'byteLength', given)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** Whether an array has no bytes any more, rather than none from the start. */
 function isOutOfReach(array: unknown): boolean {
   try {

@@ -33,15 +33,14 @@ export function summary(kind: string, facts: object, state = ''): string {
   return `${kind} { ${told.join(', ')} }`
 }
 
-/** Control characters, and such as change the direction of a line, are written as escapes. */
 export function quoted(name: string): string {
   return `'${escaped(name)}'`
 }
 
-export function escaped(name: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what it looks for.
-  return name.replace(/[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, character => {
-    const code = character.charCodeAt(0)
-    return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`
-  })
+/** A text, such as the name of a file, with escapes in place of control characters and of such as change the direction of a line. */
+export function escaped(text: string): string {
+  return text.replace(
+    /[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu,
+    one => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`
+  )
 }

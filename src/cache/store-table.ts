@@ -147,7 +147,11 @@ export class StoreTable {
     if (handle === undefined) return unreachable(new Error(`${name} can be reached only by the thread that opened it`))
     const opener = this.#openers.get(handle.kind)
     if (opener === undefined)
-      return unreachable(new Error(`no opener for stores of kind '${handle.kind}' was given to attach`))
+      return unreachable(
+        new Error(
+          `no opener for stores of kind '${handle.kind}' was given to Memory.attach: name it in its option stores`
+        )
+      )
     const outer = this.#sync.beginStoreCall()
     try {
       const store = new GuardedStore(opener.open(handle), this.#sync)

@@ -4,6 +4,7 @@
  * A nonlinear mapping is one row with its original offset: remaps do not show here (as in Linux 3.19; smaps has
  * `Nonlinear:`). Rows are copies; lock: the address space's mmap lock for reading.
  */
+import { escaped } from '../base/printing.ts'
 import type { Machine } from '../mm/machine.ts'
 import { VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE } from '../vma/flags.ts'
 
@@ -60,7 +61,7 @@ export function formatMapsRow(m: Machine, row: MapsRow): string {
   const range = `${hex(row.start * pageSize)}-${hex(row.end * pageSize)}`
   const line = `${range} ${row.perms} ${hex(row.pgoff * pageSize)} 00:00 ${row.inode}`
   // Names start in the same column, as far as the rest leaves room.
-  return row.name === '' ? `${line} ` : `${line.padEnd(72)} ${row.name}`
+  return row.name === '' ? `${line} ` : `${line.padEnd(72)} ${escaped(row.name)}`
 }
 
 /** At least eight digits. A product of doubles: exact, because the page size is a power of two. */
