@@ -60,10 +60,10 @@ function onExit(): void {
     const machine = machineOf(entry)
     if (!machine.open) continue
     const isLast = threads?.isMainThread !== false || isAlone(machine)
-    // Within a verb: a store, or a notifier, has ended the program.
-    if (machine.sync.broken !== 0 || machine.inside) {
-      if (isLast && !entry.isSalvaged) salvage(machine)
-    } else tell(writeFiles(machine, isLast ? ALL_FILES : OWN_FILES), 'when the thread ended')
+    const lost = machine.inside ? [] : writeFiles(machine, isLast ? ALL_FILES : OWN_FILES)
+    // Within a verb: a store, or a notifier, has ended the program. Or it is broken, perhaps as this thread has just found out.
+    if (machine.sync.broken === 0 && !machine.inside) tell(lost, 'when the thread ended')
+    else if (isLast && !entry.isSalvaged) salvage(machine)
   }
 }
 

@@ -27,6 +27,8 @@ export function writeFiles(m: Machine, which: typeof ALL_FILES | typeof OWN_FILE
   for (let inode = 1; inode <= m.inodes.capacity; inode++) {
     if (!isWritten(m, inode, which)) continue
     const result = m.run(() => (isWritten(m, inode, which) ? writeFile(m, inode) : 0))
+    // Nothing of a broken machine is to be believed (mm/salvage).
+    if (m.sync.broken !== 0) return lost
     if (result >= 0 || !isUnwritten(m, inode)) continue
     const pages = m.cache.nrDirty(inode)
     lost.push({ name: m.inodes.stores.name(inode), pages, bytes: pages * m.ram.pageSize, errno: -result })

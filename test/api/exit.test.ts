@@ -63,6 +63,19 @@ describe('stores that were not synced are in the file', () => {
     expect([status, first]).toEqual([1, 'A'])
   })
 
+  test('when a store ends the program, in the middle of a call on it', () => {
+    const { status, stderr, first } = run(`
+      const inner = nodeFile(file, 'r+')
+      let calls = 0
+      const store = { name: 'disk', identity: 'x', readOnly: false, durable: true, size: () => inner.size(),
+        read: (...a) => inner.read(...a), flush: () => 0, truncate: n => inner.truncate(n), punch: () => -95, close: () => 0,
+        write: (...a) => calls++ === 0 ? process.exit(3) : inner.write(...a) }
+      const { map } = opened({}, store)
+      map.setUint8(0, 65)
+      map.sync()`)
+    expect([status, stderr, first]).toEqual([3, '', 'A'])
+  })
+
   test('also past the old end of the file, with its size', () => {
     const { bytes, stderr } = run(`const { memory } = opened(); const f = memory.open(nodeFile(file, 'r+'))
       f.write(Buffer.from('end'), 50 * P); f.truncate(60 * P)`)
