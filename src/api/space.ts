@@ -15,6 +15,7 @@ import { defineHidden, inspectedAs, summary } from '../base/printing.ts'
 import type { Machine } from '../mm/machine.ts'
 import { formatMaps, maps } from '../observe/maps.ts'
 import { formatSmaps, smaps } from '../observe/smaps.ts'
+import { type SpaceStatus, spaceStatus } from '../observe/status.ts'
 import type { Mm } from '../syscall/args.ts'
 import { sys_mmap } from '../syscall/memory.ts'
 import { sys_exit, sys_fork } from '../syscall/process.ts'
@@ -178,6 +179,11 @@ export class AddressSpace {
   smaps(): string {
     checkSpace(this.mm, 'smaps')
     return this.machine.quietly(() => formatSmaps(this.machine, smaps(this.machine, this.mm.id)))
+  }
+
+  /** How large it is, and what of it is in memory, locked or swapped out, in bytes; its faults. As /proc/PID/status; zeros once it is closed. */
+  status(): SpaceStatus {
+    return this.machine.quietly(() => spaceStatus(this.machine, this.isAlive ? this.mm.id : 0))
   }
 
   /** Unmaps everything. The space cannot be used any more. */
