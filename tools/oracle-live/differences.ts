@@ -7,7 +7,8 @@
  */
 
 import { release } from 'node:os'
-import { PROT_WRITE } from '../../src/abi/mman.ts'
+import { FALLOC_FL_ZERO_RANGE, MADV_PAGEOUT, PROT_WRITE } from '../../src/abi/mman.ts'
+import { POLICY_LINUX } from '../../src/mm/machine.ts'
 import { pteFile, pteMappedFrame, pteMaps, pteToPgoff } from '../../src/pgtable/pte.ts'
 import * as vmaFlags from '../../src/vma/flags.ts'
 import { addressOf, bytesOf, flagsOf, PAGE, protOf } from '../oracle/quantity.ts'
@@ -92,6 +93,21 @@ export const LEFT_OUT: readonly LeftOut[] = [
     why: 'until it was fixed, read() zeroed the first byte of such a buffer; overlapping copies have no order'
   },
   {
+    name: 'zero-range',
+    what: 'fallocate with ZERO_RANGE of shared memory, with POLICY_NONLINEAR',
+    why: 'EOPNOTSUPP on tmpfs, and with POLICY_LINUX; here shared memory can be zeroed as files can'
+  },
+  {
+    name: 'page-out',
+    what: 'MADV_PAGEOUT of memory that is not a file on disk',
+    why: 'whether it goes depends on the swap of the computer, and mincore tells'
+  },
+  {
+    name: 'allocated',
+    what: 'mincore of a memory file after fallocate',
+    why: 'Linux has pages there that count as resident once they were used; here they are zeros from the beginning'
+  },
+  {
     name: 'readahead',
     what: 'mincore of a file on disk',
     why: 'depends on read-ahead and on the sizes of folios'
@@ -103,6 +119,9 @@ const ATTRIBUTES = vmaFlags.VM_SEQ_READ | vmaFlags.VM_RAND_READ
 const MOVES_SEVERAL = isSince(6, 17)
 const KEEPS_SOURCE = flagsOf('MREMAP_DONTUNMAP')
 const MADV_REMOVE = flagsOf('REMOVE')
+
+/** Programs that have called fallocate. */
+const allocated = new WeakSet<Session>()
 
 interface Range {
   /** Vmas that intersect, in order. */
@@ -123,8 +142,15 @@ export function leftOut(s: Session, { op, args }: Step): string | undefined {
       const sameFile = range.vmas.every(vma => vmas.inode[vma] === vmas.inode[range.vmas[0]])
       return range.vmas.length > 1 && range.isCovered && sameFile ? 'several-mappings' : undefined
     }
+    case 'falloc': {
+      allocated.add(s)
+      const isZeroed = ((args.mode as number) & FALLOC_FL_ZERO_RANGE) !== 0 && s.machine.policy !== POLICY_LINUX
+      return isZeroed && s.file(args.file as number).kind !== 'disk' ? 'zero-range' : undefined
+    }
     case 'madvise': {
       const range = rangeOf(s, args.at, args.len)
+      const isDisk = (vma: number): boolean => vmas.inode[vma] !== 0 && inodes.store(vmas.inode[vma]) !== undefined
+      if (flagsOf(args.advice) === BigInt(MADV_PAGEOUT) && !range.vmas.every(isDisk)) return 'page-out'
       return flagsOf(args.advice) === MADV_REMOVE && range.vmas.some(vma => isRemoveApart(vmas.flags[vma]))
         ? 'remove'
         : undefined
@@ -142,7 +168,9 @@ export function leftOut(s: Session, { op, args }: Step): string | undefined {
       return mremapDifference(s, args)
     case 'mincore': {
       const onDisk = (vma: number): boolean => vmas.inode[vma] !== 0 && inodes.store(vmas.inode[vma]) !== undefined
-      return rangeOf(s, args.at, args.len).vmas.some(onDisk) ? 'readahead' : undefined
+      const { vmas: shown } = rangeOf(s, args.at, args.len)
+      if (shown.some(onDisk)) return 'readahead'
+      return allocated.has(s) && shown.some(vma => vmas.inode[vma] !== 0) ? 'allocated' : undefined
     }
     default:
       return undefined

@@ -30,6 +30,7 @@ const WEIGHTS: Readonly<Record<string, number>> = {
   fill: 6,
   truncate: 7,
   punch: 5,
+  falloc: 6,
   pwrite: 6,
   pread: 2,
   fdump: 3,
@@ -165,6 +166,10 @@ class Generator {
         return { file, size: this.#bytes(rng.below(MAX_FILE + 1)) }
       case 'punch':
         return { file, off: this.#bytes(rng.below(MAX_FILE)), len: this.#bytes(rng.between(1, 8)) }
+      case 'falloc': {
+        const off = this.#bytes(rng.below(MAX_FILE))
+        return { file, mode: rng.pick([0, 0, 1, 0x10, 0x11]), off, len: this.#bytes(rng.between(1, 8)) }
+      }
       case 'pread':
         return { file, off: this.#wordOf(rng.below(MAX_FILE)) }
       case 'pwrite':
@@ -205,6 +210,8 @@ class Generator {
     const prot = rng.pick(['', 'r', 'rw', 'rw', 'rw', 'rw'])
     const args = { at, len, prot, flags: flags.join('|') }
     if (rng.oneIn(7)) return { ...args, anon: `anonymous ${++this.#nrAnonymous}` }
+    // What grows, or has huge pages, is no file.
+    if (rng.oneIn(30)) args.flags += rng.pick(['|GROWSDOWN', '|HUGETLB'])
     const open = rng.oneIn(8) ? { open: rng.pick(['r', 'r', 'w']) } : {}
     const reopen = rng.oneIn(8) ? { reopen: true } : {}
     return { ...args, file: rng.between(1, this.#nrFiles), pgoff: rng.below(MAX_FILE), ...open, ...reopen }
@@ -266,7 +273,16 @@ class Generator {
   }
 }
 
-const FILE_OPS = { truncate: true, punch: true, pread: true, pwrite: true, fdump: true, stat: true, fsync: true }
+const FILE_OPS = {
+  truncate: true,
+  punch: true,
+  falloc: true,
+  pread: true,
+  pwrite: true,
+  fdump: true,
+  stat: true,
+  fsync: true
+}
 
 const ADVICE = [
   'NORMAL',
@@ -281,5 +297,12 @@ const ADVICE = [
   'REMOVE',
   'POPULATE_READ',
   'POPULATE_WRITE',
+  'WIPEONFORK',
+  'KEEPONFORK',
+  'COLD',
+  'PAGEOUT',
+  'PAGEOUT',
+  'DONTNEED_LOCKED',
+  'DONTNEED_LOCKED',
   99
 ]

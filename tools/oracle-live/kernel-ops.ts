@@ -17,6 +17,7 @@ const OPS: Readonly<Record<string, Run>> = {
   file: createFile,
   truncate: (k, a) => done(() => fs.ftruncateSync(fdOf(k, a), Number(bytesOf(a.size)))),
   punch: (k, a) => returned(k.libc.call('fallocate', fdOf(k, a), PUNCH_KEEP_SIZE, bytesOf(a.off), bytesOf(a.len))),
+  falloc: (k, a) => returned(k.libc.call('fallocate', fdOf(k, a), a.mode as number, bytesOf(a.off), bytesOf(a.len))),
   pread: (k, a) => {
     const buffer = new Uint8Array(4)
     const got = fs.readSync(fdOf(k, a), buffer, 0, 4, Number(bytesOf(a.off)))
