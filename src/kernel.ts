@@ -66,7 +66,7 @@ export interface MachineOptions {
   readonly maxMapCount?: number
   /** Vmas in the machine. Default `maxMapCount` + 1,024. */
   readonly maxVmas?: number
-  /** Address spaces, inodes and open files in the machine. Defaults 64, 1,024 and 4,096. */
+  /** Address spaces, inodes and open files in the machine. Defaults 1,024, 16,384 and 32,768. */
   readonly maxSpaces?: number
   readonly maxInodes?: number
   readonly maxFiles?: number
@@ -256,9 +256,9 @@ function planOf(options: MachineOptions): Plan {
     policy: options.policy ?? POLICY_NONLINEAR,
     poison: options.poison === true,
     maxVmas: checked('maxVmas', options.maxVmas ?? maxMapCount + 1024, 1, 0x3fffffff),
-    maxSpaces: checked('maxSpaces', options.maxSpaces ?? 64, 1, 0xffff),
-    maxInodes: checked('maxInodes', options.maxInodes ?? 1024, 1, 0xfffff),
-    maxFiles: checked('maxFiles', options.maxFiles ?? 4096, 1, 0xfffff),
+    maxSpaces: checked('maxSpaces', options.maxSpaces ?? 1024, 1, 0xffff),
+    maxInodes: checked('maxInodes', options.maxInodes ?? 16384, 1, 0xfffff),
+    maxFiles: checked('maxFiles', options.maxFiles ?? 32768, 1, 0xfffff),
     threads: checked('threads', options.threads ?? 1, 1, MAX_THREADS),
     patienceMs: checked('patienceMs', options.patienceMs ?? DEFAULT_PATIENCE_MS, 1, 0x7fffffff),
     traceEntries: checked('traceEntries', options.traceEntries ?? 0, 0, 1 << 24),

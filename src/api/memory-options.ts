@@ -16,8 +16,8 @@ export interface SwapOptions {
 export interface MemoryOptions {
   /** The budget: page frames and their table together, in bytes or like '64MiB'. Page tables come out of the frames. */
   readonly size: number | string
-  /** Bytes in a page: a power of two from 512 to 65,536. Default 4,096. */
-  readonly pageSize?: number
+  /** Bytes in a page, or like '64KiB': a power of two from 512 to 65,536. Default 4,096. */
+  readonly pageSize?: number | string
   /**
    * Where the page frames are to lie, from byte `byteOffset` on (a multiple of the page size): in the `buffer` of a shared
    * WebAssembly.Memory, whose guest then reads them in place (`ShadowTable`). They take a little less than `size`. What
@@ -34,6 +34,12 @@ export interface MemoryOptions {
   readonly readahead?: number | string
   /** Mappings that an address space may have. Default 65,530, as on Linux. */
   readonly maxMapCount?: number
+  /** Files, shared memories included, that are open or mapped at the same time. Default 16,384. Each costs 0.2 KiB beside `size`, with threads 1.2. */
+  readonly maxInodes?: number
+  /** Opens of them at the same time. Default 32,768. */
+  readonly maxFiles?: number
+  /** Address spaces. Default 1,024. */
+  readonly maxSpaces?: number
   /** Fill freed frames with a pattern, to find uses of stale views. Default false. */
   readonly debug?: boolean
   /** Events that the trace ring keeps (`memory.trace()`). Default 0: none. */
@@ -57,7 +63,7 @@ export interface MemoryOptions {
 
 /** The machine's options for those of a memory. */
 export function machineOptionsOf(options: MemoryOptions): { machineOptions: MachineOptions; sizeBytes: number } {
-  const pageSize = options.pageSize ?? 4096
+  const pageSize = parseSize(options.pageSize ?? 4096)
   const pageShift = Math.log2(pageSize)
   if (!Number.isInteger(pageShift) || pageSize < 512 || pageSize > 65536) {
     throw new RangeError(`a page of ${pageSize} bytes cannot be; it is a power of two from 512 to 65536`)
@@ -89,6 +95,9 @@ export function machineOptionsOf(options: MemoryOptions): { machineOptions: Mach
   if (options.faultAroundPages !== undefined) machineOptions.faultAroundPages = options.faultAroundPages
   if (options.readahead !== undefined) machineOptions.readaheadBytes = parseSize(options.readahead)
   if (options.traceEntries !== undefined) machineOptions.traceEntries = options.traceEntries
+  if (options.maxInodes !== undefined) machineOptions.maxInodes = options.maxInodes
+  if (options.maxFiles !== undefined) machineOptions.maxFiles = options.maxFiles
+  if (options.maxSpaces !== undefined) machineOptions.maxSpaces = options.maxSpaces
   if (options.maxMapCount !== undefined) machineOptions.maxMapCount = options.maxMapCount
   if (options.threads !== undefined) machineOptions.threads = options.threads
   if (options.patienceMs !== undefined) machineOptions.patienceMs = options.patienceMs

@@ -24,13 +24,14 @@ import type { AsyncStore } from '../store/async-store.ts'
 import type { Store, StoreOpener } from '../store/store.ts'
 import { T_PLATFORM_ID } from '../sync/threads.ts'
 import { Mm } from '../syscall/args.ts'
-import { MEMORY_SHMEM, O_RDONLY, O_RDWR, sys_close, sys_memory, sys_open } from '../syscall/file.ts'
+import { MEMORY_SHMEM, O_COORDINATED, O_RDONLY, O_RDWR, sys_close, sys_memory, sys_open } from '../syscall/file.ts'
 import { sys_mm_create } from '../syscall/process.ts'
 import { checkAttached, checkFile, checkMemory } from './belongs.ts'
 import { orThrow, systemError } from './errors.ts'
 import { describeSalvaged, forget, remember, type Unclosed } from './exit.ts'
 import { MappedFile } from './file.ts'
 import type { FileHandle, MappingHandle, MemoryHandle, SpaceHandle } from './handles.ts'
+import { openHint, spacesHint } from './limits.ts'
 import type { Mapping } from './mapping.ts'
 import { type MemoryOptions, machineOptionsOf } from './memory-options.ts'
 import { type MemoryStats, memoryStats } from './memory-stats.ts'
@@ -265,9 +266,11 @@ export class Memory {
 
   /**
    * Opens a store, such as `nodeFile(path, 'r+')`. The Memory closes it. Writable if the store is.
-   * Throws the store's error, ENFILE and EMFILE.
+   * A file that is open already is open once more, with what its store has by now ('w+' has cut it, for all).
+   * Throws the store's error, ENFILE and EMFILE; EBUSY when another memory of this thread has the file open for writing, unless both opens are
+   * `coordinated`: each memory then writes back the pages that it has changed, over what the other one wrote there.
    */
-  open(store: Store): MappedFile {
+  open(store: Store, options: { readonly coordinated?: boolean } = {}): MappedFile {
     if (typeof store?.read !== 'function') {
       const path = typeof store === 'string' ? `'${store}'` : 'path'
       throw new TypeError(
@@ -275,8 +278,14 @@ export class Memory {
       )
     }
     const writable = !store.readOnly
-    const fd = sys_open(this.machine, store, writable ? O_RDWR : O_RDONLY)
-    return new MappedFile(this.machine, orThrow(fd, 'open', undefined, `opening ${store.name}`), store.name, writable)
+    const flags = (writable ? O_RDWR : O_RDONLY) + (options.coordinated === true ? O_COORDINATED : 0)
+    const fd = sys_open(this.machine, store, flags)
+    return new MappedFile(
+      this.machine,
+      orThrow(fd, 'open', undefined, openHint(this.machine, fd, store.name)),
+      store.name,
+      writable
+    )
   }
 
   /**
@@ -305,7 +314,7 @@ export class Memory {
       throw error
     }
     await this.#closeUnlessServed(store)
-    return new MappedFile(machine, orThrow(fd, 'open', undefined, `opening ${store.name}`), store.name, false)
+    return new MappedFile(machine, orThrow(fd, 'open', undefined, openHint(machine, fd, store.name)), store.name, false)
   }
 
   /** A store that was not opened, or whose twin is open already. What becomes of it interests nobody. */
@@ -331,13 +340,18 @@ export class Memory {
   /** New shared memory that reads as zero: a file without a store, gone when it is closed and unmapped everywhere. */
   shared(size: number | string, name = 'shared memory'): MappedFile {
     const fd = sys_memory(this.machine, name, MEMORY_SHMEM, parseSize(size), 0)
-    return new MappedFile(this.machine, orThrow(fd, 'memfd_create'), name, true)
+    return new MappedFile(
+      this.machine,
+      orThrow(fd, 'memfd_create', undefined, openHint(this.machine, fd, name)),
+      name,
+      true
+    )
   }
 
   /** A new, empty address space. */
   space(): AddressSpace {
     const mm = sys_mm_create(this.machine)
-    if (typeof mm === 'number') throw systemError(mm, 'mm_create')
+    if (typeof mm === 'number') throw systemError(mm, 'mm_create', undefined, spacesHint(this.machine, mm))
     return new AddressSpace(mm)
   }
 

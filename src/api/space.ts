@@ -23,6 +23,7 @@ import { checkMemory, checkSpace, closedHint } from './belongs.ts'
 import { mapCountHint, orThrow, systemError } from './errors.ts'
 import { MappedFile } from './file.ts'
 import type { SpaceHandle } from './handles.ts'
+import { spacesHint } from './limits.ts'
 import { Mapping } from './mapping.ts'
 import { SharedMapping } from './shared-mapping.ts'
 import { bytesIn } from './size.ts'
@@ -165,7 +166,7 @@ export class AddressSpace {
   fork(): AddressSpace {
     checkSpace(this.mm, 'fork')
     const child = sys_fork(this.mm)
-    if (typeof child === 'number') throw systemError(child, 'fork')
+    if (typeof child === 'number') throw systemError(child, 'fork', undefined, spacesHint(this.machine, child))
     return new AddressSpace(child)
   }
 

@@ -8,7 +8,7 @@
  * (`endGoing`, called by `Machine.leave` and `unlock`). Until then the inode is going: it stands in a list of the thread's, its row is taken,
  * and who opens the same store waits. Nobody else knows it. If the thread ends, whoever finds that out goes on with it.
  */
-import { EAGAIN, EBADF, EINVAL, EMFILE, ENFILE } from '../abi/errno.ts'
+import { EAGAIN, EBADF, EBUSY, EINVAL, EMFILE, ENFILE } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { FILE_READ, FILE_WRITE, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
 import { IN_WINDOWS, UNDER_LOCK } from '../cache/writeback.ts'
@@ -19,12 +19,14 @@ import { IO_NONE, T_FILE, T_GOING } from '../sync/threads.ts'
 import { makeRoom } from './balance.ts'
 import { uncharge } from './filemap.ts'
 import type { Machine } from './machine.ts'
+import { followStore } from './truncate.ts'
 
 /**
  * Opens a store. → file descriptor, or -errno (the store's own from size()). The store is the machine's from here on: the
  * last close closes it, and so does an open that fails; but not one that gives EAGAIN, since a file with the same store is going.
+ * -EBUSY if another memory of this thread has the file open for writing, unless both opens say that they are `coordinated`.
  */
-export function openStore(m: Machine, store: GuardedStore, mode: number): number {
+export function openStore(m: Machine, store: GuardedStore, mode: number, coordinated = false): number {
   if ((mode & FILE_WRITE) !== 0 && store.readOnly) return refuse(m, store, -EBADF)
   let inode = findInode(m, store)
   if (inode !== 0 && m.inodes.going[inode] !== 0) {
@@ -32,15 +34,22 @@ export function openStore(m: Machine, store: GuardedStore, mode: number): number
     if (error !== 0) return -error
     inode = findInode(m, store)
   }
+  if (isWrittenElsewhere(m, store, coordinated)) return refuse(m, store, -EBUSY)
   if (inode !== 0) {
     m.inodes.refs[inode]++
     const known = m.inodes.store(inode)
-    if (known !== undefined && !known.isSame(store)) {
+    const isOther = known !== undefined && !known.isSame(store)
+    if (isOther) {
       // One store serves the inode; a writable one replaces a read-only one.
       if (known.readOnly && !store.readOnly) {
         m.inodes.stores.set(inode, store.name, store)
         known.close()
       } else store.close()
+    }
+    const error = isOther ? followStore(m, inode, store.isCut) : 0
+    if (error < 0) {
+      putInode(m, inode)
+      return error
     }
   } else {
     const size = store.size()
@@ -50,7 +59,38 @@ export function openStore(m: Machine, store: GuardedStore, mode: number): number
     m.inodes.sizeBytes[inode] = Math.min(size, MAX_FILE_PAGES * m.ram.pageSize)
     m.inodes.storeBytes[inode] = m.inodes.sizeBytes[inode]
   }
+  noteWriter(m, inode, store, coordinated)
   return install(m, inode, mode)
+}
+
+interface Writer {
+  readonly machine: WeakRef<Machine>
+  readonly inode: number
+  readonly seq: number
+  readonly coordinated: boolean
+}
+
+/** Who has files open for writing in this thread, by the identity of their stores; also what another copy of this code has open. */
+const WRITERS = Symbol.for('fremap.writers')
+const shared = globalThis as { [WRITERS]?: Map<string, Writer> }
+const writers: Map<string, Writer> = (shared[WRITERS] ??= new Map<string, Writer>())
+const MANY_WRITERS = 4096
+
+function isWriting({ machine, inode, seq }: Writer): boolean {
+  const m = machine.deref()
+  return m?.open === true && m.inodes.kind[inode] !== 0 && m.inodes.seq[inode] === seq
+}
+
+function isWrittenElsewhere(m: Machine, { identity, readOnly }: GuardedStore, coordinated: boolean): boolean {
+  const writer = identity === undefined || readOnly ? undefined : writers.get(identity)
+  if (writer === undefined || (coordinated && writer.coordinated)) return false
+  return isWriting(writer) && writer.machine.deref()?.id !== m.id
+}
+
+function noteWriter(m: Machine, inode: number, { identity, readOnly }: GuardedStore, coordinated: boolean): void {
+  if (identity === undefined || readOnly) return
+  if (writers.size >= MANY_WRITERS) for (const [key, one] of writers) if (!isWriting(one)) writers.delete(key)
+  writers.set(identity, { machine: new WeakRef(m), inode, seq: m.inodes.seq[inode], coordinated })
 }
 
 /** Another open, for reading, of an inode. → file descriptor, or -errno. */

@@ -16,7 +16,7 @@
 import { EFBIG, EINVAL, EIO, ENOMEM, EOPNOTSUPP } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { CLEAN, CUT_AGAIN, CUT_ASKS, CUT_NONE, CUT_TORN, CUT_WAITS, INODE_RAMFS, INODE_STORE } from '../cache/inodes.ts'
-import { F_FLAGS, F_INDEX, F_MAPCOUNT, F_MAPPING, PG_ANON } from '../frame/frame-table.ts'
+import { F_FLAGS, F_INDEX, F_MAPCOUNT, F_MAPPING, PG_ANON, PG_DIRTY } from '../frame/frame-table.ts'
 import { TRACE_TRUNCATE } from '../frame/trace.ts'
 import { NR_SHMEM } from '../frame/vmstat.ts'
 import { pteFile, pteMappedFrame, pteMaps } from '../pgtable/pte.ts'
@@ -124,6 +124,43 @@ export function truncateInode(m: Machine, inode: number, sizeBytes: number): num
   return result
 }
 
+/**
+ * The store of an open file was opened once more: what it has by now is true for all. `isCut`: opening it has cut off all bytes, so that nothing
+ * of what is in memory is left, also of what was never written. → 0 or -errno.
+ */
+export function followStore(m: Machine, inode: number, isCut: boolean): number {
+  const { sizeBytes, storeBytes, pager } = m.inodes
+  if (pager[inode] !== 0 || (!isCut && m.inodes.store(inode)?.size() === storeBytes[inode])) return 0
+  const error = beginCut(m, inode, 0, MAX_FILE_PAGES)
+  if (error !== 0) return -error
+  // Not before: others may have been writing.
+  const size = Math.min(m.inodes.store(inode)?.size() ?? 0, MAX_FILE_PAGES * m.ram.pageSize)
+  let result = Math.min(size, 0)
+  if (size >= 0 && (isCut || size < storeBytes[inode])) {
+    storeBytes[inode] = Math.min(size, storeBytes[inode])
+    result = truncateLocked(m, inode, isCut ? 0 : size, false)
+  }
+  if (result === 0) {
+    if (size > sizeBytes[inode]) {
+      zeroTail(m, inode)
+      dropTail(m, inode)
+      sizeBytes[inode] = size
+    }
+    storeBytes[inode] = size
+  }
+  endCut(m, inode)
+  return result
+}
+
+/** The store has more by now than the page that the end of the file was in: it is read again, unless it is to be written. */
+function dropTail(m: Machine, inode: number): void {
+  const index = Math.floor(m.inodes.sizeBytes[inode] / m.ram.pageSize)
+  const frame = m.cache.lookup(inode, index)
+  if (frame === 0 || (m.frames.row(frame, F_FLAGS) & PG_DIRTY) !== 0) return
+  unmapMappingRange(m, inode, index, index, KEEP_COWS)
+  dropPages(m, inode, index, index)
+}
+
 /** Takes the write lock and the inode lock to cut [first, last] away; faults that would bring in more of them wait. → 0 or an errno. */
 function beginCut(m: Machine, inode: number, first: number, last: number): number {
   const busy = m.inodes.acquireWrite(inode)
@@ -211,7 +248,7 @@ function truncateStore(m: Machine, inode: number, store: GuardedStore, sizeBytes
   return result
 }
 
-function truncateLocked(m: Machine, inode: number, sizeBytes: number): number {
+function truncateLocked(m: Machine, inode: number, sizeBytes: number, asksStore = true): number {
   const { pageSize } = m.ram
   const busy = waitForFills(m, inode, Math.floor(sizeBytes / pageSize), MAX_FILE_PAGES)
   if (busy !== 0) return -busy
@@ -227,7 +264,7 @@ function truncateLocked(m: Machine, inode: number, sizeBytes: number): number {
   }
   if (tailPage !== 0 && !m.frames.pin(tailPage)) return -ENOMEM
   if (tailPage !== 0 && m.sync.isShared) m.sync.threads.notePin(m.sync.me, tailPage)
-  const result = store === undefined ? 0 : truncateStore(m, inode, store, sizeBytes)
+  const result = store === undefined || !asksStore ? 0 : truncateStore(m, inode, store, sizeBytes)
   if (tailPage !== 0 && m.sync.isShared) m.sync.threads.forgetPin(m.sync.me, tailPage)
   if (tailPage !== 0) m.frames.unpin(tailPage)
   if (result < 0) return result

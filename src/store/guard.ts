@@ -16,6 +16,7 @@ export class GuardedStore implements Store {
   readonly identity: string | undefined
   readonly readOnly: boolean
   readonly durable: boolean
+  readonly isCut: boolean
   readonly handle: StoreHandle | undefined
   /** What the store threw in the last call that failed, undefined where it answered an errno itself. */
   lastThrown: unknown = undefined
@@ -32,6 +33,7 @@ export class GuardedStore implements Store {
     this.identity = inner.identity
     this.readOnly = inner.readOnly
     this.durable = inner.durable
+    this.isCut = inner.isCut === true
     this.handle = plainHandle(inner.handle)
   }
 

@@ -45,6 +45,8 @@ export interface Store {
   readonly readOnly: boolean
   /** True when `flush` reaches storage that survives the machine. */
   readonly durable: boolean
+  /** True when opening it has cut off all bytes (O_TRUNC): what a memory still knew of them is gone. Default false. */
+  readonly isCut?: boolean
   /** What other threads open it by. Absent when only this thread can reach the bytes. */
   readonly handle?: StoreHandle | undefined
   /** The size in bytes now, as the storage says it (another program may have changed it), or -errno. */

@@ -85,7 +85,14 @@ export function nodeFile(filePath: string | URL, mode: NodeFileMode, options: No
     const stat = fs.fstatSync(fd, { bigint: true })
     requireRegular(stat, local)
     if (before === undefined) flushDirectoryOf(local)
-    return new NodeFileStore(fd, options.name ?? local, identityOf(stat), mode === 'r' ? 'r' : 'r+', 'owned')
+    return new NodeFileStore(
+      fd,
+      options.name ?? local,
+      identityOf(stat),
+      mode === 'r' ? 'r' : 'r+',
+      'owned',
+      mode === 'w+'
+    )
   } catch (error) {
     fs.closeSync(fd)
     throw error
@@ -174,6 +181,7 @@ class NodeFileStore implements NodeFile {
   readonly identity: string
   readonly readOnly: boolean
   readonly durable = true
+  readonly isCut: boolean
   readonly handle: StoreHandle
   /** -1 once closed. */
   #fd: number
@@ -181,7 +189,8 @@ class NodeFileStore implements NodeFile {
   #flushError = 0
   readonly #ownership: Ownership
 
-  constructor(fd: number, name: string, identity: string, access: Access, ownership: Ownership) {
+  constructor(fd: number, name: string, identity: string, access: Access, ownership: Ownership, isCut = false) {
+    this.isCut = isCut
     this.#fd = fd
     this.name = name
     this.identity = identity

@@ -36,6 +36,8 @@ import { BAD, bytesOf, type Mm, machineOf, offOf, pageOf, positionOf, type Quant
 export const O_RDONLY = 0 as const
 export const O_WRONLY = 1 as const
 export const O_RDWR = 2 as const
+/** Ours, for `sys_open`: another memory may have the file open for writing too, if it says so as well. */
+export const O_COORDINATED = 0x1000000 as const
 
 /** Shared memory that may go to swap (tmpfs), that never leaves RAM (ramfs), or that cannot be remapped (hugetlbfs). */
 export const MEMORY_SHMEM = 0 as const
@@ -47,11 +49,12 @@ export const MEMORY_NOREMAP = 2 as const
  * error; but with EINVAL, ENODEV, EDEADLK and EAGAIN it was not looked at.
  */
 export function sys_open(m: Machine, store: Store, flags: number): number {
-  const mode = modeOf(flags)
+  const coordinated = (flags & O_COORDINATED) !== 0
+  const mode = modeOf(coordinated ? flags - O_COORDINATED : flags)
   if (!m.open) return -ENODEV
   const guarded = mode === 0 ? undefined : guard(m, store)
   if (guarded === undefined) return -EINVAL
-  return m.run(() => (m.open ? openStore(m, guarded, mode) : -ENODEV))
+  return m.run(() => (m.open ? openStore(m, guarded, mode, coordinated) : -ENODEV))
 }
 
 /** Undefined for what is no store. */

@@ -169,6 +169,7 @@ const memoryCalls: Record<string, (memory: fremap.Memory, rig: Rig) => unknown> 
   check: memory => memory.check(),
   stats: memory => memory.stats(),
   close: memory => memory.close(),
+  salvage: memory => memory.salvage(),
   closeAsync: memory => memory.closeAsync(),
   isOpen: memory => !memory.isOpen || 'open',
   toJSON: memory => JSON.stringify(memory)
@@ -178,16 +179,16 @@ describe('memories', () => {
   test('all calls are tried', () => expectAll(Memory.prototype, memoryCalls, []))
 
   const done = (...names: string[]) => Object.fromEntries(names.map(name => [name, ['done']]))
-  tryAll(
-    'a memory',
-    memoryCalls,
-    rig => rig.memory,
-    [detached],
-    done('detach', 'close', 'closeAsync', 'isOpen', 'toJSON')
-  )
+  tryAll('a memory', memoryCalls, rig => rig.memory, [detached], {
+    ...done('detach', 'close', 'closeAsync', 'isOpen', 'toJSON'),
+    salvage: ['EINVAL']
+  })
   // It is still there to be looked at, and to be left.
   const looks = ['isOpen', 'toJSON', 'handle', 'watch', 'ended', 'shrink', 'trace', 'check', 'stats']
-  tryAll('a memory', memoryCalls, rig => rig.memory, [closed], done('detach', 'close', 'closeAsync', ...looks))
+  tryAll('a memory', memoryCalls, rig => rig.memory, [closed], {
+    ...done('detach', 'close', 'closeAsync', ...looks),
+    salvage: ['EINVAL']
+  })
 })
 
 const tableCalls: Record<string, (table: fremap.ShadowTable, rig: Rig) => unknown> = {
