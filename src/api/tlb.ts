@@ -23,7 +23,7 @@ import { KICK, NR_GUEST_WORDS } from '../mmu/guests.ts'
 import { MMU_TLB } from '../mmu/kinds.ts'
 import type { ShadowGuest } from '../mmu/shadow-guest.ts'
 import { TlbMmu } from '../mmu/tlb-mmu.ts'
-import { SHADOW_WRITE } from '../mmu/translation.ts'
+import { SHADOW_READ, SHADOW_WRITE } from '../mmu/translation.ts'
 import { sys_mmu_kind_register, sys_mmu_kind_unregister } from '../syscall/process.ts'
 import { checkAttached, checkSpace } from './belongs.ts'
 import { faultError, orThrow, systemError } from './errors.ts'
@@ -131,6 +131,7 @@ export class Tlb {
 
   private miss(vpn: number, access: number): number {
     checkAttached(this.#machine, 'access')
+    if (access !== SHADOW_READ && access !== SHADOW_WRITE) throw new RangeError(`${String(access)} is no access`)
     if (!Number.isSafeInteger(vpn)) throw new RangeError(`${String(vpn)} is no page of an address space`)
     this.nrMisses++
     const wanted = access === SHADOW_WRITE ? ACCESS_WRITE : ACCESS_READ
