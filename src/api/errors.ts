@@ -162,12 +162,16 @@ export function faultError(
   access: 'read' | 'write',
   file: string | undefined,
   page: number | undefined,
-  bytesDone: number
+  bytesDone: number,
+  isWriteRefused = false
 ): FaultError {
   const at = `${access} at address 0x${address.toString(16)}`
   const what = file === undefined ? '' : ` (page ${page ?? '?'} of ${file})`
   if (fault === FAULT_BUS) {
-    const why = storeErrno === 0 ? 'beyond the end of the file' : `${errnoName(storeErrno)} while getting the page`
+    const doing = isWriteRefused
+      ? 'while writing earlier changes of the file, which have to go before there are more; none is lost: mend the store and try again'
+      : 'while getting the page'
+    const why = storeErrno === 0 ? 'beyond the end of the file' : `${errnoName(storeErrno)} ${doing}`
     const errno = storeErrno === 0 ? -EFAULT : -storeErrno
     return new FaultError('SIGBUS', errno, `SIGBUS: ${why}, ${at}${what}`, address, access, file, page, bytesDone)
   }

@@ -480,7 +480,16 @@ export class Mapping extends Accessors {
     if (fault === FAULT_BUS && lastError === EAGAIN) {
       throw parkedError(parkedFault, address + offset, kind, this.file?.name, filePage, bytesDone)
     }
-    const error = faultError(fault, lastError, address + offset, kind, this.file?.name, filePage, bytesDone)
+    const error = faultError(
+      fault,
+      lastError,
+      address + offset,
+      kind,
+      this.file?.name,
+      filePage,
+      bytesDone,
+      machine.writeRefused !== 0
+    )
     if (fault === FAULT_BUS) {
       const thrown = isFile ? thrownBy(machine, shown.inode, lastError) : undefined
       const cause = causeOf(machine, lastFailure, lastError) ?? thrown

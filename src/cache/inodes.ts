@@ -89,6 +89,7 @@ export class InodeTable {
   /** For a store that answers later: the number of the thread that has it + 1, or PAGER_GONE. 0 for one that answers at once. */
   readonly pager: Int32Array
   readonly stores: StoreTable
+  readonly #dirtyOfStores: Int32Array
   readonly #sync: Sync
 
   constructor(columns: ColumnSource, capacity: number, sync: Sync) {
@@ -114,6 +115,7 @@ export class InodeTable {
     this.isUnsized = columns.int32('inodes', n)
     this.going = columns.int32('inodes', n)
     this.goingNext = columns.int32('inodes', n)
+    this.#dirtyOfStores = columns.int32('inodes', 1)
     this.#sync = sync
     this.stores = new StoreTable(columns, capacity, sync)
   }
@@ -226,6 +228,16 @@ export class InodeTable {
   /** The store holds other bytes by now: what was read before that is not to be taken for them. Ordered after the bytes. */
   noteStored(inode: number): void {
     Atomics.add(this.storeSeq, inode, 1)
+  }
+
+  /** Dirty pages of all files that have a store. */
+  get nrDirtyOfStores(): number {
+    return this.#dirtyOfStores[0]
+  }
+
+  /** A page of the inode got dirty (1), or is so no longer (-1). */
+  noteDirty(inode: number, delta: 1 | -1): void {
+    if (this.kind[inode] === INODE_STORE) this.#dirtyOfStores[0] += delta
   }
 
   /** Pages that are on their way from the store. */

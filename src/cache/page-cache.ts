@@ -145,7 +145,10 @@ export class PageCache {
     }
     const dirty = (w[row + F_FLAGS] & PG_DIRTY) !== 0
     this.own.remove(inode * 2 + (dirty ? DIRTY : CLEAN), frame)
-    if (dirty) this.vmstat[NR_DIRTY]--
+    if (dirty) {
+      this.vmstat[NR_DIRTY]--
+      this.inodes.noteDirty(inode, -1)
+    }
     w[row + F_FLAGS] &= ~PG_DIRTY
     this.vmstat[NR_FILE_PAGES]--
   }
@@ -162,6 +165,7 @@ export class PageCache {
     this.own.remove(inode * 2 + CLEAN, frame)
     this.own.addTail(inode * 2 + DIRTY, frame)
     this.vmstat[NR_DIRTY]++
+    this.inodes.noteDirty(inode, 1)
   }
 
   clearDirty(frame: number): void {
@@ -175,6 +179,7 @@ export class PageCache {
     this.own.remove(inode * 2 + DIRTY, frame)
     this.own.addHead(inode * 2 + CLEAN, frame)
     this.vmstat[NR_DIRTY]--
+    this.inodes.noteDirty(inode, -1)
   }
 
   /** Some page of the inode, or 0. */

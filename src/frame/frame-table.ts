@@ -108,6 +108,10 @@ export class FrameTable {
     return (this.w[(frame << FRAME_SHIFT) + F_FLAGS] & PG_UPTODATE) !== 0
   }
 
+  isDirty(frame: number): boolean {
+    return (this.w[(frame << FRAME_SHIFT) + F_FLAGS] & PG_DIRTY) !== 0
+  }
+
   /** Whether the page is neither on its way from a store nor to one. */
   isAtRest(frame: number): boolean {
     return (this.w[(frame << FRAME_SHIFT) + F_FLAGS] & (PG_UPTODATE | PG_WRITEBACK)) === PG_UPTODATE

@@ -80,10 +80,12 @@ import {
   VM_WRITE
 } from '../vma/flags.ts'
 import { makeRoom } from './balance.ts'
+import { isHeldBack } from './dirty-limit.ts'
 import { readEarly, rememberRead } from './early-read.ts'
 import { faultAround, faultAroundFirst } from './fault-around.ts'
 import { bringPage, FILL_HOLES, fetchError } from './filemap.ts'
-import { type Machine, POLICY_LINUX, WAIT_FOR_ROOM } from './machine.ts'
+import { waitForTurn } from './frame-giver.ts'
+import { type Machine, POLICY_LINUX, WAIT_FOR_ROOM, WAIT_TO_WRITE } from './machine.ts'
 import { prefetchAlong, prefetchOn } from './prefetch.ts'
 import { swapInAnon } from './swap-in.ts'
 
@@ -110,6 +112,7 @@ export function handleMmFault(m: Machine, mm: number, vpn: number, access: numbe
 export function lockEntry(m: Machine, mm: number, generation: number, vpn: number, access: number): number {
   const since = m.filler.requests.nrFailures
   m.lastFailure = -1
+  m.writeRefused = 0
   if (m.sync.isShared) {
     makeRoom(m)
     readEarly(m, mm, vpn)
@@ -147,11 +150,6 @@ function refused(m: Machine): number {
   const { refused: error } = m
   if (m.sync.line.isIn) m.giveBack(() => m.sync.line.leave())
   return error === ESRCH ? FAULT_MAPERR : busError(m, error)
-}
-
-function waitForTurn(m: Machine): number {
-  m.queueForFrame()
-  return FAULT_WAIT
 }
 
 /** Whether the entry allows the access as it is; it counts as used then. */
@@ -293,6 +291,8 @@ function presentFault(
     return FAULT_OK
   }
   if ((m.vmas.flags[vma] & VM_SHARED) !== 0) {
+    const inode = m.vmas.inode[vma]
+    if (isHeldBack(m, inode, pteFrame(pte))) return waitFor(m, inode, 0, WAIT_TO_WRITE)
     // Linux: wp_page_shared with page_mkwrite. From here on the page counts as dirty.
     if (!storesUnseen(m, vma)) m.cache.setDirty(pteFrame(pte))
     m.tables.rewrite(slot, pte | ((PTE_WRITE | PTE_DIRTY | PTE_YOUNG | PTE_SOFT_DIRTY) & m.grants))
@@ -479,6 +479,7 @@ function fileFault(
   const own = (vmFlags & VM_RAND_READ) !== 0 ? RA_RANDOM : (vmFlags & VM_SEQ_READ) !== 0 ? RA_SEQUENTIAL : RA_NORMAL
   const advice = own === RA_NORMAL ? m.files.advice[m.vmas.file[vma]] : own
   const cached = m.cache.lookup(inode, pgoff)
+  if (write && !copies && isHeldBack(m, inode, cached)) return waitFor(m, inode, 0, WAIT_TO_WRITE)
   if (cached !== 0 && !m.frames.isUptodate(cached)) return waitFor(m, inode, pgoff, cached)
   const page = cached !== 0 ? cached : bringPage(m, inode, m.vmas.file[vma], pgoff, advice, FILL_HOLES)
   const isPaged = m.inodes.pager[inode] !== 0

@@ -9,7 +9,7 @@ import { EAGAIN, EDEADLK, ENODEV, ENOMEM, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ET
 import { inspectedAs, summary } from '../base/printing.ts'
 import { ensureStack } from '../base/stack.ts'
 import { WeakList } from '../base/weak-list.ts'
-import { CUT_NONE, INODE_RAMFS } from '../cache/inodes.ts'
+import { INODE_RAMFS } from '../cache/inodes.ts'
 import {
   F_FLAGS,
   F_INDEX,
@@ -37,22 +37,11 @@ import {
   WRITE_LOCKED
 } from '../sync/lock-order.ts'
 import { BrokenMachine } from '../sync/sync.ts'
-import {
-  IO_NONE,
-  S_OPEN,
-  T_GOING,
-  T_IN_IO,
-  T_INODE,
-  T_IO_KIND,
-  T_MMAP,
-  T_MMAP_MODE,
-  T_PAGER,
-  T_RUN_PAGES,
-  T_STATE,
-  THREAD_ATTACHED
-} from '../sync/threads.ts'
+import { S_OPEN, T_MMAP, T_MMAP_MODE, T_PAGER } from '../sync/threads.ts'
 import { Balance } from './balance.ts'
+import { writeFirst } from './dirty-limit.ts'
 import { EarlyRead } from './early-read.ts'
+import { frameGiver } from './frame-giver.ts'
 import { MachineParts, type Reach } from './machine-parts.ts'
 import type { Pager } from './pager.ts'
 
@@ -68,6 +57,8 @@ const MOST_LOW_FRAMES = 32
 /** In place of `waitFrame`: any page of a store that answers later; a frame that others work on. */
 export const WAIT_FOR_ROOM = -1 as const
 export const WAIT_FOR_FRAME = -2 as const
+/** The same: pages of `waitInode` have to be written first. */
+export const WAIT_TO_WRITE = -3 as const
 
 export class Machine extends MachineParts {
   static {
@@ -80,6 +71,8 @@ export class Machine extends MachineParts {
   lastError = 0
   /** Number of the failure behind the last FAULT_BUS on a store that answers later, -1 when it was none. */
   lastFailure = -1
+  /** The store's errno if the last FAULT_BUS is for that it refused to write what is dirty, else 0. */
+  writeRefused = 0
   /** Grows with each access that was parked; 0 while the last FAULT_BUS was not for that. */
   parkedFault = 0
   nrParked = 0
@@ -456,6 +449,7 @@ export class Machine extends MachineParts {
    */
   waitForPageInside(): number {
     const { sync, frames, waitFrame } = this
+    if (waitFrame === WAIT_TO_WRITE) return writeFirst(this)
     if (!sync.isShared || !sync.maySleep) return EAGAIN
     if (waitFrame === WAIT_FOR_ROOM) return this.waitForArrivals()
     if (waitFrame === WAIT_FOR_FRAME) return this.#waitForTurn()
@@ -482,7 +476,7 @@ export class Machine extends MachineParts {
     this.waitInode = 0
     this.waitIndex = 0
     if (!line.isIn) this.sync.beginWait()
-    const giver = isShared ? this.#frameGiver() : -1
+    const giver = isShared ? frameGiver(this) : -1
     if (giver >= 0 && line.isHopeful(giver) && (this.sync.isHopeful(giver) || this.sync.isAlive(giver))) {
       this.queueForFrame()
       return true
@@ -531,25 +525,11 @@ export class Machine extends MachineParts {
     }
   }
 
-  /** A thread that reads, writes, copies or drops pages: once it has gone on, they can be taken. -1 for none. */
-  #frameGiver(): number {
-    const { threads, me } = this.sync
-    const { w } = threads
-    for (let t = 0; t < threads.maxThreads; t++) {
-      const row = threads.at(t, 0)
-      if (t === me || w[row + T_STATE] !== THREAD_ATTACHED) continue
-      if (w[row + T_IO_KIND] !== IO_NONE || w[row + T_RUN_PAGES] !== 0) return t
-      if (w[row + T_IN_IO] === 0) continue
-      if (w[row + T_GOING] !== 0 || this.inodes.cutting[w[row + T_INODE]] !== CUT_NONE) return t
-    }
-    return -1
-  }
-
   /** Sleeps until this thread is the first in the line and may find a frame. → 0 to try. */
   #waitForTurn(): number {
     const { sync } = this
     const { line, me } = sync
-    if (line.isFirst && this.#frameGiver() < 0) return 0
+    if (line.isFirst && frameGiver(this) < 0) return 0
     if (!line.isFirst) sync.isPatient(line.first)
     sync.waitWithin(WAIT_FRAME, me)
     return 0

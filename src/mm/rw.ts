@@ -12,6 +12,7 @@ import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
 import { F_FLAGS, F_MAPCOUNT, PG_DIRTY } from '../frame/frame-table.ts'
 import { makeRoomWithin } from './balance.ts'
+import { isHeldBack, writeSome } from './dirty-limit.ts'
 import { FILL_HOLES, getPage, getPageForOverwrite, KEEP_HOLES } from './filemap.ts'
 import type { Machine } from './machine.ts'
 
@@ -81,6 +82,10 @@ export function fileWrite(
     const index = Math.floor(at / pageSize)
     const from = at - index * pageSize
     const n = Math.min(pageSize - from, end - at)
+    while (isHeldBack(m, inode, m.cache.lookup(inode, index))) {
+      const error = writeSome(m, inode)
+      if (error !== 0) return at > position ? at - position : -error
+    }
     const frame = pageForWrite(m, inode, file, index, from, n)
     if (frame < 0) return at > position ? at - position : frame
     // Also after the first page: other threads may have cut the file while this one was read.

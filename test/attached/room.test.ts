@@ -10,7 +10,8 @@ test('a fault does not try every page there is with a store that fails', () => {
   const { mine } = rig
   const { allocator, balance } = mine.m
   let pages = 0
-  for (; allocator.nrFree >= balance.low; pages++) mine.store(pages, 1000 + pages)
+  for (; pages < 90; pages++) mine.store(pages, 1000 + pages)
+  for (let page = pages; allocator.nrFree >= balance.low; page++) mine.load(page)
   const writes = (): number => rig.calls.filter(([call]) => call === 'write').length
   const before = writes()
   for (let i = 0; i < 100; i++) rig.fail('write', EIO)
@@ -21,8 +22,12 @@ test('a fault does not try every page there is with a store that fails', () => {
   expect(failed).toBeLessThanOrEqual(32)
   expect(mine.memory.check()).toEqual([])
   // Nothing is lost of it.
-  while (writes() - before < 100) mine.m.run(() => mine.m.reclaim.makeRoom(8))
   expect(errorOf(() => mine.file.sync()).code).toBe('EIO')
+  for (let i = 0; i < 100 && mine.file.dirtyPages > 0; i++) {
+    try {
+      mine.file.sync()
+    } catch {}
+  }
   for (let page = 0; page < pages; page++) expect(rig.storedWord(page)).toBe(1000 + page)
 })
 
@@ -33,7 +38,8 @@ test('a thread that cannot reach a store leaves its pages alone: no sync of the 
   const map = mine.space.map(own, { writable: true })
   const { allocator, balance } = mine.m
   let pages = 0
-  for (; allocator.nrFree >= balance.low; pages++) map.setUint32(pages * PAGE, 1000 + pages)
+  for (; pages < 90; pages++) map.setUint32(pages * PAGE, 1000 + pages)
+  for (let page = 100; allocator.nrFree >= balance.low; page++) mine.load(page)
   expect([theirs.load(299), theirs.load(297)]).toEqual([300, 298])
   theirs.m.run(() => theirs.m.reclaim.shrinkAll())
   expect(rig.calls.some(([call]) => call === 'write')).toBe(false)
