@@ -115,7 +115,7 @@ describe('programs', () => {
         .flat()
         .map(s => s.op)
     )
-    expect(ops.size).toBe(29)
+    expect(ops.size).toBe(30)
   })
 })
 
