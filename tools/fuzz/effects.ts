@@ -20,11 +20,14 @@ export function expectedFault(page: ModelPage | undefined, access: number): numb
 
 /** Whether a fault on a page can be explained: no memory, an I/O error that was planned, a page that is on its way. */
 export function faultExcused(w: World, space: FuzzSpace, vpn: number, code: number): boolean {
-  if (code === FAULT_OOM) {
+  const waits = code === FAULT_BUS && w.m.lastError === EAGAIN
+  if (waits && isOnItsWay(w, space, vpn)) return true
+  // Who brings the pages of a store does not wait for a frame while some are on their way: EAGAIN in place of ENOMEM.
+  if (code === FAULT_OOM || (waits && w.m.filler.requests.nrUnderWay > 0)) {
     if (!w.armed) noteOutOfMemory(w)
     return w.armed || w.isTight
   }
-  if (code === FAULT_BUS && w.m.lastError === EAGAIN) return isOnItsWay(w, space, vpn)
+  if (waits) return false
   return code === FAULT_BUS && w.armed && w.m.lastError === EIO
 }
 
