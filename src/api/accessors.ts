@@ -61,26 +61,27 @@ export abstract class Accessors {
     const { ram, tables } = machine
     const nrPages = lengthBytes / ram.pageSize
     const window = machine.sync.isShared ? NO_WINDOW : tables.addWindow(mmId, startVpn, nrPages, () => this.dropBase())
+    // Within the object itself, an engine has room for some properties; the rest is one step further away. So those of a hit come first.
     defineHidden(this, {
-      machine,
-      mmId,
-      startVpn,
-      lengthBytes,
-      nrPages,
-      ram,
       words: ram.u32,
-      window,
       base: window.base,
       heldPages: window.base === 0 ? 0 : nrPages,
-      leafShift: tables.leafShift,
-      leafMask: tables.leafMask,
       pageShift: ram.pageShift,
       pageMask: ram.pageSize - 1,
       u8: ram.u8,
       u16: ram.u16,
       i32: ram.i32,
       f32: ram.f32,
-      f64: ram.f64
+      f64: ram.f64,
+      machine,
+      mmId,
+      startVpn,
+      lengthBytes,
+      nrPages,
+      ram,
+      window,
+      leafShift: tables.leafShift,
+      leafMask: tables.leafMask
     })
     machine.reaches.add(this)
   }
