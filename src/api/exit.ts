@@ -59,6 +59,8 @@ function onExit(): void {
   for (const entry of [...unclosed]) {
     const machine = machineOf(entry)
     if (!machine.open) continue
+    // It may have ended within a guest, which somebody with the machine lock waits for.
+    machine.sync.threads.endGuest(machine.sync.me)
     const isLast = threads?.isMainThread !== false || isAlone(machine)
     const lost = machine.inside ? [] : writeFiles(machine, isLast ? ALL_FILES : OWN_FILES)
     // Within a verb: a store, or a notifier, has ended the program. Or it is broken, perhaps as this thread has just found out.

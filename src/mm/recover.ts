@@ -42,7 +42,6 @@ import {
   NR_RESERVE,
   S_STARVING,
   T_FILE,
-  T_GUEST,
   T_INODE,
   T_IO_FIRST,
   T_IO_INODE,
@@ -101,8 +100,7 @@ export function recoverWaited(m: Machine, thread: number): void {
 
 function endGuest(m: Machine, thread: number): void {
   const { threads } = m.sync
-  Atomics.store(threads.w, threads.at(thread, T_GUEST), 0)
-  Atomics.notify(threads.w, threads.at(thread, T_GUEST))
+  threads.endGuest(thread)
 }
 
 function giveBackAll(m: Machine, thread: number): void {

@@ -12,13 +12,14 @@
  * the owner still exists, where the operating system tells: then its word counts, and who lives is waited for. Where it does not tell, the
  * thread counts on the owner's signs of life (`Vigil`).
  */
-import { EAGAIN, ENOTRECOVERABLE, EOWNERDEAD } from '../abi/errno.ts'
+import { EAGAIN, EDEADLK, ENOTRECOVERABLE, EOWNERDEAD } from '../abi/errno.ts'
 import {
   NR_QUEUES,
   S_BROKEN,
   S_LOCK,
   S_QUEUES,
   S_STARVING,
+  T_GUEST,
   T_LOCK_CONTENDED,
   T_LOCK_TRIES,
   T_LOCK_WAITS,
@@ -41,6 +42,8 @@ const TRIES = 200
 const REST_LOADS = 40
 /** A thread that was kept from the lock for so many sleeps asks the others to let it go first: a remap then waits 0.2 ms beside a populate, not 5. */
 const STARVING_AFTER = 1
+/** A thread that is in a guest sleeps no longer, since the owner may wait for it to leave: its program has called the memory from there. */
+const GUEST_SLEEPS = 20
 /** How long a thread that may not sleep spins before it gives up with -EAGAIN. */
 const SPIN_LIMIT_MS = 20
 
@@ -205,6 +208,10 @@ export class MachineLock {
         continue
       const owner = (value & OWNER_MASK) - 1
       const isLong = Atomics.wait(words, S_LOCK, value | SLEEPING, SLICE_MS) === 'timed-out'
+      if (isLong && sleeps >= GUEST_SLEEPS && this.#t[this.row + T_GUEST] !== 0) {
+        error = EDEADLK
+        break
+      }
       // In this order: what is still locked by a thread that has ended was locked by it when it ended.
       if (isLong && this.hasEnded(owner) && this.lockOwner === owner) this.declareBroken(EOWNERDEAD)
       if (++sleeps === STARVING_AFTER) {

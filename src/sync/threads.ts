@@ -195,6 +195,13 @@ export class ThreadTable {
     if (at >= 0) this.w[first + at] = to
   }
 
+  /** A thread's guest runs no more, whether it left it or not: whoever waits for that goes on. */
+  endGuest(thread: number): void {
+    const at = this.at(thread, T_GUEST)
+    Atomics.store(this.w, at, 0)
+    Atomics.notify(this.w, at)
+  }
+
   /** The thread is gone and holds nothing. */
   free(thread: number): void {
     const at = this.at(thread, 0)

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { EOPNOTSUPP, SHADOW_READ, ShadowTable, sys_mmu_notifier_register } from '../../src/index.ts'
 import { T_OS_THREAD } from '../../src/sync/threads.ts'
 import { Prng } from '../../tools/fuzz/prng.ts'
-import { BUDGET, PAGE, STOP, sample, sumOf, type Thread, useWorlds } from '../support/shared-guest.ts'
+import { BUDGET, DROPPED, PAGE, STOP, sample, sumOf, type Thread, useWorlds } from '../support/shared-guest.ts'
 import { rounds } from '../support/suite.ts'
 
 const world = useWorlds()
@@ -80,7 +80,7 @@ test(`a file ${TIMES} times the budget, two guests, a third thread that takes pa
 test('a guest whose thread ends while another one waits for it: that one goes on', async () => {
   const w = world(sample(8))
   const [dying, other] = [w.thread(), w.thread()]
-  void dying.do('die', { kick: w.place.table.byteOffset / 4 }).catch(() => {})
+  void dying.do('die', { kick: w.place.table.byteOffset / 4, byItself: true }).catch(() => {})
   await w.ready(1)
   const ended = dying.ended()
   const remapped = other.do('remap', { at: 0, page: 3 })
@@ -95,7 +95,10 @@ test.runIf(process.platform === 'linux')('the same with nobody who watches: it i
   const [dying, other] = [w.thread({ watched: false }), w.thread({ patienceMs: 60_000 })]
   void dying.do('die', { kick: w.place.table.byteOffset / 4 }).catch(() => {})
   await w.ready(1)
-  await other.do('remap', { at: 0, page: 3 })
+  const remapped = other.do('remap', { at: 0, page: 3 })
+  await w.reached(DROPPED, 1)
+  await dying.terminate()
+  await remapped
   expect(await other.call('sum', 0, PAGE)).toBe(sumOf(sample(8).subarray(3 * PAGE, 4 * PAGE)))
 })
 
@@ -107,7 +110,10 @@ test('the same with nobody to notice it: the memory is declared broken, and nobo
   // As where the system does not tell.
   const { threads } = w.memory.machine.sync
   for (let t = 0; t < threads.maxThreads; t++) threads.w[threads.at(t, T_OS_THREAD)] = 0
-  await other.do('remap', { at: 0, page: 3 }).catch(() => {})
+  const remapped = other.do('remap', { at: 0, page: 3 }).catch(() => {})
+  await w.reached(DROPPED, 1)
+  await dying.terminate()
+  await remapped
   await expect(other.call('sum', PAGE, PAGE)).rejects.toMatchObject({ code: 'EOWNERDEAD' })
   expect(() => w.map.remap({ at: 0, page: 1 })).toThrow(/EOWNERDEAD/)
 })

@@ -46,14 +46,16 @@ const commands = {
       for (;;) exports.sum(first, length)
     })
   },
-  /** Ends this thread in the middle of the guest, once somebody waits for it (KICK is `kick`). */
-  die: ({ kick }) => {
+  /** Ends this thread in the middle of the guest, once somebody waits for it (KICK is `kick`); or says so by DROPPED, to be ended. */
+  die: ({ kick, byItself }) => {
     const words = new Int32Array(wasm.buffer)
     guest.run(() => {
       exports.sum(0, PAGE)
       ready()
       while (Atomics.load(words, kick) === 0);
-      process.exit(0)
+      if (byItself) process.exit(0)
+      tell(DROPPED)
+      for (;;);
     })
   },
   remap: options => {

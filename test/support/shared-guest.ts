@@ -137,7 +137,7 @@ export class World {
       expect(this.memory.stats().freeFrames).toBe(this.freeAtStart)
       expect(this.memory.check()).toEqual([])
       this.memory.close()
-    }
+    } else expect(() => this.memory.close()).toThrow(/EOWNERDEAD/)
   }
 }
 
