@@ -339,6 +339,7 @@ export class Memory {
 
   /** New shared memory that reads as zero: a file without a store, gone when it is closed and unmapped everywhere. */
   shared(size: number | string, name = 'shared memory'): MappedFile {
+    if (typeof name !== 'string') throw new TypeError('the name of shared memory is a string')
     const fd = sys_memory(this.machine, name, MEMORY_SHMEM, parseSize(size), 0)
     return new MappedFile(
       this.machine,

@@ -87,6 +87,7 @@ function modeOf(flags: number): number {
 export function sys_memory(m: Machine, name: string, kind: number, size: Quantity, quota: number): number {
   const bytes = bytesOf(size)
   if (!m.open) return -ENODEV
+  if (typeof name !== 'string') return -EINVAL
   if (bytes === BAD || !(kind === MEMORY_SHMEM || kind === MEMORY_RAMFS || kind === MEMORY_NOREMAP)) return -EINVAL
   if (bytes > MAX_FILE_PAGES * m.ram.pageSize) return -EFBIG
   if (quota !== 0 && (!Number.isInteger(quota) || !(m.quotas[quota * 2] > 0))) return -EINVAL
