@@ -13,6 +13,8 @@ export function suite(isLong: boolean): ViteUserConfig {
     test: {
       environment: 'node',
       pool: 'forks',
+      // Both of two processors: the default leaves one idle.
+      maxWorkers: '100%',
       env: { SUITE: isLong ? 'long' : 'short' },
       // What hangs ends some time. No test is meant to come near it, on however slow a machine.
       testTimeout: 300_000,

@@ -146,9 +146,8 @@ test('and another file in the place of the first, under the same inode number: t
   const buffer = fremap.sharedStoreBuffer(64 * PAGE)
   new Uint8Array(buffer, 64).fill(7)
   const next = memory.open(fremap.sharedStore(buffer, { name: 'next', sizeBytes: 64 * PAGE }))
-  const fd = machine.fds.findLastIndex(file => file !== 0)
   const shared = abi.MAP_SHARED | abi.MAP_FIXED
-  expect(fremap.sys_mmap(space.mm, map.address, 64 * PAGE, abi.PROT_READ, shared, fd, 0)).toBe(map.address)
+  expect(fremap.sys_mmap(space.mm, map.address, 64 * PAGE, abi.PROT_READ, shared, next.fd, 0)).toBe(map.address)
   expect(inodeAt()).toBe(before)
   rig.release('answer')
   // This thread cannot reach the new store, which is no reason to show it the bytes of the old one.
