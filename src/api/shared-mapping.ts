@@ -11,8 +11,8 @@
  * whatever threads, the earlier one happens before the later one, and so what stands before the one in its thread happens before what
  * stands after the other. A mere load there would not do: the model lets loads that precede it see what others write after it.
  *
- * The page of the last access is remembered: where its entry is and what that said, once loaded by Atomics, as it was written. So a load
- * of the same page costs one atomic operation, of another one two.
+ * Pages are remembered: where the entry is and what that said, once loaded by Atomics, as it was written. So a load of one of them costs
+ * one atomic operation, the first one of a page two. When T_CHANGES has grown, they are all forgotten.
  *
  * The entry is found by a software TLB of this thread's: where the leaf tables of the window lie (after SGI's GRU, a TLB that holds no
  * pages). Nobody reaches into it. Instead each part is good for one value of the address space's MM_TABLE_SEQ, which grows before a
@@ -24,6 +24,7 @@
  */
 import { ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_UNSHARE, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
+import { MIN_PAGE_SHIFT } from '../abi/limits.ts'
 import { defineHidden } from '../base/printing.ts'
 import { MM_SHIFT, MM_TABLE_SEQ } from '../frame/mm-table.ts'
 import { lockEntry } from '../mm/fault.ts'
@@ -38,8 +39,15 @@ import type { AddressSpace } from './space.ts'
 
 /** Accesses that are made again without the locks, before one takes them. */
 const MAX_REPEATS = 4
-/** No page. */
+/** No frame, or no page. */
 const NONE = -1
+/** Most pages that are known at once: a power of two. Of each: page and stamp together, the slot of its entry, and what that was. */
+const MAX_KNOWN = 256
+const KNOWN_SHIFT = 2
+const K_SLOT = 1
+const K_PTE = 2
+/** More than any page of an offset below 4 GiB. */
+const STAMP_STEP = 2 ** (32 - MIN_PAGE_SHIFT)
 const MAX_ROUNDS = 100
 const STORABLE = PTE_PRESENT | PTE_WRITE
 
@@ -53,10 +61,10 @@ export class SharedMapping extends Mapping {
   declare private seqs: Int32Array
   declare private readonly mmWords: Int32Array
   declare private readonly seqAt: number
-  /** The page of the last access, the slot of its entry and what that was; NONE when something has changed since. */
-  declare private known: number
-  declare private knownSlot: number
-  declare private knownPte: number
+  /** Pages of earlier accesses, each at the last bits of its number, good while it has this stamp; places for them, less one. */
+  declare private known: Int32Array
+  declare private knownMask: number
+  declare private stamp: number
   /** T_CHANGES when this object last looked. */
   declare private changes: number
   declare private nrRepeats: number
@@ -81,9 +89,9 @@ export class SharedMapping extends Mapping {
       seqs: none,
       mmWords: mms.w,
       seqAt: (space.mm.id << MM_SHIFT) + MM_TABLE_SEQ,
-      known: NONE,
-      knownSlot: 0,
-      knownPte: 0,
+      known: none,
+      knownMask: 0,
+      stamp: 0,
       changes: 0,
       nrRepeats: 0,
       threadWords: sync.threads.w,
@@ -98,9 +106,9 @@ export class SharedMapping extends Mapping {
   }
 
   override getUint8(offset: number): number {
-    const frame = this.aimToLoad(offset)
-    if (frame >= 0) {
-      const value = this.u8[frame * (this.pageMask + 1) + (offset & this.pageMask)]
+    const pte = this.entryOf(offset)
+    if (pte !== 0) {
+      const value = this.u8[(pte >>> 8) * (this.pageMask + 1) + (offset & this.pageMask)]
       if (this.holds()) return value
       if (this.mayRepeat()) return this.getUint8(offset)
     }
@@ -115,9 +123,9 @@ export class SharedMapping extends Mapping {
 
   override getUint16(offset: number, littleEndian = true): number {
     if ((offset & 1) !== 0 || !littleEndian) return this.gather(offset, 2).getUint16(0, littleEndian)
-    const frame = this.aimToLoad(offset)
-    if (frame >= 0) {
-      const value = this.u16[frame * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)]
+    const pte = this.entryOf(offset)
+    if (pte !== 0) {
+      const value = this.u16[(pte >>> 8) * (1 << (this.pageShift - 1)) + ((offset & this.pageMask) >>> 1)]
       if (this.holds()) return value
       if (this.mayRepeat()) return this.getUint16(offset)
     }
@@ -129,9 +137,9 @@ export class SharedMapping extends Mapping {
 
   override getUint32(offset: number, littleEndian = true): number {
     if ((offset & 3) !== 0 || !littleEndian) return this.gather(offset, 4).getUint32(0, littleEndian)
-    const frame = this.aimToLoad(offset)
-    if (frame >= 0) {
-      const value = this.words[(frame << this.wordShift) + ((offset & this.pageMask) >>> 2)]
+    const pte = this.entryOf(offset)
+    if (pte !== 0) {
+      const value = this.words[((pte >>> 8) << this.wordShift) + ((offset & this.pageMask) >>> 2)]
       if (this.holds()) return value
       if (this.mayRepeat()) return this.getUint32(offset)
     }
@@ -152,9 +160,9 @@ export class SharedMapping extends Mapping {
 
   override getFloat64(offset: number, littleEndian = true): number {
     if ((offset & 7) !== 0 || !littleEndian) return this.gather(offset, 8).getFloat64(0, littleEndian)
-    const frame = this.aimToLoad(offset)
-    if (frame >= 0) {
-      const value = this.f64[(frame << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)]
+    const pte = this.entryOf(offset)
+    if (pte !== 0) {
+      const value = this.f64[((pte >>> 8) << (this.wordShift - 1)) + ((offset & this.pageMask) >>> 3)]
       if (this.holds()) return value
       if (this.mayRepeat()) return this.getFloat64(offset)
     }
@@ -228,40 +236,50 @@ export class SharedMapping extends Mapping {
     else Atomics.exchange(this.threadWords, this.hazardAt, 0)
   }
 
-  /** The frame that a page's entry has, if it allows loads; NONE otherwise. Good if `holds` afterwards. */
-  private aimToLoad(offset: number): number {
+  /** A page's entry, if it allows loads; 0 otherwise. Good if `holds` afterwards. */
+  private entryOf(offset: number): number {
+    if (offset >>> 0 !== offset) return 0
+    const { known } = this
     const page = offset >>> this.pageShift
-    if (offset >>> 0 !== offset || page !== this.known || this.i32[this.knownSlot] !== this.knownPte)
-      return this.learn(offset)
-    return this.knownPte >>> 8
+    const at = (page & this.knownMask) << KNOWN_SHIFT
+    const pte = known[at + K_PTE]
+    if (known[at] !== (this.stamp | page) || this.i32[known[at + K_SLOT]] !== pte) return this.learn(page)
+    return pte
   }
 
-  /** Looks up another page than the last one, or that one's entry again. */
-  private learn(offset: number): number {
-    this.known = NONE
-    const page = offset >>> this.pageShift
-    if (offset >>> 0 !== offset || page >= this.pages) return NONE
+  /** Looks up a page that is not known, or whose entry says something else. */
+  private learn(page: number): number {
+    if (page >= this.pages) return 0
     const vpn = this.startVpn + page
     const leaf = (vpn >>> this.leafShift) - this.firstLeaf
-    if (this.seqs[leaf] !== this.mmWords[this.seqAt]) return NONE
+    if (this.seqs[leaf] !== this.mmWords[this.seqAt]) return 0
     const slot = this.bases[leaf] + (vpn & this.leafMask)
     // By Atomics, as it was written: what was put into the frame before is seen.
     const pte = Atomics.load(this.i32, slot)
-    if ((pte & PTE_READ_HIT) !== PTE_READ_HIT) return NONE
-    this.known = page
-    this.knownSlot = slot
-    this.knownPte = pte
-    return pte >>> 8
+    if ((pte & PTE_READ_HIT) !== PTE_READ_HIT) return 0
+    const { known } = this
+    const at = (page & this.knownMask) << KNOWN_SHIFT
+    known[at] = this.stamp | page
+    known[at + K_SLOT] = slot
+    known[at + K_PTE] = pte
+    return pte
   }
 
   /** Whether nothing was taken away since the last time: what was loaded in between is what the entry said. */
   private holds(): boolean {
     const changes = Atomics.add(this.threadWords, this.changesAt, 0)
     if (changes === this.changes) return true
-    this.changes = changes
-    this.known = NONE
+    this.forget(changes)
     this.threadWords[this.retriesAt]++
     return false
+  }
+
+  /** Something has changed: no page is known any more. */
+  private forget(changes: number): void {
+    this.changes = changes
+    this.stamp = (this.stamp + STAMP_STEP) | 0
+    // The stamps begin anew: what has one of them is cleared.
+    if (this.stamp === 0) this.known.fill(NONE)
   }
 
   /** Whether an access that did not hold is made again without the locks. */
@@ -275,9 +293,10 @@ export class SharedMapping extends Mapping {
    * hazard that stays is waited for.
    */
   private aimToStore(offset: number): number {
-    const frame = this.aimToLoad(offset)
-    if (frame < 0 || (this.knownPte & PTE_WRITE_HIT) !== PTE_WRITE_HIT) return NONE
+    const pte = this.entryOf(offset)
+    if ((pte & PTE_WRITE_HIT) !== PTE_WRITE_HIT) return NONE
     const { threadWords } = this
+    const frame = pte >>> 8
     Atomics.exchange(threadWords, this.hazardAt, frame + 1)
     // Whoever has taken the entry away and did not see the hazard has added to the word before.
     if (threadWords[this.changesAt] === this.changes) return frame
@@ -308,14 +327,18 @@ export class SharedMapping extends Mapping {
     const leaf = (vpn >>> this.leafShift) - this.firstLeaf
     this.bases[leaf] = slot - (vpn & this.leafMask)
     this.seqs[leaf] = this.mmWords[this.seqAt]
-    this.known = NONE
-    this.changes = Atomics.add(this.threadWords, this.changesAt, 0)
+    const changes = Atomics.add(this.threadWords, this.changesAt, 0)
+    if (changes !== this.changes) this.forget(changes)
     this.nrRepeats = 0
     return pteFrame(this.words[slot])
   }
 
   private remember(vpn: number, pages: number): void {
-    this.known = NONE
+    let places = 1
+    while (places < pages && places < MAX_KNOWN) places *= 2
+    this.known = new Int32Array(places << KNOWN_SHIFT).fill(NONE)
+    this.knownMask = places - 1
+    this.stamp = 0
     this.firstLeaf = vpn >>> this.leafShift
     const nrLeaves = pages === 0 ? 0 : ((vpn + pages - 1) >>> this.leafShift) - this.firstLeaf + 1
     this.bases = new Int32Array(nrLeaves)

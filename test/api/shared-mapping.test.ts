@@ -4,6 +4,7 @@ import { Memory } from '../../src/api/memory.ts'
 import { SharedMapping } from '../../src/api/shared-mapping.ts'
 import { memoryStore } from '../../src/stores/memory.ts'
 import { T_HAZARD } from '../../src/sync/threads.ts'
+import { sys_munmap } from '../../src/syscall/memory.ts'
 import { rounds } from '../support/suite.ts'
 
 const PAGE = 4096
@@ -184,5 +185,48 @@ describe('a mapping of a memory for threads', () => {
     expect(memory.stats().threads).toHaveLength(2)
     again.detach()
     expect(memory.stats().threads).toHaveLength(1)
+  })
+
+  test('what a page was is forgotten when its table goes, also when that became a page that looks the same', () => {
+    for (const looks of [1, 512]) {
+      const memory = memoryOf(64)
+      const space = memory.space()
+      const map = space.map(memory.shared(2048 * PAGE), { writable: true })
+      map.setUint32(0, 5)
+      map.setUint32(2047 * PAGE, 6)
+      for (let i = 0; i < 2; i++) expect([map.getUint32(0), map.getUint32(2047 * PAGE)]).toEqual([5, 6])
+      const { machine } = memory
+      const slot = machine.tables.find(space.mm.id, map.address / PAGE)
+      const pte = machine.ram.u32[slot]
+      const held = machine.ram.u8[(pte >>> 8) * PAGE]
+      expect(held).toBe(5)
+      expect(sys_munmap(space.mm, map.address, 1024 * PAGE)).toBe(0)
+      const other = memory.space().map(memory.shared(32 * PAGE), { writable: true })
+      for (let page = 0; page < 32; page++) other.setUint32(page * PAGE + (slot % (PAGE / 4)) * 4, pte)
+      expect(machine.ram.u32[slot]).toBe(pte)
+      // As many as there are different stamps: the one of the page that went is the next one's.
+      for (let i = 0; i < looks; i++) {
+        machine.sync.changed()
+        expect(map.getUint32(2047 * PAGE)).toBe(6)
+      }
+      expect(() => map.getUint32(0)).toThrow(expect.objectContaining({ code: 'SIGSEGV' }))
+      expect(() => map.setUint32(0, 1)).toThrow(expect.objectContaining({ code: 'SIGSEGV' }))
+    }
+  })
+
+  test('pages that share a place, and more than there are places, show their own bytes', () => {
+    const pages = 1100
+    const memory = memoryOf(pages + 100)
+    const map = memory.space().map(memory.shared(pages * PAGE), { writable: true })
+    for (let page = 0; page < pages; page++) map.setUint32(page * PAGE, page)
+    for (let k = 0; k < 5000; k++) {
+      const page = (k & 1) === 0 ? (k * 256 + (k >>> 4)) % pages : (k * 7919) % pages
+      expect(map.getUint32(page * PAGE)).toBe(page)
+      map.setUint32(page * PAGE + 4, page)
+    }
+    const words = Array.from({ length: pages }, (_, page) => map.getUint32(page * PAGE + 4))
+    words.forEach((word, page) => {
+      if (word !== 0) expect(word).toBe(page)
+    })
   })
 })
