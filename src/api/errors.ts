@@ -9,6 +9,7 @@ import { EAGAIN, EFAULT, EIO, ENOMEM, errnoName } from '../abi/errno.ts'
 import { FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OOM } from '../abi/fault.ts'
 import { escaped } from '../base/printing.ts'
 import { MM_MAP_COUNT } from '../frame/mm-table.ts'
+import type { Machine } from '../mm/machine.ts'
 import type { Mm } from '../syscall/args.ts'
 
 /** What each error number that can come here means. */
@@ -16,7 +17,7 @@ export const MEANINGS: Readonly<Record<string, string>> = {
   EACCES: 'permission denied',
   EAGAIN: 'try again',
   EBADF: 'bad file',
-  EBUSY: 'locked in memory',
+  EBUSY: 'in use',
   ECANCELED: 'given up',
   ECONNREFUSED: 'connection refused',
   ECONNRESET: 'connection broken off',
@@ -121,11 +122,19 @@ export function systemError(result: number, syscall: string, address?: number, h
   )
 }
 
-/** What to say of -ENOMEM where the address space has as many mappings as it may have. */
+/** What to say of -ENOMEM where the address space, or all of them together, have as many mappings as they may have. */
 export function mapCountHint({ machine, id }: Mm, result: number): string | undefined {
   const { maxMapCount, mms } = machine
-  if (result !== -ENOMEM || mms.row(id, MM_MAP_COUNT) < maxMapCount - 3) return undefined
-  return `the address space has all the ${maxMapCount} mappings that it may have: see the option maxMapCount`
+  if (result !== -ENOMEM) return undefined
+  return mms.row(id, MM_MAP_COUNT) < maxMapCount - 3
+    ? vmasHint(machine, 3)
+    : `the address space has all the ${maxMapCount} mappings that it may have: see the option maxMapCount`
+}
+
+/** What to say where `more` mappings were wanted than there can be. */
+export function vmasHint({ vmas }: Machine, more: number): string | undefined {
+  if (vmas.nrInUse + more <= vmas.capacity) return undefined
+  return `the address spaces have all the ${vmas.capacity} mappings that they may have together: see the option maxVmas`
 }
 
 /** Gives a result back if it is not negative, else throws. */

@@ -8,7 +8,7 @@
  * of them may fault, and a fault may evict). `borrow(i)` pins the page until it is disposed of.
  */
 
-import { EAGAIN } from '../abi/errno.ts'
+import { EAGAIN, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_UNSHARE, ACCESS_WRITE, FAULT_BUS, FAULT_OK } from '../abi/fault.ts'
 import {
   MADV_COLD,
@@ -412,7 +412,9 @@ export class Mapping extends Accessors {
     const code = ADVICE[advice]
     if (code === undefined)
       throw new TypeError(`${String(advice)} is no advice; it is one of ${Object.keys(ADVICE).join(', ')}`)
-    this.orThrow(sys_madvise(this.space.mm, start, length, code), 'madvise', start)
+    const result = sys_madvise(this.space.mm, start, length, code)
+    // Linux has another error for it here.
+    orThrow(result, 'madvise', start, mapCountHint(this.space.mm, result === -EAGAIN ? -ENOMEM : result))
   }
 
   /** Makes a range resident and keeps it so. Throws ENOMEM, EAGAIN when it does not fit. */

@@ -34,6 +34,8 @@ export interface MemoryOptions {
   readonly readahead?: number | string
   /** Mappings that an address space may have. Default 65,530, as on Linux. */
   readonly maxMapCount?: number
+  /** Mappings that all address spaces have together. Default 1,024 more than `maxMapCount`. Each costs 0.1 KiB beside `size` once it was used. */
+  readonly maxVmas?: number
   /** Files, shared memories included, that are open or mapped at the same time. Default 16,384. Each costs 0.2 KiB beside `size`, with threads 1.2. */
   readonly maxInodes?: number
   /** Opens of them at the same time. Default 32,768. */
@@ -99,6 +101,7 @@ export function machineOptionsOf(options: MemoryOptions): { machineOptions: Mach
   if (options.maxFiles !== undefined) machineOptions.maxFiles = options.maxFiles
   if (options.maxSpaces !== undefined) machineOptions.maxSpaces = options.maxSpaces
   if (options.maxMapCount !== undefined) machineOptions.maxMapCount = options.maxMapCount
+  if (options.maxVmas !== undefined) machineOptions.maxVmas = options.maxVmas
   if (options.threads !== undefined) machineOptions.threads = options.threads
   if (options.patienceMs !== undefined) machineOptions.patienceMs = options.patienceMs
   if (options.thread !== undefined) machineOptions.platformThread = options.thread

@@ -1,5 +1,6 @@
 /** AddressSpace: where mappings live; what a process has one of. Made by `memory.space()` and `space.fork()`. */
-import { EACCES, EBADF, EINVAL, ESTALE } from '../abi/errno.ts'
+import { EACCES, EBADF, EINVAL, ENOMEM, ESTALE } from '../abi/errno.ts'
+import { TASK_PAGES } from '../abi/limits.ts'
 import {
   MAP_ANONYMOUS,
   MAP_FIXED_NOREPLACE,
@@ -12,6 +13,7 @@ import {
   PROT_WRITE
 } from '../abi/mman.ts'
 import { defineHidden, inspectedAs, summary } from '../base/printing.ts'
+import { MM_MAP_COUNT, MM_TOTAL_VM } from '../frame/mm-table.ts'
 import type { Machine } from '../mm/machine.ts'
 import { formatMaps, maps } from '../observe/maps.ts'
 import { formatSmaps, smaps } from '../observe/smaps.ts'
@@ -20,7 +22,7 @@ import type { Mm } from '../syscall/args.ts'
 import { sys_mmap } from '../syscall/memory.ts'
 import { sys_exit, sys_fork } from '../syscall/process.ts'
 import { checkMemory, checkSpace, closedHint } from './belongs.ts'
-import { mapCountHint, orThrow, systemError } from './errors.ts'
+import { mapCountHint, orThrow, systemError, vmasHint } from './errors.ts'
 import { MappedFile } from './file.ts'
 import type { SpaceHandle } from './handles.ts'
 import { spacesHint } from './limits.ts'
@@ -101,14 +103,21 @@ export class AddressSpace {
       (options.locked === true ? MAP_LOCKED : 0) |
       (address === undefined ? 0 : MAP_FIXED_NOREPLACE)
     const prot = writable ? PROT_READ | PROT_WRITE : PROT_READ
-    const at = sys_mmap(this.mm, address ?? 0, length, prot, flags, file === null ? -1 : file.fd, offset)
-    if (at < 0) throw systemError(at, 'mmap', address, this.#whyNot(at, file, offset, writable && !isPrivate))
     const { pageSize } = this.machine.ram
-    return this.window(file ?? undefined, writable, at / pageSize, Math.ceil(length / pageSize))
+    const pages = Math.ceil(length / pageSize)
+    const at = sys_mmap(this.mm, address ?? 0, length, prot, flags, file === null ? -1 : file.fd, offset)
+    if (at < 0) throw systemError(at, 'mmap', address, this.#whyNot(at, file, offset, pages, writable && !isPrivate))
+    return this.window(file ?? undefined, writable, at / pageSize, pages)
   }
 
   /** What there is to say about an error of `map`. */
-  #whyNot(error: number, file: MappedFile | null, offset: number, storesToFile: boolean): string | undefined {
+  #whyNot(
+    error: number,
+    file: MappedFile | null,
+    offset: number,
+    pages: number,
+    storesToFile: boolean
+  ): string | undefined {
     const { machine, mm } = this
     const { pageSize } = machine.ram
     if (error === -EINVAL && offset % pageSize !== 0) {
@@ -117,7 +126,11 @@ export class AddressSpace {
     if (error === -EACCES && storesToFile && file !== null && !file.writable) {
       return `${file.name} is open for reading: open it for writing, or map it with private: true`
     }
-    return error === -EBADF && file !== null ? closedHint(machine, file.fd, file.name) : mapCountHint(mm, error)
+    if (error === -EBADF && file !== null) return closedHint(machine, file.fd, file.name)
+    const hint = mapCountHint(mm, error)
+    if (error !== -ENOMEM || hint !== undefined) return hint
+    const isFull = pages + machine.mms.row(mm.id, MM_TOTAL_VM) > TASK_PAGES
+    return isFull ? `an address space has ${TASK_PAGES} pages; unmap something, or use another space` : undefined
   }
 
   /**
@@ -166,8 +179,13 @@ export class AddressSpace {
   fork(): AddressSpace {
     checkSpace(this.mm, 'fork')
     const child = sys_fork(this.mm)
-    if (typeof child === 'number') throw systemError(child, 'fork', undefined, spacesHint(this.machine, child))
+    if (typeof child === 'number') throw systemError(child, 'fork', undefined, this.#whyNoFork(child))
     return new AddressSpace(child)
+  }
+
+  #whyNoFork(error: number): string | undefined {
+    const { machine, mm } = this
+    return spacesHint(machine, error) ?? vmasHint(machine, machine.mms.row(mm.id, MM_MAP_COUNT))
   }
 
   /** The mappings, a line each, as in /proc/PID/maps. */

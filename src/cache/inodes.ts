@@ -46,6 +46,17 @@ export const CUT_TORN = 4 as const
 export const CLEAN = 0 as const
 export const DIRTY = 1 as const
 
+/** The first row, from 1 on, whose word is 0; 0 for none. `hint[0]`: all rows before it are taken. */
+export function takeFirst(column: Int32Array, hint: Int32Array): number {
+  const row = column.indexOf(0, Math.max(1, hint[0]))
+  hint[0] = row < 0 ? column.length : row + 1
+  return Math.max(0, row)
+}
+
+export function giveBack(hint: Int32Array, row: number): void {
+  if (row < hint[0]) hint[0] = row
+}
+
 export class InodeTable {
   readonly capacity: number
   readonly kind: Int32Array
@@ -90,6 +101,7 @@ export class InodeTable {
   readonly pager: Int32Array
   readonly stores: StoreTable
   readonly #dirtyOfStores: Int32Array
+  readonly #firstFree: Int32Array
   readonly #sync: Sync
 
   constructor(columns: ColumnSource, capacity: number, sync: Sync) {
@@ -116,39 +128,39 @@ export class InodeTable {
     this.going = columns.int32('inodes', n)
     this.goingNext = columns.int32('inodes', n)
     this.#dirtyOfStores = columns.int32('inodes', 1)
+    this.#firstFree = columns.int32('inodes', 1)
     this.#sync = sync
     this.stores = new StoreTable(columns, capacity, sync)
   }
 
   /** A free row with one reference, or 0. */
   alloc(kind: number, name: string, store: GuardedStore | undefined): number {
-    for (let i = 1; i <= this.capacity; i++) {
-      if (this.kind[i] !== 0) continue
-      this.kind[i] = kind
-      this.seq[i]++
-      this.refs[i] = 1
-      this.quota[i] = 0
-      this.nrHeld[i] = 0
-      this.wbErrSeq[i] = 0
-      this.wbErrno[i] = 0
-      this.sizeBytes[i] = 0
-      this.storeBytes[i] = 0
-      this.lock[i] = 0
-      this.writeLock[i] = 0
-      this.pager[i] = 0
-      this.addFilling(i, -this.nrFilling(i))
-      this.cutting[i] = CUT_NONE
-      this.isUnsized[i] = 0
-      this.going[i] = 0
-      this.goingNext[i] = 0
-      this.stores.set(i, name, store)
-      return i
-    }
-    return 0
+    const i = takeFirst(this.kind, this.#firstFree)
+    if (i === 0) return 0
+    this.kind[i] = kind
+    this.seq[i]++
+    this.refs[i] = 1
+    this.quota[i] = 0
+    this.nrHeld[i] = 0
+    this.wbErrSeq[i] = 0
+    this.wbErrno[i] = 0
+    this.sizeBytes[i] = 0
+    this.storeBytes[i] = 0
+    this.lock[i] = 0
+    this.writeLock[i] = 0
+    this.pager[i] = 0
+    this.addFilling(i, -this.nrFilling(i))
+    this.cutting[i] = CUT_NONE
+    this.isUnsized[i] = 0
+    this.going[i] = 0
+    this.goingNext[i] = 0
+    this.stores.set(i, name, store)
+    return i
   }
 
   free(inode: number): void {
     this.kind[inode] = 0
+    giveBack(this.#firstFree, inode)
     this.stores.forget(inode)
   }
 
@@ -265,6 +277,7 @@ export class FileTable {
   readonly wbErrSeen: Int32Array
   /** How it will be read (RA_* of `fill`), where a mapping has no advice of its own. */
   readonly advice: Int32Array
+  readonly #firstFree: Int32Array
 
   constructor(columns: ColumnSource, capacity: number, sync: Sync) {
     const n = capacity + 1
@@ -279,21 +292,26 @@ export class FileTable {
     this.raPages = own()
     this.wbErrSeen = columns.int32('files', n)
     this.advice = columns.int32('files', n)
+    this.#firstFree = columns.int32('files', 1)
   }
 
   /** A free row with one reference, or 0. */
   alloc(inode: number, mode: number, wbErrSeen: number): number {
-    for (let f = 1; f <= this.capacity; f++) {
-      if (this.refs[f] !== 0) continue
-      this.refs[f] = 1
-      this.inode[f] = inode
-      this.mode[f] = mode
-      this.raNext[f] = 0
-      this.raPages[f] = 0
-      this.wbErrSeen[f] = wbErrSeen
-      this.advice[f] = 0
-      return f
-    }
-    return 0
+    const f = takeFirst(this.refs, this.#firstFree)
+    if (f === 0) return 0
+    this.refs[f] = 1
+    this.inode[f] = inode
+    this.mode[f] = mode
+    this.raNext[f] = 0
+    this.raPages[f] = 0
+    this.wbErrSeen[f] = wbErrSeen
+    this.advice[f] = 0
+    return f
+  }
+
+  /** Without references. */
+  free(file: number): void {
+    this.inode[file] = 0
+    giveBack(this.#firstFree, file)
   }
 }

@@ -36,6 +36,10 @@ export class StoreTable {
   /** Grows each time the inode's row is given away, and each time its store is replaced. */
   readonly #generation: Int32Array
   readonly #text: Int32Array
+  /** Inodes by the identity of their stores: chains of those with one bucket, and the hash of each, 0 for none. */
+  readonly #buckets: Int32Array
+  readonly #next: Int32Array
+  readonly #hash: Int32Array
   readonly #isShared: boolean
   readonly #sync: Sync
   readonly #stores: (GuardedStore | undefined)[] = []
@@ -43,6 +47,8 @@ export class StoreTable {
   readonly #names: string[] = []
   /** The same stores by inode, without anything that leads to the machine: what is left of this thread's part when nobody refers to it any more. */
   readonly held: Map<number, HeldStore> = new Map()
+  /** The inode that this thread's store was last of. */
+  readonly #inodes = new WeakMap<Store, number>()
   readonly #openers = new Map<string, StoreOpener>()
 
   constructor(columns: ColumnSource, capacity: number, sync: Sync) {
@@ -50,6 +56,9 @@ export class StoreTable {
     this.#sync = sync
     this.#isShared = sync.isShared
     this.#generation = columns.int32('inodes', n)
+    this.#buckets = columns.int32('inodes', 2 ** Math.ceil(Math.log2(n)))
+    this.#next = columns.int32('inodes', n)
+    this.#hash = columns.int32('inodes', n)
     this.#text = columns.int32('inode names', sync.isShared ? n * TEXT_WORDS : 0)
   }
 
@@ -90,8 +99,43 @@ export class StoreTable {
     }
   }
 
+  /** The inode that has this store, or one over the same bytes; 0 for none. */
+  find(store: GuardedStore): number {
+    const own = this.#inodes.get(store.inner) ?? 0
+    if (own !== 0 && this.get(own)?.isSame(store) === true) return own
+    const { identity } = store
+    if (identity === undefined) return 0
+    const hash = hashOf(identity)
+    for (let i = this.#buckets[hash & (this.#buckets.length - 1)]; i !== 0; i = this.#next[i]) {
+      if (this.#hash[i] === hash && this.get(i)?.identity === identity) return i
+    }
+    return 0
+  }
+
+  /** Puts the inode under an identity, out of the one that it was under. */
+  #index(inode: number, identity: string | undefined): void {
+    const old = this.#hash[inode]
+    const hash = identity === undefined ? 0 : hashOf(identity)
+    if (old === hash) return
+    const buckets = this.#buckets
+    const mask = buckets.length - 1
+    if (old !== 0) {
+      if (buckets[old & mask] === inode) buckets[old & mask] = this.#next[inode]
+      else {
+        let before = buckets[old & mask]
+        while (this.#next[before] !== inode) before = this.#next[before]
+        this.#next[before] = this.#next[inode]
+      }
+    }
+    this.#hash[inode] = hash
+    if (hash === 0) return
+    this.#next[inode] = buckets[hash & mask]
+    buckets[hash & mask] = inode
+  }
+
   #keep(inode: number, store: GuardedStore | undefined, isOwn: boolean): void {
     this.#stores[inode] = store
+    if (store !== undefined) this.#inodes.set(store.inner, inode)
     if (store?.isReachable !== true) this.held.delete(inode)
     else this.held.set(inode, { store: store.inner, generation: this.#generation[inode], isOwn })
   }
@@ -110,6 +154,7 @@ export class StoreTable {
     this.#keep(inode, store, true)
     this.#names[inode] = name
     this.#seen[inode] = generation
+    this.#index(inode, store?.identity)
     if (this.#isShared) this.#write(inode, name, store)
   }
 
@@ -119,6 +164,7 @@ export class StoreTable {
     this.#keep(inode, undefined, false)
     this.#names[inode] = ''
     this.#seen[inode] = this.#generation[inode]
+    this.#index(inode, undefined)
     // Another thread that only asks what the row is called must not open the store of what is gone.
     if (this.#isShared) writeText(this.#text, inode * TEXT_WORDS, '')
   }
@@ -182,6 +228,13 @@ export class StoreTable {
     if (json.length > textUnits(TEXT_WORDS)) json = JSON.stringify({ name: name.slice(0, 64), hasStore })
     writeText(this.#text, inode * TEXT_WORDS, json)
   }
+}
+
+/** Never 0 (FNV-1a). */
+function hashOf(text: string): number {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  return hash | 0 || 1
 }
 
 /** Why a store that an opener gave is not the one that was asked for; '' if it is. */

@@ -28,11 +28,11 @@ import { followStore } from './truncate.ts'
  */
 export function openStore(m: Machine, store: GuardedStore, mode: number, coordinated = false): number {
   if ((mode & FILE_WRITE) !== 0 && store.readOnly) return refuse(m, store, -EBADF)
-  let inode = findInode(m, store)
+  let inode = m.inodes.stores.find(store)
   if (inode !== 0 && m.inodes.going[inode] !== 0) {
     const error = untilGone(m, store)
     if (error !== 0) return -error
-    inode = findInode(m, store)
+    inode = m.inodes.stores.find(store)
   }
   if (isWrittenElsewhere(m, store, coordinated)) return refuse(m, store, -EBUSY)
   if (inode !== 0) {
@@ -111,7 +111,7 @@ export function openLater(m: Machine, name: string, sizeBytes: number): number {
 
 /** Closes a store that cannot be opened, unless it is open already. */
 function refuse(m: Machine, store: GuardedStore, error: number): number {
-  if (m.inodes.store(findInode(m, store))?.isSame(store) !== true) store.close()
+  if (m.inodes.store(m.inodes.stores.find(store))?.isSame(store) !== true) store.close()
   return error
 }
 
@@ -261,7 +261,7 @@ export function getFile(m: Machine, file: number): void {
 export function putFile(m: Machine, file: number): number {
   if (file === 0 || --m.files.refs[file] > 0) return 0
   const inode = m.files.inode[file]
-  m.files.inode[file] = 0
+  m.files.free(file)
   return putInode(m, inode)
 }
 
@@ -340,7 +340,7 @@ function untilGone(m: Machine, store: GuardedStore): number {
   const { inodes, sync } = m
   if (!sync.maySleep) return EAGAIN
   sync.beginWait()
-  for (let inode = findInode(m, store); inodes.going[inode] !== 0; inode = findInode(m, store)) {
+  for (let inode = m.inodes.stores.find(store); inodes.going[inode] !== 0; inode = m.inodes.stores.find(store)) {
     const owner = Math.abs(inodes.going[inode]) - 1
     // It has inherited it while it waited.
     if (owner === sync.me) endGoing(m)
@@ -399,16 +399,6 @@ function endInode(m: Machine, inode: number): number {
 function yieldLock(m: Machine): void {
   m.sync.openWindow(IO_NONE, 0, 0, 0)
   m.sync.closeWindow()
-}
-
-/** The inode that has this store, or one over the same bytes; 0 for none. */
-function findInode(m: Machine, store: GuardedStore): number {
-  for (let i = 1; i <= m.inodes.capacity; i++) {
-    if (m.inodes.kind[i] !== INODE_STORE) continue
-    const known = m.inodes.store(i)
-    if (known?.isSame(store) || (store.identity !== undefined && known?.identity === store.identity)) return i
-  }
-  return 0
 }
 
 function install(m: Machine, inode: number, mode: number): number {

@@ -54,6 +54,8 @@ const spaceCalls: Record<string, (space: fremap.AddressSpace, rig: Rig) => unkno
   fork: space => space.fork(),
   maps: space => space.maps(),
   smaps: space => space.smaps(),
+  // Zeros once the space has ended.
+  status: space => (space.status().size === 0 ? space.close() : 'bytes'),
   close: space => space.close(),
   toJSON: space => JSON.stringify(space)
 }
@@ -65,8 +67,13 @@ describe('address spaces', () => {
   const end = (rig: Rig): void => rig.owner.adopt(rig.space.handle).close()
   const kinds = [{ name: 'that has ended', end, codes: ['ESRCH'] }, closed]
   // A space that has ended is closed already.
-  tryAll('a space', spaceCalls, rig => rig.space, kinds, { isAlive: ['done'], close: ['done'], toJSON: ['done'] })
-  const buts = { isAlive: ['done'], close: ['done'], handle: ['done'], toJSON: ['done'] }
+  tryAll('a space', spaceCalls, rig => rig.space, kinds, {
+    isAlive: ['done'],
+    close: ['done'],
+    status: ['done'],
+    toJSON: ['done']
+  })
+  const buts = { isAlive: ['done'], close: ['done'], handle: ['done'], status: ['done'], toJSON: ['done'] }
   tryAll('a space', spaceCalls, rig => rig.space, [detached], buts)
 })
 
@@ -130,7 +137,17 @@ describe('mappings', () => {
     const internal = Object.getOwnPropertyNames(fremap.Accessors.prototype).filter(
       name => !/^[gs]et|^pageSize$/.test(name)
     )
-    const more = ['lookAt', 'failAt', 'populateCursor', 'bytesOf', 'checkPages', 'checkAlive', 'fail']
+    const more = [
+      'lookAt',
+      'failAt',
+      'populateCursor',
+      'bytesOf',
+      'checkPages',
+      'checkAlive',
+      'fail',
+      'orThrow',
+      'rangeOf'
+    ]
     expectAll(Mapping.prototype, mapCalls, [...internal, ...more])
   })
 

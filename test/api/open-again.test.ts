@@ -3,7 +3,9 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
+import type { Mapping } from '../../src/api/mapping.ts'
 import { Memory } from '../../src/api/memory.ts'
+import type { AddressSpace } from '../../src/api/space.ts'
 import { nodeFile } from '../../src/stores/node-file.ts'
 import { errorOf } from '../attached/support.ts'
 
@@ -102,6 +104,36 @@ describe('limits are named, and options', () => {
     memory.space()
     expect(errorOf(() => memory.space()).message).toMatch(/^ENOMEM: .*maxSpaces is 2/)
     expect(errorOf(() => space.fork()).message).toMatch(/maxSpaces is 2/)
+    memory.close()
+  })
+
+  test('mappings: of an address space, and of all together', () => {
+    const memory = new Memory({ size: '256KiB', maxMapCount: 8, maxVmas: 12 })
+    const [space, other] = [memory.space(), memory.space()]
+    const file = memory.shared('256KiB')
+    const maps: Mapping[] = []
+    const cut = (of: AddressSpace): void => {
+      const map = of.map(file, { writable: true })
+      maps.push(map)
+      for (let page = 0; ; page += 2) map.protect('read', { offset: page * 4096, length: 4096 })
+    }
+    expect(errorOf(() => cut(space)).message).toMatch(/^ENOMEM: .*all the 8 mappings.*maxMapCount/)
+    const advise = (): void => maps[0].advise('random', { offset: 40 * 4096, length: 4096 })
+    expect(errorOf(advise).message).toMatch(/^EAGAIN: .*all the 8 mappings.*maxMapCount/)
+    space.map(file, { length: 4096, private: true })
+    expect(errorOf(() => space.map(file)).message).toMatch(/maxMapCount/)
+    expect(errorOf(() => cut(other)).message).toMatch(/^ENOMEM: .*all the 12 mappings.*together.*maxVmas/)
+    expect(errorOf(() => space.fork()).message).toMatch(/^ENOMEM: .*maxVmas/)
+    expect(errorOf(() => new Memory({ size: '1MiB', maxVmas: 0 })).message).toMatch(/maxVmas is 0, but must be/)
+    memory.close()
+  })
+
+  test('pages of an address space', () => {
+    const memory = new Memory({ size: '256KiB', pageSize: 512 })
+    const space = memory.space()
+    const map = (): void => void space.map(null, { length: 2 ** 40 - 2 ** 20 })
+    map()
+    expect(errorOf(map).message).toMatch(/^ENOMEM: .*an address space has 2147483647 pages/)
     memory.close()
   })
 

@@ -7,6 +7,7 @@ import { EIO, ENXIO } from '../../src/abi/errno.ts'
 import { FAULT_BUS } from '../../src/abi/fault.ts'
 import * as abi from '../../src/abi/mman.ts'
 import { attachKernel, createKernel, type Kernel } from '../../src/kernel.ts'
+import { fileOf } from '../../src/mm/files.ts'
 import type { Machine } from '../../src/mm/machine.ts'
 import { recoverThread } from '../../src/mm/recover.ts'
 import { assertMachine } from '../../src/observe/check.ts'
@@ -199,5 +200,38 @@ test('swap that this thread cannot reach: what is there cannot be had here, and 
     expect(bytes[0]).toBe(i + 1)
   }
   sys_exit(mm)
+  assertMachine(a)
+})
+
+test('an open finds the file by its identity, in whatever thread, and asks for the stores of no others', () => {
+  let nrMade = 0
+  const named = (first: number, handle?: StoreHandle): Store => ({
+    ...counted(first, `store ${first}`, handle),
+    identity: `disk/${first}`
+  })
+  const openNamed = (handle: StoreHandle): Store => {
+    nrMade++
+    return named(Number(handle.first))
+  }
+  const { a, b } = twoThreads([{ kind: 'counted', open: openNamed }])
+  const open = (m: Machine, store: Store): number => f.sys_open(m, store, f.O_RDWR)
+  const inodeOf = (fd: number): number => a.files.inode[fileOf(a, fd)]
+  // More than there are rows, in changing order, so that each chain loses its first, its last and those between.
+  const fds = new Map<number, number>()
+  for (let i = 0; i < 200; i++) {
+    const first = 1 + ((i * 7) % 11)
+    const fd = fds.get(first)
+    if (fd !== undefined) {
+      const again = open(i % 2 === 0 ? a : b, named(first, handleOf(first)))
+      expect(inodeOf(again)).toBe(inodeOf(fd))
+      expect([f.sys_close(a, again), f.sys_close(a, fd)]).toEqual([0, 0])
+      fds.delete(first)
+    } else if (fds.size < 4) fds.set(first, open(a, named(first, handleOf(first))))
+  }
+  for (const fd of fds.values()) expect(f.sys_close(a, fd)).toBe(0)
+  expect(new Set([1, 2, 3, 4].map(first => inodeOf(open(a, named(first, handleOf(first)))))).size).toBe(4)
+  nrMade = 0
+  expect(firstByte(b, open(b, named(3)))).toBe(3)
+  expect(nrMade).toBe(1)
   assertMachine(a)
 })

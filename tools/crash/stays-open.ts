@@ -3,11 +3,17 @@ import { EOPNOTSUPP } from '../../src/abi/errno.ts'
 import type { Store } from '../../src/store/store.ts'
 import type { Config } from './program.ts'
 
+/** Executors of one process have files of their own. */
+const identities = new WeakMap<Store, string>()
+let nrFiles = 0
+
 /** The store under another handle for each open: closing one leaves the bytes for the next. */
 export function staysOpen(store: Store, punch: Config['punch']): Store {
+  const identity = identities.get(store) ?? `file ${++nrFiles}`
+  identities.set(store, identity)
   return {
     name: 'file',
-    identity: 'file',
+    identity,
     readOnly: false,
     durable: true,
     size: () => store.size(),
