@@ -31,18 +31,12 @@ import { FILL_CROWDED, FILL_PARKED, RA_NORMAL, RA_RANDOM, RA_SEQUENTIAL } from '
 import { INODE_STORE } from '../cache/inodes.ts'
 import {
   F_FLAGS,
-  F_INDEX,
-  F_MAPCOUNT,
   F_MAPPING,
   FRAME_SHIFT,
-  MAPPING_ANON,
   PG_ANON,
-  PG_CACHED,
   PG_DIRTY,
   PG_EXCLUSIVE,
-  PG_SWAPBACKED,
-  PG_UPTODATE,
-  PG_WRITEBACK
+  PG_SWAPBACKED
 } from '../frame/frame-table.ts'
 import { MM_MAJ_FLT, MM_MIN_FLT, MM_SHIFT, MM_SWAPENTS } from '../frame/mm-table.ts'
 import { TRACE_FAULT } from '../frame/trace.ts'
@@ -67,8 +61,7 @@ import {
   ptePageProt,
   pteSoftDirty,
   pteSwapOffset,
-  pteToPgoff,
-  pteWithFrame
+  pteToPgoff
 } from '../pgtable/pte.ts'
 import {
   VM_NONLINEAR,
@@ -79,6 +72,7 @@ import {
   VM_SOFTDIRTY,
   VM_WRITE
 } from '../vma/flags.ts'
+import { installAnon, prepareAnon, pteOfCopy, takeAlone } from './anon.ts'
 import { makeRoom } from './balance.ts'
 import { isHeldBack } from './dirty-limit.ts'
 import { readEarly, rememberRead } from './early-read.ts'
@@ -87,13 +81,8 @@ import { bringPage, FILL_HOLES, fetchError } from './filemap.ts'
 import { waitForTurn } from './frame-giver.ts'
 import { type Machine, POLICY_LINUX, WAIT_FOR_ROOM, WAIT_TO_WRITE } from './machine.ts'
 import { prefetchAlong, prefetchOn } from './prefetch.ts'
+import { NEEDS_NODE, NO_NODE, prepareEntry } from './prepare-entry.ts'
 import { swapInAnon } from './swap-in.ts'
-
-const MAX_ROUNDS = 4
-
-/** Whether `prepareEntry` is to have a reverse-map node ready. */
-export const NO_NODE = 0 as const
-export const NEEDS_NODE = 1 as const
 
 /**
  * Handles a fault at a page. FAULT_OK: the access will now succeed (until something else changes the entry). A fault from
@@ -369,52 +358,6 @@ function copyOnWrite(
   return FAULT_OK
 }
 
-/** The entry of a copy that nothing was stored to: as it was, but that the first store asks whether the vma allows it. */
-export function pteOfCopy(pte: number, copy: number): number {
-  return (pteWithFrame(pte, copy) & ~PTE_WRITE) | PTE_DIRTY
-}
-
-/** Makes a frame that nobody knows an anonymous page, mapped writable and dirty, in the place of `old`, or with the node that is ready if that is 0. */
-export function installAnon(
-  m: Machine,
-  mm: number,
-  vma: number,
-  vpn: number,
-  slot: number,
-  frame: number,
-  old: number
-): void {
-  const { w } = m.frames
-  const row = frame << FRAME_SHIFT
-  w[row + F_FLAGS] = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY | PG_EXCLUSIVE
-  w[row + F_MAPPING] = MAPPING_ANON
-  w[row + F_INDEX] = -1
-  if (old === 0) m.rmap.addRmap(frame, mm, vma, vpn)
-  else m.rmap.replaceRmap(old, frame, mm, vma, vpn)
-  m.lru.add(frame)
-  m.tables.set(slot, mkPte(frame, (PTE_READ | PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY) & m.grants))
-}
-
-/** Gives the vma its anonymous identity: its neighbour's where they could be one vma (Linux: anon_vma_prepare). */
-export function prepareAnon(m: Machine, vma: number): void {
-  const t = m.vmas
-  if (t.anon[vma] !== 0) return
-  const near = reusableAnon(m, vma, t.next[vma]) || reusableAnon(m, t.prev[vma], vma)
-  t.anon[vma] = near === 0 ? t.newAnonId() : near
-  t.anonChain[vma] = 1
-}
-
-/** The identity of whichever of two neighbours has one, if the other may share it. */
-function reusableAnon(m: Machine, low: number, high: number): number {
-  if (low === 0 || high === 0) return 0
-  const t = m.vmas
-  if (t.end[low] !== t.start[high] || t.file[low] !== t.file[high]) return 0
-  if (((t.flags[low] ^ t.flags[high]) & ~(VM_PROT_MASK | VM_SOFTDIRTY)) !== 0) return 0
-  if (t.pgoff[high] !== t.linearIndex(low, t.end[low])) return 0
-  const from = t.anon[low] !== 0 ? low : high
-  return t.anonChain[from] === 1 ? t.anon[from] : 0
-}
-
 /** The first touch of private anonymous memory. */
 function anonFault(m: Machine, mm: number, vma: number, vpn: number, access: number): number {
   if (access !== ACCESS_WRITE) {
@@ -433,25 +376,6 @@ function anonFault(m: Machine, mm: number, vma: number, vpn: number, access: num
   }
   installAnon(m, mm, vma, vpn, slot, frame, 0)
   return FAULT_OK
-}
-
-/**
- * The slot of a page with its tables made and, if asked for, a reverse-map node ready; 0 without memory. Each of the two
- * may reclaim, and so take back what the other made: a table without entries, or an empty slab.
- */
-export function prepareEntry(m: Machine, mm: number, vpn: number, node: typeof NO_NODE | typeof NEEDS_NODE): number {
-  let slot = 0
-  for (let round = 0; round < MAX_ROUNDS; round++) {
-    if (node === NEEDS_NODE && !m.nodes.prepare()) break
-    slot = m.tables.ensure(mm, vpn)
-    if (slot === 0) break
-    if (node === NO_NODE || m.nodes.isPrepared) return slot
-  }
-  // What was made for nothing goes back. Reclaim may have freed the table of an earlier round, so it is looked up.
-  slot = m.tables.find(mm, vpn)
-  if (slot !== 0) m.tables.releaseIfEmpty(slot)
-  m.nodes.trim()
-  return 0
 }
 
 /** A fault on file page `pgoff`: linear when the entry is none, else the one that it remembers. */
@@ -566,34 +490,4 @@ function swapFault(m: Machine, mm: number, vma: number, vpn: number, pte: number
   if (alone && access === ACCESS_WRITE) flags |= PTE_WRITE | PTE_DIRTY | PTE_SOFT_DIRTY
   m.tables.set(slot, mkPte(page, flags & m.grants))
   return alone || access !== ACCESS_WRITE ? FAULT_OK : FAULT_RETRY
-}
-
-/**
- * Whether an anonymous page that one of our entries maps is, or becomes, our own. One that somebody pins and that is not yet may be another
- * space's, which has ended since, and whose thread still reads it.
- */
-function takeAlone(m: Machine, frame: number): boolean {
-  const { frames } = m
-  const flags = frames.row(frame, F_FLAGS)
-  const alone = (flags & PG_EXCLUSIVE) !== 0 || (frames.row(frame, F_MAPCOUNT) === 1 && frames.pins(frame) === 0)
-  if (!alone || !leaveSwapCache(m, frame)) return false
-  frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_EXCLUSIVE
-  return true
-}
-
-/**
- * Frees the slot behind an anonymous page if no swap entry needs it; the frame is then the only copy. While the page is being written to it,
- * whoever writes it frees it afterwards (Linux: reuse_swap_page).
- */
-function leaveSwapCache(m: Machine, frame: number): boolean {
-  const flags = m.frames.row(frame, F_FLAGS)
-  if ((flags & PG_CACHED) === 0) return true
-  const slot = m.frames.row(frame, F_INDEX)
-  if (m.swap.count[slot] !== 0) return false
-  if ((flags & PG_WRITEBACK) === 0) {
-    m.cache.remove(frame)
-    m.swap.free(slot)
-  }
-  m.frames.w[(frame << FRAME_SHIFT) + F_FLAGS] |= PG_DIRTY
-  return true
 }

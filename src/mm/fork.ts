@@ -33,11 +33,12 @@ import {
   pteSwapOffset
 } from '../pgtable/pte.ts'
 import { VM_DONTCOPY, VM_LOCKED, VM_LOCKONFAULT, VM_NONLINEAR, VM_SHARED, VM_WIPEONFORK } from '../vma/flags.ts'
-import { installAnon, NEEDS_NODE, prepareEntry, pteOfCopy } from './fault.ts'
+import { installAnon, pteOfCopy } from './anon.ts'
 import { getFile } from './files.ts'
 import type { Machine } from './machine.ts'
 import { addTotalVm } from './mmap.ts'
 import { exitMmap } from './munmap.ts'
+import { NEEDS_NODE, prepareEntry } from './prepare-entry.ts'
 
 const INHERITED = [MM_START_BRK, MM_BRK_PAGE, MM_BRK_OFF, MM_FREE_HINT, MM_RLIMIT_AS, MM_RLIMIT_MEMLOCK]
 
