@@ -200,6 +200,18 @@ function compareStore(w: World, size: number, bytes: Uint8Array, model: ModelFil
   w.compare('the store after a sync', bytes, model.bytes, model.size)
 }
 
+/** Its slot has another file by now, which a call by the old number must not reach. */
+function mustBeClosed(w: World, fd: number): void {
+  const buffer = new Uint8Array(1)
+  const results = [
+    sys_pread(w.m, fd, buffer, 0),
+    sys_pwrite(w.m, fd, buffer, 0),
+    sys_ftruncate(w.m, fd, 0),
+    sys_close(w.m, fd)
+  ]
+  if (results.some(result => result !== -EBADF)) throw new Mismatch(`a closed descriptor gives ${results.join(', ')}`)
+}
+
 /** Closes the file, so that only its mappings hold it, and opens it again. */
 function reopen(w: World, f: number): void {
   w.heal()
@@ -207,16 +219,21 @@ function reopen(w: World, f: number): void {
   if (file.store === undefined) {
     const fd = sys_reopen(w.m, file.fd, file.model.isLater ? O_RDONLY : O_RDWR)
     if (fd < 0 || sys_close(w.m, file.fd) !== 0) throw new Mismatch(`reopen of memory gives ${fd}`)
+    const again = sys_reopen(w.m, fd, O_RDONLY)
+    mustBeClosed(w, file.fd)
+    if (again < 0 || sys_close(w.m, again) !== 0) throw new Mismatch(`another open of memory gives ${again}`)
     file.fd = fd
     return
   }
   cutBorrowed(w, file.model)
   const before = file.model.inode
   const held = w.m.inodes.refs[before] > 1 || w.m.files.refs[fileOf(w.m, file.fd)] > 1
-  const result = sys_close(w.m, file.fd)
+  const closed = file.fd
+  const result = sys_close(w.m, closed)
   if (result !== 0) throw new Mismatch(`close gives ${result}`)
   if (!held) compareStore(w, file.store.inner.size(), storedBytes(file.store.inner, file.model.size), file.model)
   w.openStore(f)
+  mustBeClosed(w, closed)
   if (held && file.model.inode !== before)
     throw new Mismatch('a mapped file has another inode after it was opened again')
   // What was past the end went with the cache.

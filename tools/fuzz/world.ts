@@ -333,6 +333,8 @@ export class World {
   /** Removes what the run left in the file system. */
   dispose(): void {
     void this.machines[0].pager?.end()
+    // After a failure it has files open still, which the next world is to open.
+    for (const machine of this.machines) machine.open = false
     for (const { store } of this.files) store?.inner.close()
     if (this.#directory !== undefined) fs.rmSync(this.#directory, { recursive: true, force: true })
   }
