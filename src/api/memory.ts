@@ -20,14 +20,16 @@ import { type SalvagedFile, salvageFiles, type TakePage } from '../mm/salvage.ts
 import { endMm } from '../mm/space.ts'
 import { checkMachine } from '../observe/check.ts'
 import { formatTraceRow, traceRows } from '../observe/trace.ts'
+import { answerOf, WrongAnswer } from '../store/answer.ts'
 import type { AsyncStore } from '../store/async-store.ts'
+import { GuardedStore } from '../store/guard.ts'
 import type { Store, StoreOpener } from '../store/store.ts'
 import { T_PLATFORM_ID } from '../sync/threads.ts'
 import { Mm } from '../syscall/args.ts'
 import { MEMORY_SHMEM, O_COORDINATED, O_RDONLY, O_RDWR, sys_close, sys_memory, sys_open } from '../syscall/file.ts'
 import { sys_mm_create } from '../syscall/process.ts'
 import { checkAttached, checkFile, checkMemory } from './belongs.ts'
-import { orThrow, systemError } from './errors.ts'
+import { type FremapError, orThrow, systemError } from './errors.ts'
 import { describeSalvaged, forget, remember, type Unclosed } from './exit.ts'
 import { MappedFile } from './file.ts'
 import type { FileHandle, MappingHandle, MemoryHandle, SpaceHandle } from './handles.ts'
@@ -277,15 +279,14 @@ export class Memory {
         `memory.open takes a store: memory.open(nodeFile(${path}, 'r')), with nodeFile of 'fremap/node', for a file`
       )
     }
-    const writable = !store.readOnly
-    const flags = (writable ? O_RDWR : O_RDONLY) + (options.coordinated === true ? O_COORDINATED : 0)
-    const fd = sys_open(this.machine, store, flags)
-    return new MappedFile(
-      this.machine,
-      orThrow(fd, 'open', undefined, openHint(this.machine, fd, store.name)),
-      store.name,
-      writable
-    )
+    const { machine } = this
+    // What it is is read here, once.
+    const guarded = new GuardedStore(store, machine.sync)
+    const { name, readOnly } = guarded
+    const flags = (readOnly ? O_RDONLY : O_RDWR) + (options.coordinated === true ? O_COORDINATED : 0)
+    const fd = sys_open(machine, guarded, flags)
+    if (fd < 0) throw openError(machine, fd, name, guarded.lastThrown)
+    return new MappedFile(machine, fd, name, !readOnly)
   }
 
   /**
@@ -299,11 +300,16 @@ export class Memory {
     const { machine } = this
     const { signal, timeoutMs = 0 } = options
     if (!(timeoutMs >= 0 && timeoutMs < 2 ** 31)) throw new RangeError(`a time-out of ${timeoutMs} ms cannot be`)
+    if (typeof store?.size !== 'function')
+      throw new TypeError('memory.openAsync takes a store that answers later, such as await httpRange(url)')
     let fd = 0
+    let name = ''
     try {
       signal?.throwIfAborted()
-      const size = await unlessAborted(store.size(signal), signal)
-      const { name, identity } = store
+      name = String(store.name)
+      const { identity } = store
+      const given = await unlessAborted(Promise.resolve(store.size(signal)), signal)
+      const size = sizeOf(machine, name, given)
       const open = (): void => {
         const isClosed = this.#isDetached || !machine.open
         fd = isClosed ? -ENODEV : this.#openLater(store, name, identity, size, timeoutMs)
@@ -314,7 +320,8 @@ export class Memory {
       throw error
     }
     await this.#closeUnlessServed(store)
-    return new MappedFile(machine, orThrow(fd, 'open', undefined, openHint(machine, fd, store.name)), store.name, false)
+    if (fd < 0) throw openError(machine, fd, name, undefined)
+    return new MappedFile(machine, fd, name, false)
   }
 
   /** A store that was not opened, or whose twin is open already. What becomes of it interests nobody. */
@@ -328,12 +335,11 @@ export class Memory {
   #openLater(store: AsyncStore, name: string, identity: string | undefined, size: number, timeoutMs: number): number {
     const { machine } = this
     if (size < 0) return size
-    if (!Number.isSafeInteger(size)) return -EIO
     machine.pager ??= new Pager(machine, pagerHost)
     const known = machine.pager.inodeOf(store, identity)
     if (known !== 0) return openAgain(machine, known)
     const fd = openLater(machine, name, size)
-    if (fd >= 0) machine.pager.add(machine.files.inode[fileOf(machine, fd)], store, identity, timeoutMs)
+    if (fd >= 0) machine.pager.add(machine.files.inode[fileOf(machine, fd)], store, name, identity, timeoutMs)
     return fd
   }
 
@@ -481,4 +487,26 @@ interface Attached {
   readonly kernel: Kernel
   readonly swap: Store | undefined
   readonly sizeBytes: number
+}
+
+/** The error for an open that gave `result`. `thrown` is what the store threw, or what is wrong about its answer. */
+function openError(machine: Machine, result: number, name: string, thrown: unknown): FremapError {
+  const hint = openHint(machine, result, name)
+  const error = systemError(
+    result,
+    'open',
+    undefined,
+    thrown instanceof WrongAnswer ? `${hint}: ${thrown.message}` : hint
+  )
+  if (result === -EIO && thrown !== undefined) error.cause = thrown
+  return error
+}
+
+/** What `size` of a store that answers later gave, if it is a size or an errno. */
+function sizeOf(machine: Machine, name: string, given: unknown): number {
+  try {
+    return answerOf(name, 'size', given, Number.MAX_SAFE_INTEGER)
+  } catch (thrown) {
+    throw openError(machine, -EIO, name, thrown)
+  }
 }

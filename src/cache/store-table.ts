@@ -10,7 +10,7 @@
  */
 import { readText, textUnits, writeText } from '../base/text.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
-import { GuardedStore } from '../store/guard.ts'
+import { GuardedStore, type StoreFacts } from '../store/guard.ts'
 import type { Store, StoreHandle, StoreOpener } from '../store/store.ts'
 import type { Sync } from '../sync/sync.ts'
 
@@ -19,6 +19,7 @@ const TEXT_WORDS = 256
 /** A store that a thread has, and whether it opened the inode itself: then another thread may have no other way to it. */
 export interface HeldStore {
   readonly store: Store
+  readonly facts: StoreFacts
   readonly generation: number
   readonly isOwn: boolean
 }
@@ -93,8 +94,8 @@ export class StoreTable {
   adopt(held: ReadonlyMap<number, HeldStore>): void {
     for (const [inode, one] of held) {
       if (one.generation !== this.#generation[inode]) continue
-      this.#keep(inode, new GuardedStore(one.store, this.#sync), one.isOwn)
-      this.#names[inode] = one.store.name
+      this.#keep(inode, new GuardedStore(one.store, this.#sync, one.facts), one.isOwn)
+      this.#names[inode] = one.facts.name
       this.#seen[inode] = one.generation
     }
   }
@@ -137,7 +138,10 @@ export class StoreTable {
     this.#stores[inode] = store
     if (store !== undefined) this.#inodes.set(store.inner, inode)
     if (store?.isReachable !== true) this.held.delete(inode)
-    else this.held.set(inode, { store: store.inner, generation: this.#generation[inode], isOwn })
+    else {
+      const { inner, facts } = store
+      this.held.set(inode, { store: inner, facts, generation: this.#generation[inode], isOwn })
+    }
   }
 
   /** Tells one inode from another one that has its row later. */

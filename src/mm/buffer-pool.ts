@@ -3,7 +3,10 @@
  *
  * They lie beside the budget: together no more than `maxBytes`, or than what reads under way need. All are let go when no read is
  * under way any more. `FetchQueue.bufferBytes` counts them, for `stats`.
+ *
+ * What a buffer had when it was made is what is counted: a store may have given its memory away, or taken it for itself.
  */
+import { asBytes } from '../base/bytes.ts'
 import type { FetchQueue } from '../cache/fetch-queue.ts'
 
 export class BufferPool {
@@ -12,6 +15,8 @@ export class BufferPool {
   readonly #maxBytes: number
   #bytes = 0
   readonly #spare: Uint8Array[] = []
+  /** Bytes of each buffer, lent or spare. */
+  readonly #sizes = new Map<Uint8Array, number>()
   #nrTaken = 0
 
   constructor(account: FetchQueue, thread: number, maxBytes: number) {
@@ -23,17 +28,26 @@ export class BufferPool {
   /** A buffer of at least so many bytes, with whatever in it. */
   take(lengthBytes: number): Uint8Array {
     this.#nrTaken++
-    const at = this.#spare.findIndex(one => one.length >= lengthBytes)
+    const at = this.#spare.findIndex(one => this.#sizeOf(one) >= lengthBytes)
     if (at >= 0) return this.#spare.splice(at, 1)[0]
     while (this.#spare.length > 0 && this.#bytes + lengthBytes > this.#maxBytes) {
       this.#forget(this.#spare.shift() as Uint8Array)
     }
     this.#note(lengthBytes)
-    return new Uint8Array(lengthBytes)
+    const buffer = new Uint8Array(lengthBytes)
+    this.#sizes.set(buffer, lengthBytes)
+    return buffer
+  }
+
+  /** What a lent buffer has in it, as a plain array; undefined when its memory is gone. */
+  bytesOf(buffer: Uint8Array): Uint8Array | undefined {
+    const bytes = asBytes(buffer)
+    return bytes?.length === this.#sizeOf(buffer) ? bytes : undefined
   }
 
   giveBack(buffer: Uint8Array): void {
-    this.#spare.push(buffer)
+    if (this.bytesOf(buffer) === undefined) this.#forget(buffer)
+    else this.#spare.push(buffer)
     this.#returned()
   }
 
@@ -48,8 +62,13 @@ export class BufferPool {
     for (const buffer of this.#spare.splice(0)) this.#forget(buffer)
   }
 
+  #sizeOf(buffer: Uint8Array): number {
+    return this.#sizes.get(buffer) ?? 0
+  }
+
   #forget(buffer: Uint8Array): void {
-    this.#note(-buffer.length)
+    this.#note(-this.#sizeOf(buffer))
+    this.#sizes.delete(buffer)
   }
 
   #note(deltaBytes: number): void {

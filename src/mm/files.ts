@@ -111,7 +111,11 @@ export function openLater(m: Machine, name: string, sizeBytes: number): number {
 
 /** Closes a store that cannot be opened, unless it is open already. */
 function refuse(m: Machine, store: GuardedStore, error: number): number {
-  if (m.inodes.store(m.inodes.stores.find(store))?.isSame(store) !== true) store.close()
+  if (m.inodes.store(m.inodes.stores.find(store))?.isSame(store) === true) return error
+  const { lastThrown } = store
+  store.close()
+  // Why it was refused, whatever becomes of the close.
+  store.lastThrown = lastThrown
   return error
 }
 

@@ -24,6 +24,7 @@ import { plainBytes } from '../base/bytes.ts'
 import { Q_BELL } from '../cache/fetch-queue.ts'
 import { TRACE_READ } from '../frame/trace.ts'
 import { READ_ERRORS, STORE_READS } from '../frame/vmstat.ts'
+import { answerOf } from '../store/answer.ts'
 import type { AsyncStore } from '../store/async-store.ts'
 import { WAIT_ARRIVALS } from '../sync/lock-order.ts'
 import { T_PROGRESS } from '../sync/threads.ts'
@@ -85,6 +86,7 @@ interface Call {
 
 class PagedStore {
   readonly store: AsyncStore
+  readonly name: string
   /** As it was when it was opened. */
   readonly identity: string | undefined
   readonly inode: number
@@ -98,8 +100,16 @@ class PagedStore {
   /** Its file is closed: what still comes is not wanted. */
   isDropped = false
 
-  constructor(store: AsyncStore, identity: string | undefined, inode: number, generation: number, timeoutMs: number) {
+  constructor(
+    store: AsyncStore,
+    name: string,
+    identity: string | undefined,
+    inode: number,
+    generation: number,
+    timeoutMs: number
+  ) {
     this.store = store
+    this.name = name
     this.identity = identity
     this.inode = inode
     this.generation = generation
@@ -130,9 +140,9 @@ export class Pager {
   }
 
   /** Serves an inode from now on, until it is closed. `timeoutMs` 0: for as long as a read takes. */
-  add(inode: number, store: AsyncStore, identity: string | undefined, timeoutMs: number): void {
+  add(inode: number, store: AsyncStore, name: string, identity: string | undefined, timeoutMs: number): void {
     const generation = this.machine.inodes.stores.generation(inode)
-    this.#stores.set(inode, new PagedStore(store, identity, inode, generation, timeoutMs))
+    this.#stores.set(inode, new PagedStore(store, name, identity, inode, generation, timeoutMs))
     if (this.machine.sync.isShared && !this.#isListening) void this.#listen()
   }
 
@@ -266,13 +276,13 @@ export class Pager {
     if (this.#stores.get(known.inode) === known) this.#stores.delete(known.inode)
     known.waiting.length = 0
     known.isDropped = true
-    for (const giveUp of known.reads) giveUp(coded('ECANCELED', `${known.store.name} was closed`))
+    for (const giveUp of known.reads) giveUp(coded('ECANCELED', `${known.name} was closed`))
     // Nobody is there to hear what becomes of it.
     const closing = Promise.resolve()
       .then(() => known.store.close())
       .catch(() => {})
       .finally(() => this.#closing.delete(closing))
-    this.#closing.set(closing, known.store.name)
+    this.#closing.set(closing, known.name)
   }
 
   async #read(known: PagedStore, batch: Batch): Promise<void> {
@@ -296,7 +306,7 @@ export class Pager {
 
   /** Awaits a store, and delivers what it gives. → why not all of it came, if so. */
   async #fetch(known: PagedStore, delivery: Delivery, position: number, length: number): Promise<Failure | undefined> {
-    const { store } = known
+    const { store, name } = known
     try {
       const result =
         store.readPieces === undefined
@@ -304,10 +314,10 @@ export class Pager {
           : await this.#fetchPieces(known, delivery, position, length)
       if (result < 0) return { errno: -result, cause: undefined, why: '' }
       if (result === length && (delivery.isWhole || known.isDropped)) return undefined
-      const cause = new Error(`${store.name} ended after ${Math.min(result, delivery.doneBytes)} of ${length} bytes`)
+      const cause = new Error(`${name} ended after ${Math.min(result, delivery.doneBytes)} of ${length} bytes`)
       return { errno: EIO, cause, why: cause.message }
     } catch (thrown) {
-      return failureOf(thrown ?? new Error(`${store.name} does not say why`))
+      return failureOf(thrown ?? new Error(`${name} does not say why`))
     }
   }
 
@@ -316,9 +326,11 @@ export class Pager {
     const buffer = this.#buffers.take(Math.ceil(length / pageSize) * pageSize)
     const call = this.#call(known, ({ signal }) => known.store.read(position, buffer, 0, length, signal))
     try {
-      const result = upTo(await call.result, length)
+      const result = answerOf(known.name, 'read', await call.result, length)
+      const bytes = this.#buffers.bytesOf(buffer)
+      if (bytes === undefined) throw new Error(`${known.name} gave away the buffer that it was lent`)
       for (let at = 0; at < result; at += PUT_BYTES) {
-        const piece = buffer.subarray(at, Math.min(at + PUT_BYTES, result))
+        const piece = bytes.subarray(at, Math.min(at + PUT_BYTES, result))
         if (!(await this.#within(known, () => delivery.put(piece)))) break
       }
       return result
@@ -359,7 +371,7 @@ export class Pager {
       }
       return (known.store.readPieces as ReadPieces)(position, length, take, given.signal)
     })
-    const result = upTo(await call.result, length)
+    const result = answerOf(known.name, 'readPieces', await call.result, length)
     if (late.length > 0) await this.#within(known, put)
     return result
   }
@@ -379,7 +391,7 @@ export class Pager {
 
   /** One read of a store. It ends with the store's answer, or when it is given up, whichever comes first. */
   #call(known: PagedStore, ask: (given: GivenUp) => Promise<number>): Call {
-    const { store, reads, timeoutMs } = known
+    const { name, reads, timeoutMs } = known
     const { signal, abort } = this.#host.abortable()
     const given = { signal, isUp: false }
     let giveUp: (reason: Error) => void = () => {}
@@ -391,7 +403,7 @@ export class Pager {
       }
     })
     reads.add(giveUp)
-    const late = (): void => giveUp(coded('ETIMEDOUT', `${store.name} did not answer within ${timeoutMs} ms`))
+    const late = (): void => giveUp(coded('ETIMEDOUT', `${name} did not answer within ${timeoutMs} ms`))
     const cancel = timeoutMs === 0 ? () => {} : this.#host.after(timeoutMs, late)
     let isOver = false
     // A store that throws at once is taken as one that rejects.
@@ -437,11 +449,6 @@ export class Pager {
     if (sync.isShared) sync.wakeAll(WAIT_ARRIVALS, 0)
     filler.requests.settled()
   }
-}
-
-/** A count of bytes if it is one, up to `most`, or an errno; else -EIO. */
-function upTo(result: number, most: number): number {
-  return Number.isSafeInteger(result) && result <= most && result > -4096 ? result : -EIO
 }
 
 function coded(code: string, text: string): Error {

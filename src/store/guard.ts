@@ -2,14 +2,18 @@
  * Holds a store to its contract: whatever it throws, or answers that is no answer, becomes -EIO.
  *
  * A store is other people's code, called in the middle of a fault or of reclaim, where an exception would leave half of
- * the work done. What was thrown is kept in `lastThrown`: it is the cause of the error that the call ends with. What a store is (its name, handle and the
+ * the work done. What was thrown, or what is wrong about the answer, is kept in `lastThrown`: it is the cause of the error that the call ends with. What a store is (its name, handle and the
  * like) is read once, when it is guarded: before a verb begins, so what its getters throw comes up there.
  *
  * Other threads are told that this one is in a store, also where it holds the machine lock meanwhile: it may take long, and is not dead.
  */
 import { EIO, ENXIO } from '../abi/errno.ts'
 import type { Sync } from '../sync/sync.ts'
+import { answerOf } from './answer.ts'
 import type { Store, StoreHandle } from './store.ts'
+
+/** What a store is, without what it does. */
+export type StoreFacts = Pick<Store, 'name' | 'identity' | 'readOnly' | 'durable' | 'isCut' | 'handle'>
 
 export class GuardedStore implements Store {
   readonly name: string
@@ -18,7 +22,7 @@ export class GuardedStore implements Store {
   readonly durable: boolean
   readonly isCut: boolean
   readonly handle: StoreHandle | undefined
-  /** What the store threw in the last call that failed, undefined where it answered an errno itself. */
+  /** What the store threw in the last call that failed, or a WrongAnswer; undefined where it answered an errno itself. */
   lastThrown: unknown = undefined
   /** The store itself. */
   readonly inner: Store
@@ -26,15 +30,23 @@ export class GuardedStore implements Store {
   /** `lastThrown` says why there is no store behind this, and goes on saying so. */
   #isUnreachable = false
 
-  constructor(inner: Store, sync: Sync) {
+  /** `facts`: as they were read when the store was guarded before. */
+  constructor(inner: Store, sync: Sync, facts: StoreFacts = inner) {
+    const { identity } = facts
     this.inner = inner
     this.#sync = sync
-    this.name = inner.name
-    this.identity = inner.identity
-    this.readOnly = inner.readOnly
-    this.durable = inner.durable
-    this.isCut = inner.isCut === true
-    this.handle = plainHandle(inner.handle)
+    this.name = String(facts.name)
+    this.identity = identity === undefined || identity === null ? undefined : String(identity)
+    this.readOnly = Boolean(facts.readOnly)
+    this.durable = Boolean(facts.durable)
+    this.isCut = facts.isCut === true
+    this.handle = plainHandle(facts.handle)
+  }
+
+  /** Leads neither to the machine nor to the store. */
+  get facts(): StoreFacts {
+    const { name, identity, readOnly, durable, isCut, handle } = this
+    return { name, identity, readOnly, durable, isCut, handle }
   }
 
   /** False for what stands for a store that this thread cannot reach. */
@@ -69,7 +81,7 @@ export class GuardedStore implements Store {
   size(): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.inner.size(), Number.MAX_SAFE_INTEGER)
+      return this.#answer('size', this.inner.size(), Number.MAX_SAFE_INTEGER)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -80,7 +92,7 @@ export class GuardedStore implements Store {
   read(position: number, buffer: Uint8Array, offset: number, length: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.inner.read(position, buffer, offset, length), length)
+      return this.#answer('read', this.inner.read(position, buffer, offset, length), length)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -91,7 +103,7 @@ export class GuardedStore implements Store {
   write(position: number, buffer: Uint8Array, offset: number, length: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.inner.write(position, buffer, offset, length), length)
+      return this.#answer('write', this.inner.write(position, buffer, offset, length), length)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -102,7 +114,7 @@ export class GuardedStore implements Store {
   flush(): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.inner.flush(), 0)
+      return this.#answer('flush', this.inner.flush(), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -113,7 +125,7 @@ export class GuardedStore implements Store {
   truncate(sizeBytes: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.inner.truncate(sizeBytes), 0)
+      return this.#answer('truncate', this.inner.truncate(sizeBytes), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -124,7 +136,7 @@ export class GuardedStore implements Store {
   punch(position: number, length: number): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.inner.punch(position, length), 0)
+      return this.#answer('punch', this.inner.punch(position, length), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -135,7 +147,7 @@ export class GuardedStore implements Store {
   close(): number {
     const outer = this.#sync.beginStoreCall()
     try {
-      return this.#answer(this.inner.close(), 0)
+      return this.#answer('close', this.inner.close(), 0)
     } catch (thrown) {
       return this.#note(thrown)
     } finally {
@@ -148,9 +160,9 @@ export class GuardedStore implements Store {
     return other.inner === this.inner
   }
 
-  /** A result if it is a whole number up to `most` (or an errno), else -EIO. */
-  #answer(result: number, most: number): number {
-    const answer = Number.isSafeInteger(result) && result <= most && result > -4096 ? result : -EIO
+  /** A result if it is a whole number up to `most`, or an errno. Throws what is wrong about it. */
+  #answer(call: string, result: number, most: number): number {
+    const answer = answerOf(this.name, call, result, most)
     if (answer < 0 && !this.#isUnreachable) this.lastThrown = undefined
     return answer
   }

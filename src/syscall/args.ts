@@ -80,6 +80,8 @@ export function intOf(x: Quantity): number {
 
 /** A handle of an address space: what system calls take as `mm`. Stale once the space has ended. */
 export class Mm {
+  /** What only an object that this constructor made has, and no proxy of one. */
+  readonly #isTrue = true
   declare readonly machine: Machine
   readonly id: number
   readonly generation: number
@@ -89,6 +91,14 @@ export class Mm {
     defineHidden(this, { machine })
     this.id = id
     this.generation = generation
+    Object.freeze(this)
+  }
+
+  /** @internal Whether it is an Mm and nothing else: no proxy, no object of a class that extends Mm. */
+  static isTrue(given: unknown): given is Mm {
+    return (
+      typeof given === 'object' && given !== null && #isTrue in given && Object.getPrototypeOf(given) === Mm.prototype
+    )
   }
 
   /** False once the address space has ended or its machine was closed. */
@@ -100,5 +110,5 @@ export class Mm {
 
 /** The machine behind a handle that is alive, or undefined for anything else. */
 export function machineOf(mm: Mm): Machine | undefined {
-  return mm instanceof Mm && mm.isAlive ? mm.machine : undefined
+  return Mm.isTrue(mm) && mm.isAlive ? mm.machine : undefined
 }

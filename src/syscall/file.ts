@@ -60,6 +60,7 @@ export function sys_open(m: Machine, store: Store, flags: number): number {
 /** Undefined for what is no store. */
 function guard(m: Machine, store: Store): GuardedStore | undefined {
   try {
+    if (store instanceof GuardedStore) return store
     return typeof store?.read === 'function' ? new GuardedStore(store, m.sync) : undefined
   } catch {
     return undefined

@@ -195,7 +195,7 @@ export class World {
     const fd = openLater(m, store.name, bytes.length)
     if (fd < 0) throw new Mismatch(`the store that answers later cannot be opened: ${fd}`)
     model.inode = m.files.inode[fileOf(m, fd)]
-    m.pager.add(model.inode, store, undefined, 0)
+    m.pager.add(model.inode, store, store.name, undefined, 0)
     this.peeker.lookAtLater(model.inode, bytes)
     return { fd, store: undefined, model }
   }
