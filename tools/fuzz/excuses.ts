@@ -5,7 +5,7 @@ import { Mismatch } from './mismatch.ts'
 import type { World } from './world.ts'
 
 /** Bytes that tell where they were written and by which operation. */
-export function pattern(fill: number, length: number): Uint8Array {
+export function pattern(fill: number, length: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(length)
   for (let i = 0; i < length; i++) bytes[i] = (fill + i * 7 + (i >>> 8)) | 1
   return bytes

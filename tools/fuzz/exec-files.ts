@@ -21,6 +21,7 @@ import {
   sys_reopen
 } from '../../src/syscall/file.ts'
 import { excused, pattern } from './excuses.ts'
+import { foreign } from './foreign.ts'
 import { cutBorrowed } from './held.ts'
 import { Mismatch } from './mismatch.ts'
 import type { ModelFile } from './model.ts'
@@ -62,7 +63,7 @@ export function execFile(w: World, op: Op): void {
 
 function read(w: World, { fd, model }: FuzzFile, pos: number, len: number): void {
   const buffer = new Uint8Array(len).fill(0xee)
-  const got = sys_pread(w.m, fd, buffer, pos)
+  const got = sys_pread(w.m, fd, foreign(buffer, pos), pos)
   const expected = Math.max(0, Math.min(len, model.size - pos))
   const next = Math.floor((pos + Math.max(0, got)) / w.pageSize)
   const waits = model.isLater && got < expected && !w.peeker.isCached(model.inode, next)
@@ -80,7 +81,7 @@ function write(w: World, { fd, model }: FuzzFile, pos: number, len: number, fill
     refuse('write', sys_pwrite(w.m, fd, data, pos), -EBADF)
     return
   }
-  const done = sys_pwrite(w.m, fd, data, pos)
+  const done = sys_pwrite(w.m, fd, foreign(data, pos), pos)
   if (done < 0 ? !excused(w, done) : done !== len && !(done < len && (w.armed || w.isTight))) {
     throw new Mismatch(`write gives ${done}, not ${len}`)
   }
