@@ -1,7 +1,8 @@
 /**
  * A thread of `crew.ts`: attaches to the memory, waits for a command, runs it between two looks at the clock.
  *
- * Commands lie in shared words. The loops are functions of this module that take what they read by parameter, as the harness asks.
+ * Commands lie in shared words. The loops are functions of this module that take what they read by parameter, as the
+ * harness asks.
  */
 import { openSync, readFileSync, readSync } from 'node:fs'
 import { threadId, workerData } from 'node:worker_threads'
@@ -49,7 +50,10 @@ function waitedForProcessorMs(): number {
   }
 }
 
-/** One page after another is made to show another one, each call timed alone. → the longest call in ns, but for waits for a processor. */
+/**
+ * One page after another is made to show another one, each call timed alone. → the longest call in ns, but for waits
+ * for a processor.
+ */
 function remapPages(map: Mapping, pages: Int32Array, from: number, to: number): number {
   let longest = 0
   let waited = waitedForProcessorMs()

@@ -1,8 +1,9 @@
 /**
- * Worker threads that read one memory at the same time: each attaches, waits for a command, and works on a part of the indexes.
+ * Worker threads that read one memory at the same time: each attaches, waits for a command, and works on a part of the
+ * indexes.
  *
- * The time of a command is from the first thread's start to the last one's end, by clocks that all threads of the process share. The
- * thread that asks sleeps meanwhile.
+ * The time of a command is from the first thread's start to the last one's end, by clocks that all threads of the
+ * process share. The thread that asks sleeps meanwhile.
  */
 import type { MappingHandle, MemoryHandle } from '../src/index.ts'
 import { allAttached, beginRound, endRound, isRoundOver, ROLL_CALL_WORDS, startThread } from './roll-call.ts'

@@ -48,7 +48,9 @@ export function showBackwards(memory: Memory, pages: number): { count: number; n
   return { count, nsPerPage: (elapsed * 1e6) / count, checksum }
 }
 
-/** ns a page, as the mean over as many windows as make a million pages: one small one is over too soon for the clock. */
+/**
+ * ns a page, as the mean over as many windows as make a million pages: one small one is over too soon for the clock.
+ */
 export function meanOfDiscontinuities(memory: Memory, pages: number, totalPages = 1_000_000): Sample {
   const repeats = Math.ceil(totalPages / pages)
   let sum = 0

@@ -1,9 +1,9 @@
 /**
- * Worker threads that run the guest of guest/ on one memory at the same time: each attaches, waits for a round, and sums the words at its
- * part of the offsets that lie in the guest's memory.
+ * Worker threads that run the guest of guest/ on one memory at the same time: each attaches, waits for a round, and
+ * sums the words at its part of the offsets that lie in the guest's memory.
  *
- * The time of a round is from the first thread's start to the last one's end, by clocks that all threads of the process share. The
- * thread that asks sleeps meanwhile.
+ * The time of a round is from the first thread's start to the last one's end, by clocks that all threads of the process
+ * share. The thread that asks sleeps meanwhile.
  */
 import type { MappingHandle, MemoryHandle, ShadowHandle } from '../src/index.ts'
 import type { GuestMemory } from '../test/support/guest.ts'

@@ -1,8 +1,9 @@
 /**
- * A thread that reads a mapping from its first byte to its last, for the row `http/mapped`: accesses simply block until the page is there.
+ * A thread that reads a mapping from its first byte to its last, for the row `http/mapped`: accesses simply block until
+ * the page is there.
  *
- * For each message, the handles of a memory and of a mapping, it attaches, folds the first byte of each page, detaches, and answers with the
- * checksum.
+ * For each message, the handles of a memory and of a mapping, it attaches, folds the first byte of each page, detaches,
+ * and answers with the checksum.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import type * as Fremap from '../src/index.ts'

@@ -1,6 +1,6 @@
 /**
- * How worker threads of the benchmark start and work in rounds, over shared words: ROUND grows when there is something to do, DONE counts
- * the threads that have done it. A crew may have more words behind these.
+ * How worker threads of the benchmark start and work in rounds, over shared words: ROUND grows when there is something
+ * to do, DONE counts the threads that have done it. A crew may have more words behind these.
  *
  *  startThread, allAttached    by who asks, before the first round
  *  beginRound, endRound        by who asks, which sleeps meanwhile, or asks isRoundOver

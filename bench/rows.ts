@@ -14,7 +14,8 @@ import { wasmRows } from './rows/wasm.ts'
 
 export { peerRows } from './rows/peers.ts'
 
-// Reads first: rows over huge windows teach V8 about offsets beyond 2^32, which the accessors then pay for in every row.
+// Reads first: rows over huge windows teach V8 about offsets beyond 2^32, which the accessors then pay for in every
+// row.
 export const ROWS: readonly BenchRow[] = [
   ...readRows,
   ...scanRows,

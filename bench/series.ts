@@ -114,8 +114,8 @@ function fileBlock({ fd, page, words, positions }: FileReads, from: number, to: 
 }
 
 /**
- * Each of up to 4096 pages, spread evenly over a sparse file, read for the first time and in random order; small files several
- * times over, opened anew each time.
+ * Each of up to 4096 pages, spread evenly over a sparse file, read for the first time and in random order; small files
+ * several times over, opened anew each time.
  */
 function coldFaults(sizeBytes: number, context: Context, subject: Subject): Point {
   const path = context.sparseFile(sizeBytes)

@@ -36,7 +36,9 @@ export interface BarChart {
   readonly kinds?: readonly string[]
 }
 
-/** A logarithmic scale from the values' range to pixels. Grid lines are at the powers of `base` within and around it. */
+/**
+ * A logarithmic scale from the values' range to pixels. Grid lines are at the powers of `base` within and around it.
+ */
 export function logScale(
   values: readonly number[],
   from: number,

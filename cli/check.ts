@@ -1,7 +1,7 @@
 /**
  * `fremap check`: remaps a whole file, touches every page, then visits every page again and compares all its bytes with
- * direct reads. The second round finds pages that were evicted since the first: their entries must have remembered them.
- * At the end the machine checks its own invariants.
+ * direct reads. The second round finds pages that were evicted since the first: their entries must have remembered
+ * them. At the end the machine checks its own invariants.
  */
 import { compare } from './cat.ts'
 import { RunError } from './failure.ts'

@@ -1,6 +1,6 @@
 /**
- * `fremap demo`, and `npm start`: everything once, on a file of its own. Makes a sample, shows it shuffled in a memory that is
- * much smaller, reads it all, rewrites a part through the window, syncs, and reads every page back directly.
+ * `fremap demo`, and `npm start`: everything once, on a file of its own. Makes a sample, shows it shuffled in a memory
+ * that is much smaller, reads it all, rewrites a part through the window, syncs, and reads every page back directly.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -73,7 +73,9 @@ function byPage(name: string, pages: number, pageAt: (at: number) => number): Or
   }
 }
 
-/** The pages as a table of `step` columns, read down one column after the other. The first columns are longer by one. */
+/**
+ * The pages as a table of `step` columns, read down one column after the other. The first columns are longer by one.
+ */
 function strided(pages: number, step: number): (at: number) => number {
   const rows = Math.floor(pages / step)
   const longColumns = pages % step
@@ -88,8 +90,9 @@ function strided(pages: number, step: number): (at: number) => number {
 const ROUNDS = 4
 
 /**
- * A Feistel network is a permutation of the numbers below 4^h for any round function; numbers beyond the last page are sent
- * through it again until one falls within (fewer than four times on average), which leaves a permutation of the pages.
+ * A Feistel network is a permutation of the numbers below 4^h for any round function; numbers beyond the last page are
+ * sent through it again until one falls within (fewer than four times on average), which leaves a permutation of the
+ * pages.
  */
 function shuffled(pages: number, seed: number): (at: number) => number {
   let half = 1

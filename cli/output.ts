@@ -1,10 +1,10 @@
 /**
  * Where bytes go: the standard output, or a file that appears whole or not at all.
  *
- * A file is written under another name beside its place, flushed, and renamed at the end; until then what was there before
- * stays. An error or a signal removes it. Nobody else can read it before it has the permissions of the file that it replaces, and its
- * place is the one that a shell's redirection would write to. What is there and is no regular file (a pipe, a terminal) is written to
- * directly.
+ * A file is written under another name beside its place, flushed, and renamed at the end; until then what was there
+ * before stays. An error or a signal removes it. Nobody else can read it before it has the permissions of the file that
+ * it replaces, and its place is the one that a shell's redirection would write to. What is there and is no regular file
+ * (a pipe, a terminal) is written to directly.
  */
 import {
   accessSync,
@@ -59,7 +59,10 @@ export function print(text: string): void {
   else process.stdout.write(text)
 }
 
-/** Whether the standard output is a file or a device that takes bytes at once. Node's own stream loses what such a one did not take. */
+/**
+ * Whether the standard output is a file or a device that takes bytes at once. Node's own stream loses what such a one
+ * did not take.
+ */
 function isFileOutput(): boolean {
   const stat = fstatSync(1)
   return stat.isFile() || (stat.isCharacterDevice() && !isatty(1))
@@ -88,8 +91,8 @@ function directOutput(path: string): Sink {
 const MAX_LINKS = 40
 
 /**
- * Where a file of that name is or would be made: symbolic links are followed, the last one too where it leads to nothing yet. Undefined for
- * a link of /proc, which stands for an open file and not for a name.
+ * Where a file of that name is or would be made: symbolic links are followed, the last one too where it leads to
+ * nothing yet. Undefined for a link of /proc, which stands for an open file and not for a name.
  */
 function placeOf(path: string): string | undefined {
   let name = path
@@ -148,7 +151,10 @@ function openTemporary(place: string): { fd: number; temporary: string } {
   }
 }
 
-/** Gives the file the owner and group of the one that it replaces. → its permissions, less the group's where it is another group now. */
+/**
+ * Gives the file the owner and group of the one that it replaces. → its permissions, less the group's where it is
+ * another group now.
+ */
 function takeOwner(fd: number, { uid, gid, mode }: Stats): number {
   const now = fstatSync(fd)
   try {

@@ -1,8 +1,8 @@
 /**
  * How far the process grew, as the system sees it.
  *
- * Linux knows the highest resident size of the program itself (VmHWM). Its ru_maxrss will not do: it begins with the size of
- * the process that started this one. Elsewhere the largest of the samples stands in.
+ * Linux knows the highest resident size of the program itself (VmHWM). Its ru_maxrss will not do: it begins with the
+ * size of the process that started this one. Elsewhere the largest of the samples stands in.
  */
 import { readFileSync } from 'node:fs'
 

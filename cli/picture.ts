@@ -1,8 +1,8 @@
 /**
  * A picture of a window over its file, drawn from the live mapping:
  *
- *   dots    the window from left to right, the file from top to bottom: a dot for each of some evenly spaced window pages
- *           at the file page that it shows. A linear window is a diagonal.
+ *   dots    the window from left to right, the file from top to bottom: a dot for each of some evenly spaced window
+ *           pages at the file page that it shows. A linear window is a diagonal.
  *   blocks  how much of each part of the window is in memory.
  */
 import type { Mapping } from '../src/index.ts'

@@ -5,9 +5,9 @@
  *   0              1000       16       window pages 0 to 15 show file pages 1000 to 1015
  *   16             0                   window page 16 shows file page 0: a count left out is 1
  *
- * Lines apply from top to bottom, as calls of remap_file_pages do: a later one wins where two overlap. The window ends with
- * the last window page that a line names. Window pages that no line names show the file page of the same number, as in a
- * mapping that was just made.
+ * Lines apply from top to bottom, as calls of remap_file_pages do: a later one wins where two overlap. The window ends
+ * with the last window page that a line names. Window pages that no line names show the file page of the same number,
+ * as in a mapping that was just made.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { PTE_FILE_MAX_PAGES } from '../src/index.ts'

@@ -1,8 +1,9 @@
 /**
  * A file seen through a window in an order: what `cat`, `write`, `check` and the demonstration have in common.
  *
- * The window may be smaller than the order: then it shows the order in turns, each one remap away from the last. Without
- * `windowBytes` it is as large as page tables in a quarter of the memory can describe: page tables are part of the budget.
+ * The window may be smaller than the order: then it shows the order in turns, each one remap away from the last.
+ * Without `windowBytes` it is as large as page tables in a quarter of the memory can describe: page tables are part of
+ * the budget.
  */
 import { closeSync, constants, openSync, readSync } from 'node:fs'
 import {
@@ -197,7 +198,9 @@ export class Window {
     this.memory.close()
   }
 
-  /** Calls `move` with an offset of the window and a range of the chunk's bytes: whole pages at once where none is cut. */
+  /**
+   * Calls `move` with an offset of the window and a range of the chunk's bytes: whole pages at once where none is cut.
+   */
   #eachPart(chunk: Chunk, length: number, move: (offset: number, from: number, to: number) => void): void {
     const { pageSize } = this
     if (chunk.bytes === chunk.pages.length * pageSize) {
@@ -233,7 +236,10 @@ export class Window {
   }
 }
 
-/** Throws UsageError for a file that has more or fewer bytes than it says, such as those of /proc (0 bytes) and /sys (a page). */
+/**
+ * Throws UsageError for a file that has more or fewer bytes than it says, such as those of /proc (0 bytes) and /sys (a
+ * page).
+ */
 function requireSize(path: string, sizeBytes: number): void {
   if (hasSize(path, sizeBytes)) return
   const what =

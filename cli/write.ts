@@ -2,11 +2,11 @@
  * `fremap write`: the standard input into the window, in window order, and so into the file.
  *
  * It is the inverse of `cat`: what `cat --order X` printed, `write --order X` puts back. The file keeps its size. Input
- * shorter than the window changes only as many bytes. Input that does not fit is refused before anything is written when its
- * size is known (a regular file), else after the window is full.
+ * shorter than the window changes only as many bytes. Input that does not fit is refused before anything is written
+ * when its size is known (a regular file), else after the window is full.
  *
- * The file is changed in place, like the mapping that it is: pages may reach it at any time, and an error leaves those that
- * did. A file that this call makes is removed again unless it is finished.
+ * The file is changed in place, like the mapping that it is: pages may reach it at any time, and an error leaves those
+ * that did. A file that this call makes is removed again unless it is finished.
  */
 import { fstatSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { crc32 } from 'node:zlib'

@@ -1,18 +1,19 @@
 /**
  * The guest's half of the shadow MMU: from a byte of the window to a byte of this memory.
  *
- * The table lies at SHADOW. One word a page of a 4 GiB window, so that no address is out of its bounds; the word of a page
- * that is not there is 0, and so is what lies beyond the mapping.
+ * The table lies at SHADOW. One word a page of a 4 GiB window, so that no address is out of its bounds; the word of a
+ * page that is not there is 0, and so is what lies beyond the mapping.
  *
  *     31 ................. 12 | 11 .. 2 |   1     0
  *     frame's address in here |    0    | WRITE READ
  *
  *  forLoad, forStore        an address here for a byte of the window, asking the host if need be
- *  entryOf, place, refill   the same in parts: a loop that leaves itself to refill holds no call, and keeps its variables
- *                           in registers
+ *  entryOf, place, refill   the same in parts: a loop that leaves itself to refill holds no call, and keeps its
+ *                           variables in registers
  *  safePoint                what the host of another thread waits for
  *
- * An address or entry is good until the next call of the host: a fault, or `safePoint`. Nothing may be kept across those.
+ * An address or entry is good until the next call of the host: a fault, or `safePoint`. Nothing may be kept across
+ * those.
  */
 import { fault, passed } from './host'
 
@@ -28,7 +29,9 @@ export const READ: u32 = 1
 /** A store needs it, so that the host knows that the page is dirty. It never stands without READ. */
 export const WRITE: u32 = 2
 
-/** The entry of the page of byte `at`. By Atomics, as another thread's host fills it: what is in the page is seen, too. */
+/**
+ * The entry of the page of byte `at`. By Atomics, as another thread's host fills it: what is in the page is seen, too.
+ */
 // @ts-ignore: AssemblyScript decorates functions
 @inline
 export function entryOf(at: u32): u32 {

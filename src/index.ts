@@ -1,8 +1,8 @@
 /**
  * fremap: Linux's nonlinear file mappings for JavaScript.
  *
- * Two layers: the everyday classes (Memory, AddressSpace, Mapping, MappedFile) and, for people who know Linux, the system
- * calls as `sys_*`.
+ * Two layers: the everyday classes (Memory, AddressSpace, Mapping, MappedFile) and, for people who know Linux, the
+ * system calls as `sys_*`.
  */
 export * from './abi/errno.ts'
 export * from './abi/fault.ts'

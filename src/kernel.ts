@@ -6,8 +6,8 @@
  *   rmap            ── page cache   an entry that was stored to goes away
  *   reclaim         ── mm           a page of shared memory is held no longer
  *
- * All state lies in two SharedArrayBuffers, of which the first may be given: RAM (the frames; page tables and reverse-map nodes live in frames too) and
- * the arena (columns). `layout` reports both by name.
+ * All state lies in two SharedArrayBuffers, of which the first may be given: RAM (the frames; page tables and
+ * reverse-map nodes live in frames too) and the arena (columns). `layout` reports both by name.
  */
 
 import { DEFAULT_MAX_MAP_COUNT, DEFAULT_PAGE_SHIFT, MAX_FRAMES, MAX_PAGE_SHIFT, MIN_PAGE_SHIFT } from './abi/limits.ts'
@@ -45,7 +45,10 @@ import { DEFAULT_PATIENCE_MS, Sync } from './sync/sync.ts'
 import { MAX_THREADS, NR_SYNC_WORDS, ThreadTable } from './sync/threads.ts'
 import { VmaTable } from './vma/vma-table.ts'
 
-/** From so many frames on, threads keep their pages apart on the lists: in a smaller memory the exact order is worth more. */
+/**
+ * From so many frames on, threads keep their pages apart on the lists: in a smaller memory the exact order is worth
+ * more.
+ */
 const MIN_FRAMES_APART = 1024
 /** Pages of a thread that go next to each other on an LRU list. */
 const LRU_BATCH = 15
@@ -54,8 +57,8 @@ export interface MachineOptions {
   /** Page frames of RAM, the zero page included: 8 to 4,194,303. */
   readonly nrFrames: number
   /**
-   * Where the frames are to lie, such as the memory of a WebAssembly guest: `nrFrames` pages from `byteOffset` on, which
-   * is a multiple of the page size. What stands there is lost. Default: a buffer of their own.
+   * Where the frames are to lie, such as the memory of a WebAssembly guest: `nrFrames` pages from `byteOffset` on,
+   * which is a multiple of the page size. What stands there is lost. Default: a buffer of their own.
    */
   readonly ram?: { readonly buffer: SharedArrayBuffer; readonly byteOffset: number }
   /** log2 of the page size: 9 (512 B) to 16 (64 KiB). Default 12. */
@@ -155,9 +158,9 @@ export function createKernel(options: MachineOptions): Kernel {
 }
 
 /**
- * Attaches this thread to a machine that another one made. `swap` is this thread's store over the swap area's bytes. Throws
- * OptionError when the handle is not that of this very memory, made by this version of fremap with these options (`code` EINVAL), and when
- * as many threads are attached as the machine was made for (EAGAIN).
+ * Attaches this thread to a machine that another one made. `swap` is this thread's store over the swap area's bytes.
+ * Throws OptionError when the handle is not that of this very memory, made by this version of fremap with these options
+ * (`code` EINVAL), and when as many threads are attached as the machine was made for (EAGAIN).
  */
 export function attachKernel(handle: MachineHandle, swap: Store | undefined, platformThread: number): Kernel {
   const plan = { ...planOf(handle.options), nrSlots: handle.options.swapSlots }
@@ -181,8 +184,8 @@ export function attachKernel(handle: MachineHandle, swap: Store | undefined, pla
 }
 
 /**
- * What a thread's part of a machine can be made of again, when nothing in the program refers to it any more: its buffers and its stores.
- * Leads to no object of the machine itself.
+ * What a thread's part of a machine can be made of again, when nothing in the program refers to it any more: its
+ * buffers and its stores. Leads to no object of the machine itself.
  */
 export interface Remains {
   readonly handle: MachineHandle
@@ -218,7 +221,9 @@ function ramFor({ ram }: MachineOptions, pageShift: number, nrFrames: number): R
   return new Ram(buffer, pageShift, byteOffset, nrFrames)
 }
 
-/** A power of two of hash buckets, at most `share` of the frames: they count into the 64 bytes that a frame may cost. */
+/**
+ * A power of two of hash buckets, at most `share` of the frames: they count into the 64 bytes that a frame may cost.
+ */
 function bucketsFor(nrFrames: number, share: number): number {
   let buckets = 16
   while (buckets * 2 <= nrFrames * share) buckets *= 2

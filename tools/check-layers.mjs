@@ -12,6 +12,7 @@
  *  5. cli/ and inspector/ import src/index.ts and src/stores/ alone. Nothing in src/ imports src/index.ts.
  *  6. No import cycles between files.
  *  7. No file longer than MAX_LINES.
+ *  8. No comment wider than MAX_COLUMNS: the formatter leaves comments as they are.
  *
  * src/index.ts, bench/, tools/ and test/ may import anything. A type-only import is an import, except for rule 6,
  * because it is gone before the code runs. `import { type T }` is not type-only: `import {}` stays behind.
@@ -49,6 +50,7 @@ const SEEN_FROM_OUTSIDE = ['index.ts', 'stores']
 const OUTSIDE = ['/cli', '/inspector']
 const TREES = ['src', 'cli', 'inspector', 'bench', 'tools', 'test']
 const MAX_LINES = 600
+const MAX_COLUMNS = 120
 
 /**
  * @typedef {{ file: string, line: number, message: string }} Violation
@@ -71,6 +73,7 @@ export function checkLayers(root) {
     const room = roomOf(file)
     if (file.startsWith('src/')) report(1, refusedRoom(room))
     report(MAX_LINES + 1, refusedLength(text))
+    for (const [i, line] of text.split('\n').entries()) report(i + 1, refusedWidth(line))
 
     const imports = importsOf(file, text)
     nrImports += imports.length
@@ -118,6 +121,12 @@ function refusedRoom(room) {
 function refusedLength(text) {
   const nrLines = text.split('\n').length - (text.endsWith('\n') ? 1 : 0)
   if (nrLines > MAX_LINES) return `${nrLines} lines: split at ${MAX_LINES}`
+}
+
+function refusedWidth(line) {
+  if (line.length > MAX_COLUMNS && /^\s*(\/\/|\/?\*)/.test(line)) {
+    return `a comment of ${line.length} columns: wrap it at ${MAX_COLUMNS}`
+  }
 }
 
 function refusedRoomImport(from, to) {

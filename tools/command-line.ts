@@ -1,4 +1,6 @@
-/** What the random testers' command lines share: numbers that are checked, and a line of progress that is written over. */
+/**
+ * What the random testers' command lines share: numbers that are checked, and a line of progress that is written over.
+ */
 import { type Command, InvalidArgumentError } from 'commander'
 
 const EVERY_MS = 200
@@ -19,7 +21,10 @@ export function positive(text: string): number {
   return n
 }
 
-/** Parses the arguments of the process. → the exit code to end with at once, for a request of help or a bad command line. */
+/**
+ * Parses the arguments of the process. → the exit code to end with at once, for a request of help or a bad command
+ * line.
+ */
 export function parsed(command: Command): number | undefined {
   try {
     command.exitOverride().parse()

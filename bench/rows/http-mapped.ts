@@ -1,7 +1,7 @@
 /**
- * A file on a server, mapped and read from its first byte to its last through a memory half its size: by a thread that blocks while
- * this one brings the pages, and by this thread with `ready`. The memory is made once, as in a program that opens many files; each
- * round opens the file anew, and its pages go with it.
+ * A file on a server, mapped and read from its first byte to its last through a memory half its size: by a thread that
+ * blocks while this one brings the pages, and by this thread with `ready`. The memory is made once, as in a program
+ * that opens many files; each round opens the file anew, and its pages go with it.
  */
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'

@@ -1,9 +1,9 @@
 /**
- * A file on a server, read from its first byte to its last: by ranges through the store, and by one `fetch` whose body is
- * looked at as it comes and kept nowhere.
+ * A file on a server, read from its first byte to its last: by ranges through the store, and by one `fetch` whose body
+ * is looked at as it comes and kept nowhere.
  *
- * The server is a process of its own, on loopback, and sends from memory: what a figure shows is the work on this side and
- * the time that passes between two requests. Each of our rounds opens the file anew.
+ * The server is a process of its own, on loopback, and sends from memory: what a figure shows is the work on this side
+ * and the time that passes between two requests. Each of our rounds opens the file anew.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { existsSync } from 'node:fs'

@@ -18,8 +18,8 @@ interface Window {
 }
 
 /**
- * Opens windows of one memory that lives as long as the row: its frames are in use from the warm-up on. One is kept, for
- * the reason that harness.ts gives.
+ * Opens windows of one memory that lives as long as the row: its frames are in use from the warm-up on. One is kept,
+ * for the reason that harness.ts gives.
  */
 function windows(subject: Subject, pages: number): { open(): Window; cleanup(): void } {
   const memory = new subject.Memory({ size: Math.ceil((pages * PAGE * 5) / 4) + 32 * 2 ** 20 })

@@ -107,7 +107,10 @@ function lockUse(memory: Memory): [number, number, number] {
 
 type How = typeof READ_PAGES | typeof READ_FILE_PAGES
 
-/** First touches of a file in the OS cache, before each round everything is evicted; or as many reads of it without a mapping. */
+/**
+ * First touches of a file in the OS cache, before each round everything is evicted; or as many reads of it without a
+ * mapping.
+ */
 async function faults(
   context: Context,
   subject: Subject,
@@ -243,8 +246,8 @@ const BESIDE_POPULATE = 'beside'
 const ALONE = 'alone'
 
 /**
- * The longest of many remaps, while this thread populates a locked mapping of the same address space, uses a file whose store is slow, or
- * works on nothing.
+ * The longest of many remaps, while this thread populates a locked mapping of the same address space, uses a file whose
+ * store is slow, or works on nothing.
  */
 async function remapWait(
   context: Context,

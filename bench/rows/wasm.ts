@@ -1,6 +1,6 @@
 /**
- * A WebAssembly guest on resident pages: through the shadow table, against the same work on plain addresses of a memory of
- * the same kind. Both sides are functions of guest/index.ts; its build stands beside the build being measured.
+ * A WebAssembly guest on resident pages: through the shadow table, against the same work on plain addresses of a memory
+ * of the same kind. Both sides are functions of guest/index.ts; its build stands beside the build being measured.
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -19,7 +19,7 @@ export const FAULT_WAIT = 6 as const
 export const ACCESS_READ = 0 as const
 export const ACCESS_WRITE = 1 as const
 /**
- * A load by somebody who keeps the page afterwards: a private page becomes the address space's own first, so that its next store does not
- * go elsewhere and nobody else's comes here (Linux 5.19: FAULT_FLAG_UNSHARE).
+ * A load by somebody who keeps the page afterwards: a private page becomes the address space's own first, so that its
+ * next store does not go elsewhere and nobody else's comes here (Linux 5.19: FAULT_FLAG_UNSHARE).
  */
 export const ACCESS_UNSHARE = 2 as const

@@ -2,16 +2,17 @@
  * The hot path: loads and stores at any byte offset of a window.
  *
  * An access finds the page's entry in the window's page tables and, if it allows the access, indexes RAM with its
- * frame: two look-ups and a mask, whatever the entry's history. Everything else (first touch, remapped, evicted, unaligned, across
- * pages, forbidden) goes through `slowFrame`, which faults and may throw.
+ * frame: two look-ups and a mask, whatever the entry's history. Everything else (first touch, remapped, evicted,
+ * unaligned, across pages, forbidden) goes through `slowFrame`, which faults and may throw.
  *
- * A value is made a number before the page is looked up: what is no number runs code of its own then, which may have the page evicted.
+ * A value is made a number before the page is looked up: what is no number runs code of its own then, which may have
+ * the page evicted.
  *
- * One shape, no allocation, no closure, no BigInt, no promise per access (BigInt accessors aside, which make their result);
- * test/api/allocation.test.ts holds it to that.
+ * One shape, no allocation, no closure, no BigInt, no promise per access (BigInt accessors aside, which make their
+ * result); test/api/allocation.test.ts holds it to that.
  *
- * Byte order is little-endian unless `littleEndian` is false: mapped files hold machine data. (DataView's default is the
- * other one; pass the flag and the two are alike.)
+ * Byte order is little-endian unless `littleEndian` is false: mapped files hold machine data. (DataView's default is
+ * the other one; pass the flag and the two are alike.)
  */
 import { ACCESS_READ, ACCESS_WRITE, FAULT_OOM } from '../abi/fault.ts'
 import { defineHidden } from '../base/printing.ts'
@@ -25,7 +26,10 @@ import { checkAttached } from './belongs.ts'
 /** What windows of a machine with more threads have: they remember tables themselves (shared-mapping). */
 const NO_WINDOW: PageWindow = { firstLeaf: 0, nrLeaves: 0, bases: new Int32Array(0), base: 0, onDrop: () => {} }
 
-/** Assembles values that lie across two pages. Not kept over a fault: a store that is called may use it, by other memories. */
+/**
+ * Assembles values that lie across two pages. Not kept over a fault: a store that is called may use it, by other
+ * memories.
+ */
 export const scratch: DataView = new DataView(new ArrayBuffer(8))
 
 export abstract class Accessors {
@@ -61,7 +65,8 @@ export abstract class Accessors {
     const { ram, tables } = machine
     const nrPages = lengthBytes / ram.pageSize
     const window = machine.sync.isShared ? NO_WINDOW : tables.addWindow(mmId, startVpn, nrPages, () => this.dropBase())
-    // Within the object itself, an engine has room for some properties; the rest is one step further away. So those of a hit come first.
+    // Within the object itself, an engine has room for some properties; the rest is one step further away. So those of
+    // a hit come first.
     defineHidden(this, {
       words: ram.u32,
       base: window.base,
@@ -259,7 +264,9 @@ export abstract class Accessors {
     return this.faultFrame(offset, size, need)
   }
 
-  /** The slot of a page, by leaf. Without a leaf table its base is 0: an entry of the zero page, which allows nothing. */
+  /**
+   * The slot of a page, by leaf. Without a leaf table its base is 0: an entry of the zero page, which allows nothing.
+   */
   private scatteredSlot(index: number): number {
     const vpn = this.startVpn + index
     return this.window.bases[(vpn >>> this.leafShift) - this.window.firstLeaf] + (vpn & this.leafMask)

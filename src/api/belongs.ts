@@ -1,4 +1,7 @@
-/** What is handed in must be of this memory, and this thread attached to it still: else an error that says what does not fit. */
+/**
+ * What is handed in must be of this memory, and this thread attached to it still: else an error that says what does not
+ * fit.
+ */
 import { EBADF, EINVAL, ENODEV, ESRCH } from '../abi/errno.ts'
 import { fileOf } from '../mm/files.ts'
 import type { Machine } from '../mm/machine.ts'

@@ -6,8 +6,8 @@ import { closedHint } from './belongs.ts'
 import { type FremapError, systemError } from './errors.ts'
 
 /**
- * Of a failure of a store that answers later: the store's error in the thread that had it, its message in others. `failure` is -1
- * for none.
+ * Of a failure of a store that answers later: the store's error in the thread that had it, its message in others.
+ * `failure` is -1 for none.
  */
 export function causeOf(m: Machine, failure: number, errno: number): unknown {
   if (failure < 0) {
@@ -21,8 +21,8 @@ export function causeOf(m: Machine, failure: number, errno: number): unknown {
 }
 
 /**
- * Of an `errno` that a store which answers at once has given this thread just now: what it threw, or why this thread cannot reach it.
- * Undefined where the errno was its answer.
+ * Of an `errno` that a store which answers at once has given this thread just now: what it threw, or why this thread
+ * cannot reach it. Undefined where the errno was its answer.
  */
 export function thrownBy(m: Machine, inode: number, errno: number): unknown {
   return errno === EIO || errno === ENXIO ? m.inodes.stores.known(inode)?.lastThrown : undefined

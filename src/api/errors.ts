@@ -2,8 +2,8 @@
  * What the everyday layer throws.
  *
  * FremapError is shaped like Node's system errors: `code`, `errno` (negative), `syscall`, `address`. FaultError is an
- * access that Linux would kill the process for: its `code` is SIGSEGV or SIGBUS, and it says where and why. Wrong arguments
- * of the wrong type or range throw TypeError and RangeError before anything is done.
+ * access that Linux would kill the process for: its `code` is SIGSEGV or SIGBUS, and it says where and why. Wrong
+ * arguments of the wrong type or range throw TypeError and RangeError before anything is done.
  */
 import { EAGAIN, EFAULT, EIO, ENOMEM, errnoName } from '../abi/errno.ts'
 import { FAULT_ACCERR, FAULT_BUS, FAULT_MAPERR, FAULT_OOM } from '../abi/fault.ts'
@@ -86,7 +86,10 @@ export class FaultError extends FremapError {
   readonly page: number | undefined
   /** Bytes that a bulk operation had moved before it met this page. */
   readonly bytesDone: number
-  /** With code EAGAIN, the number of the parked fault: the page is on its way, see `mapping.ready`. 0 where there is none. */
+  /**
+   * With code EAGAIN, the number of the parked fault: the page is on its way, see `mapping.ready`. 0 where there is
+   * none.
+   */
   fault = 0
 
   constructor(
@@ -144,8 +147,8 @@ export function orThrow(result: number, syscall: string, address?: number, hint?
 }
 
 /**
- * The error for an access that this thread would have to wait for: its page is on its way from a store that answers later (`fault` is the
- * number of the parked fault), or another thread is in the middle of a change (0).
+ * The error for an access that this thread would have to wait for: its page is on its way from a store that answers
+ * later (`fault` is the number of the parked fault), or another thread is in the middle of a change (0).
  */
 export function parkedError(
   fault: number,

@@ -1,13 +1,16 @@
 /**
- * Memories that nobody has closed when their thread ends, or when the program does not refer to them any more: their files are written,
- * as a process that ends leaves those of its mmaps to the kernel. What cannot be written is told on stderr (docs/durability.md).
+ * Memories that nobody has closed when their thread ends, or when the program does not refer to them any more: their
+ * files are written, as a process that ends leaves those of its mmaps to the kernel. What cannot be written is told on
+ * stderr (docs/durability.md).
  *
- * The end of a thread is told by Node's 'exit' event (Deno and Bun have it as well): at its normal end, at process.exit, after an uncaught
- * exception. The main thread then writes all files that it can reach, and so does the last thread that is attached; other threads
- * write the files that they opened, which others may not be able to reach afterwards. One listener a thread, there while a memory is open.
+ * The end of a thread is told by Node's 'exit' event (Deno and Bun have it as well): at its normal end, at
+ * process.exit, after an uncaught exception. The main thread then writes all files that it can reach, and so does the
+ * last thread that is attached; other threads write the files that they opened, which others may not be able to reach
+ * afterwards. One listener a thread, there while a memory is open.
  *
- * What the registry keeps of a memory leads to none of its objects (`Remains`), so these can be collected. Of a memory whose handle was
- * given to other threads it is kept until this thread ends, since nobody knows whether one is about to attach.
+ * What the registry keeps of a memory leads to none of its objects (`Remains`), so these can be collected. Of a memory
+ * whose handle was given to other threads it is kept until this thread ends, since nobody knows whether one is about to
+ * attach.
  */
 import { errnoName } from '../abi/errno.ts'
 import { type Kernel, type Remains, remainsOf, remakeKernel } from '../kernel.ts'
@@ -63,7 +66,8 @@ function onExit(): void {
     machine.sync.threads.endGuest(machine.sync.me)
     const isLast = threads?.isMainThread !== false || isAlone(machine)
     const lost = machine.inside ? [] : writeFiles(machine, isLast ? ALL_FILES : OWN_FILES)
-    // Within a verb: a store, or a notifier, has ended the program. Or it is broken, perhaps as this thread has just found out.
+    // Within a verb: a store, or a notifier, has ended the program. Or it is broken, perhaps as this thread has just
+    // found out.
     if (machine.sync.broken === 0 && !machine.inside) tell(lost, 'when the thread ended')
     else if (isLast && !entry.isSalvaged) salvage(machine)
   }
@@ -85,7 +89,9 @@ function onCollected(entry: Unclosed): void {
   forget(entry)
 }
 
-/** Writes what is whole, and tells of what is not: of a machine that is whole itself but within a verb, of that alone. */
+/**
+ * Writes what is whole, and tells of what is not: of a machine that is whole itself but within a verb, of that alone.
+ */
 function salvage(machine: Machine): void {
   for (const file of salvageFiles(machine)) {
     if (file.errno !== 0 || file.doubtful.length > 0 || machine.sync.broken !== 0)

@@ -104,8 +104,8 @@ export class MappedFile {
   }
 
   /**
-   * Copies bytes from `position` on into `target`. → bytes read: fewer than `target.length` at the end of the file only.
-   * Throws EBADF, or the store's error; what lies before the page that failed has been copied then.
+   * Copies bytes from `position` on into `target`. → bytes read: fewer than `target.length` at the end of the file
+   * only. Throws EBADF, or the store's error; what lies before the page that failed has been copied then.
    */
   read(target: Uint8Array, position: number | bigint): number {
     const bytes = plainBytes(target)
@@ -124,8 +124,8 @@ export class MappedFile {
   }
 
   /**
-   * `read` that waits, without blocking, for pages of a store that answers later. Rejects with the store's error as `cause`, or
-   * with the signal's reason.
+   * `read` that waits, without blocking, for pages of a store that answers later. Rejects with the store's error as
+   * `cause`, or with the signal's reason.
    */
   async readAsync(target: Uint8Array, position: number | bigint, options: LongOptions = {}): Promise<number> {
     return readFileLater(this, plainBytes(target), position, options)
@@ -160,24 +160,28 @@ export class MappedFile {
   }
 
   /**
-   * Takes room for a range of bytes: the file grows to its end, unless `keepSize` is there, and shared memory gets its pages. (A store is
-   * not asked for room: a file of one grows.) What is there stays. Throws ENOSPC (quota), ENOMEM, EFBIG, EBADF, the store's error.
+   * Takes room for a range of bytes: the file grows to its end, unless `keepSize` is there, and shared memory gets its
+   * pages. (A store is not asked for room: a file of one grows.) What is there stays. Throws ENOSPC (quota), ENOMEM,
+   * EFBIG, EBADF, the store's error.
    */
   allocate(position: number | bigint, length: number | bigint | string, options: { keepSize?: boolean } = {}): void {
     const mode = options.keepSize === true ? FALLOC_FL_KEEP_SIZE : 0
     this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, quantityOf(length)), 'fallocate')
   }
 
-  /** Makes a range of bytes read as zero; the file grows to its end, unless `keepSize` is there. Throws as `allocate`. */
+  /**
+   * Makes a range of bytes read as zero; the file grows to its end, unless `keepSize` is there. Throws as `allocate`.
+   */
   zero(position: number | bigint, length: number | bigint | string, options: { keepSize?: boolean } = {}): void {
     const mode = FALLOC_FL_ZERO_RANGE | (options.keepSize === true ? FALLOC_FL_KEEP_SIZE : 0)
     this.orThrow(sys_fallocate(this.machine, this.fd, mode, position, quantityOf(length)), 'fallocate')
   }
 
   /**
-   * Tells how the file will be used. 'random', 'sequential', 'normal': by reads, and by mappings without an advice of their own, all of it.
-   * 'willneed': bytes [offset, offset + length), to the end without a length, are read ahead. 'dontneed': they are written if they are dirty,
-   * and leave memory where nobody has them mapped. Throws EBADF, EINVAL.
+   * Tells how the file will be used. 'random', 'sequential', 'normal': by reads, and by mappings without an advice of
+   * their own, all of it. 'willneed': bytes [offset, offset + length), to the end without a length, are read ahead.
+   * 'dontneed': they are written if they are dirty, and leave memory where nobody has them mapped. Throws EBADF,
+   * EINVAL.
    */
   advise(advice: FileAdvice, range: Range = {}): void {
     const code = ADVICE[advice]
@@ -219,8 +223,8 @@ export class MappedFile {
   }
 
   /**
-   * Closes the file; the last close of it writes what is dirty, and throws if that fails. A second close by this object does nothing; EBADF if
-   * another object or thread has closed it.
+   * Closes the file; the last close of it writes what is dirty, and throws if that fails. A second close by this object
+   * does nothing; EBADF if another object or thread has closed it.
    */
   close(): void {
     if (this.fd < 0) return

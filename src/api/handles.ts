@@ -1,9 +1,10 @@
 /**
- * What threads send each other to share a memory: plain objects that structured clone takes (`postMessage`, `workerData`).
+ * What threads send each other to share a memory: plain objects that structured clone takes (`postMessage`,
+ * `workerData`).
  *
- * A handle names a thing, and the memory that it is of (`Machine.id`); it holds nothing and keeps nothing alive. Adopting one whose thing has
- * ended gives ESRCH (address space), EBADF (file) or ESTALE (mapping); one of another memory EINVAL. Numbers in it are never given to
- * another thing, so what has taken their place is not met by it.
+ * A handle names a thing, and the memory that it is of (`Machine.id`); it holds nothing and keeps nothing alive.
+ * Adopting one whose thing has ended gives ESRCH (address space), EBADF (file) or ESTALE (mapping); one of another
+ * memory EINVAL. Numbers in it are never given to another thing, so what has taken their place is not met by it.
  */
 import type { MachineHandle } from '../kernel.ts'
 

@@ -1,11 +1,11 @@
 /**
  * Mapping: a window over a file, or over memory of its own.
  *
- * Reads and writes like a DataView at any byte offset; `remap` changes which file pages it shows; offsets and lengths are
- * bytes, pages are whole numbers from 0. Made by `space.map`.
+ * Reads and writes like a DataView at any byte offset; `remap` changes which file pages it shows; offsets and lengths
+ * are bytes, pages are whole numbers from 0. Made by `space.map`.
  *
- * Views of pages are borrowed: `page(i)` is good until the next call on the same Memory that is not an accessor hit (any
- * of them may fault, and a fault may evict). `borrow(i)` pins the page until it is disposed of.
+ * Views of pages are borrowed: `page(i)` is good until the next call on the same Memory that is not an accessor hit
+ * (any of them may fault, and a fault may evict). `borrow(i)` pins the page until it is disposed of.
  */
 
 import { EAGAIN, ENOMEM } from '../abi/errno.ts'
@@ -198,8 +198,8 @@ export class Mapping extends Accessors {
   }
 
   /**
-   * Makes window page `at + i` show file page `pages[i]`, for each i, in one call. Nothing changes if any page is out of
-   * range. Throws as `remap`.
+   * Makes window page `at + i` show file page `pages[i]`, for each i, in one call. Nothing changes if any page is out
+   * of range. Throws as `remap`.
    */
   remapPages(at: number, pages: Int32Array, options: { protection?: Protection; populate?: boolean } = {}): void {
     const { protection, populate = false } = options
@@ -219,7 +219,10 @@ export class Mapping extends Accessors {
     return this.machine.quietly(() => (this.lookAt(page) ? shown.filePage : -1))
   }
 
-  /** Whether a page of the window shows a file, with which inode and page of it (-1 for a private copy) in `shown`. Within a verb. */
+  /**
+   * Whether a page of the window shows a file, with which inode and page of it (-1 for a private copy) in `shown`.
+   * Within a verb.
+   */
   private lookAt(page: number): boolean {
     const { machine, mmId } = this
     if (!this.space.isAlive) return false
@@ -235,7 +238,10 @@ export class Mapping extends Accessors {
     return true
   }
 
-  /** Copies `target.length` bytes from `offset` on into `target`. Throws FaultError, with `bytesDone`; TypeError for what is no array of bytes. */
+  /**
+   * Copies `target.length` bytes from `offset` on into `target`. Throws FaultError, with `bytesDone`; TypeError for
+   * what is no array of bytes.
+   */
   read(target: Uint8Array, offset: number): void {
     const bytes = plainBytes(target)
     const { length } = bytes
@@ -302,11 +308,12 @@ export class Mapping extends Accessors {
   }
 
   /**
-   * Pins a page and gives its bytes until the result is disposed of (`using`). A pinned page is never evicted: hold few,
-   * and shortly. With 'write', stores through the view count as the mapping's.
+   * Pins a page and gives its bytes until the result is disposed of (`using`). A pinned page is never evicted: hold
+   * few, and shortly. With 'write', stores through the view count as the mapping's.
    *
-   * A private page is this address space's own then, copied if need be: the view shows what this space stores, and what a fork of it or
-   * the parent stores does not come here. In a private mapping that cannot be stored to, the file's page is lent as it is.
+   * A private page is this address space's own then, copied if need be: the view shows what this space stores, and what
+   * a fork of it or the parent stores does not come here. In a private mapping that cannot be stored to, the file's
+   * page is lent as it is.
    */
   borrow(index: number, access: 'read' | 'write' = 'read'): BorrowedPage {
     this.checkPages(index, 1)
@@ -324,8 +331,8 @@ export class Mapping extends Accessors {
   }
 
   /**
-   * `read` of any range that waits, without blocking, for pages of a store that answers later; the range may be larger than memory.
-   * Rejects as `ready` does.
+   * `read` of any range that waits, without blocking, for pages of a store that answers later; the range may be larger
+   * than memory. Rejects as `ready` does.
    */
   async readAsync(target: Uint8Array, offset: number, options: LongOptions = {}): Promise<void> {
     const bytes = plainBytes(target)
@@ -353,11 +360,12 @@ export class Mapping extends Accessors {
   }
 
   /**
-   * Brings the pages of a range into memory, and resolves when they are all there: then accesses to them succeed, as long as nothing
-   * evicts them. Never blocks: pages of a store that answers later are asked for in the order of the window, together where they
-   * are neighbours in the file, and awaited; of a range larger than memory the last part is there in the end.
-   * Rejects with the FaultError of the first page that cannot be had (SIGBUS beyond the end of the file; otherwise with the store's
-   * error as its `cause`), or with the signal's reason: what was asked for then comes all the same. → pages.
+   * Brings the pages of a range into memory, and resolves when they are all there: then accesses to them succeed, as
+   * long as nothing evicts them. Never blocks: pages of a store that answers later are asked for in the order of the
+   * window, together where they are neighbours in the file, and awaited; of a range larger than memory the last part is
+   * there in the end. Rejects with the FaultError of the first page that cannot be had (SIGBUS beyond the end of the
+   * file; otherwise with the store's error as its `cause`), or with the signal's reason: what was asked for then comes
+   * all the same. → pages.
    */
   async ready(options: Range & LongOptions = {}): Promise<number> {
     const [offset, length] = this.rangeOf(options)
@@ -379,8 +387,8 @@ export class Mapping extends Accessors {
 
   /**
    * Writes the range's changes (a remapped mapping's: all of its file's) and returns when the store has flushed them.
-   * Once it is unmapped, writes all changes of its file. Throws the store's error, or one from an earlier background write, once; EBADF if
-   * the file is closed by then.
+   * Once it is unmapped, writes all changes of its file. Throws the store's error, or one from an earlier background
+   * write, once; EBADF if the file is closed by then.
    */
   sync(range: Range = {}): void {
     if (!this.isMapped && this.file !== undefined) {
@@ -404,8 +412,9 @@ export class Mapping extends Accessors {
   }
 
   /**
-   * Tells how a range will be used. 'cold': its pages go first when room is needed; 'pageout': they go now, written if they are dirty, and
-   * come back when they are touched. Throws EINVAL where Linux's madvise does, EAGAIN where it would make more mappings than are allowed.
+   * Tells how a range will be used. 'cold': its pages go first when room is needed; 'pageout': they go now, written if
+   * they are dirty, and come back when they are touched. Throws EINVAL where Linux's madvise does, EAGAIN where it
+   * would make more mappings than are allowed.
    */
   advise(advice: Advice, range: Range = {}): void {
     const [start, length] = this.bytesOf(range)

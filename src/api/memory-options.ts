@@ -19,9 +19,9 @@ export interface MemoryOptions {
   /** Bytes in a page, or like '64KiB': a power of two from 512 to 65,536. Default 4,096. */
   readonly pageSize?: number | string
   /**
-   * Where the page frames are to lie, from byte `byteOffset` on (a multiple of the page size): in the `buffer` of a shared
-   * WebAssembly.Memory, whose guest then reads them in place (`ShadowTable`). They take a little less than `size`. What
-   * stands there is lost. Default: a buffer of their own.
+   * Where the page frames are to lie, from byte `byteOffset` on (a multiple of the page size): in the `buffer` of a
+   * shared WebAssembly.Memory, whose guest then reads them in place (`ShadowTable`). They take a little less than
+   * `size`. What stands there is lost. Default: a buffer of their own.
    */
   readonly ram?: { readonly buffer: ArrayBufferLike; readonly byteOffset: number }
   /** Lets shared and private memory be evicted too. Without it only file pages can be. */
@@ -34,9 +34,15 @@ export interface MemoryOptions {
   readonly readahead?: number | string
   /** Mappings that an address space may have. Default 65,530, as on Linux. */
   readonly maxMapCount?: number
-  /** Mappings that all address spaces have together. Default 1,024 more than `maxMapCount`. Each costs 0.1 KiB beside `size` once it was used. */
+  /**
+   * Mappings that all address spaces have together. Default 1,024 more than `maxMapCount`. Each costs 0.1 KiB beside
+   * `size` once it was used.
+   */
   readonly maxVmas?: number
-  /** Files, shared memories included, that are open or mapped at the same time. Default 16,384. Each costs 0.2 KiB beside `size`, with threads 1.2. */
+  /**
+   * Files, shared memories included, that are open or mapped at the same time. Default 16,384. Each costs 0.2 KiB
+   * beside `size`, with threads 1.2.
+   */
   readonly maxInodes?: number
   /** Opens of them at the same time. Default 32,768. */
   readonly maxFiles?: number
@@ -46,19 +52,24 @@ export interface MemoryOptions {
   readonly debug?: boolean
   /** Events that the trace ring keeps (`memory.trace()`). Default 0: none. */
   readonly traceEntries?: number
-  /** Threads that may be attached at the same time, this one included: 1 to 64. Default 1: `handle` is not to be had then. */
+  /**
+   * Threads that may be attached at the same time, this one included: 1 to 64. Default 1: `handle` is not to be had
+   * then.
+   */
   readonly threads?: number
   /**
-   * How long a thread waits for another one that shows no sign of life, in milliseconds, before the memory is declared broken
-   * (EOWNERDEAD); ten times as long for one that is in a call of a store. Default 20,000. On Linux with Node threads see whether another one
-   * has ended, and wait for one that lives for as long as it takes. Also how long `closeAsync` waits for the stores that answer later.
+   * How long a thread waits for another one that shows no sign of life, in milliseconds, before the memory is declared
+   * broken (EOWNERDEAD); ten times as long for one that is in a call of a store. Default 20,000. On Linux with Node
+   * threads see whether another one has ended, and wait for one that lives for as long as it takes. Also how long
+   * `closeAsync` waits for the stores that answer later.
    */
   readonly patienceMs?: number
   /** The platform's number for this thread (Node: `threadId`). Default: none. */
   readonly thread?: number
   /**
-   * Whether an access of this thread to a page that another thread has to bring (`openAsync` there) blocks until it is there, as it does
-   * in threads that attach. Default false: EAGAIN. Ignored where a thread may not block (the main thread of a browser).
+   * Whether an access of this thread to a page that another thread has to bring (`openAsync` there) blocks until it is
+   * there, as it does in threads that attach. Default false: EAGAIN. Ignored where a thread may not block (the main
+   * thread of a browser).
    */
   readonly waitForPages?: boolean
 }

@@ -46,7 +46,10 @@ import { AddressSpace } from './space.ts'
 export interface AttachOptions {
   /** How to open, in this thread, the stores that other threads opened: `nodeFiles` of 'fremap/node', for example. */
   readonly stores?: readonly StoreOpener[]
-  /** The platform's number for this thread (Node: `threadId`), by which `watch` finds what to give back when the thread ends. */
+  /**
+   * The platform's number for this thread (Node: `threadId`), by which `watch` finds what to give back when the thread
+   * ends.
+   */
   readonly thread?: number
   /** Whether accesses of this thread block while another one brings their page; else they give EAGAIN. Default true. */
   readonly waitForPages?: boolean
@@ -56,8 +59,8 @@ export interface OpenAsyncOptions {
   /** Gives up opening. */
   readonly signal?: AbortSignal
   /**
-   * A read of the store that takes longer is given up, and those who wait for its pages get ETIMEDOUT. A read may be of several megabytes.
-   * Default 0: reads take as long as the store lets them.
+   * A read of the store that takes longer is given up, and those who wait for its pages get ETIMEDOUT. A read may be of
+   * several megabytes. Default 0: reads take as long as the store lets them.
    */
   readonly timeoutMs?: number
 }
@@ -116,10 +119,10 @@ export class Memory {
   }
 
   /**
-   * Attaches this thread to a memory that another one made with `threads` above 1 and whose `handle` it sent. Spaces, mappings and files are
-   * reached by their own handles (`adopt`). Throws OptionError when as many threads are attached as it was made for (EAGAIN), and when the
-   * handle does not fit the memory that it came with, or this version of fremap (EINVAL); ENODEV when it was closed, EOWNERDEAD when it is
-   * broken.
+   * Attaches this thread to a memory that another one made with `threads` above 1 and whose `handle` it sent. Spaces,
+   * mappings and files are reached by their own handles (`adopt`). Throws OptionError when as many threads are attached
+   * as it was made for (EAGAIN), and when the handle does not fit the memory that it came with, or this version of
+   * fremap (EINVAL); ENODEV when it was closed, EOWNERDEAD when it is broken.
    */
   static attach(handle: MemoryHandle, options: AttachOptions = {}): Memory {
     if (handle?.kind !== 'memory') throw new TypeError('Memory.attach takes the handle of a memory')
@@ -151,7 +154,10 @@ export class Memory {
     return memory
   }
 
-  /** What another thread attaches by (`Memory.attach`): structured-cloneable. Throws if the memory was made for one thread. */
+  /**
+   * What another thread attaches by (`Memory.attach`): structured-cloneable. Throws if the memory was made for one
+   * thread.
+   */
   get handle(): MemoryHandle {
     checkAttached(this.machine, 'share')
     if (!this.machine.sync.isShared) {
@@ -173,8 +179,9 @@ export class Memory {
   }
 
   /**
-   * The file, address space or mapping that another thread sent the handle of. Throws EBADF for a file that was closed, ESRCH for an address
-   * space that has ended, ESTALE for a mapping that was unmapped where something else is mapped by now, EINVAL for a handle of another memory.
+   * The file, address space or mapping that another thread sent the handle of. Throws EBADF for a file that was closed,
+   * ESRCH for an address space that has ended, ESTALE for a mapping that was unmapped where something else is mapped by
+   * now, EINVAL for a handle of another memory.
    */
   adopt(handle: FileHandle): MappedFile
   adopt(handle: SpaceHandle): AddressSpace
@@ -219,9 +226,10 @@ export class Memory {
   }
 
   /**
-   * Watches a worker that attaches: when it ends, however it ends, what it held is given back. Without this, threads that wait for
-   * something a dead one held find out by themselves: at once on Linux with Node; elsewhere after 20 seconds, and then the memory is
-   * declared broken (EOWNERDEAD). Throws EINVAL for a worker that has exited already: it has no number any more.
+   * Watches a worker that attaches: when it ends, however it ends, what it held is given back. Without this, threads
+   * that wait for something a dead one held find out by themselves: at once on Linux with Node; elsewhere after 20
+   * seconds, and then the memory is declared broken (EOWNERDEAD). Throws EINVAL for a worker that has exited already:
+   * it has no number any more.
    */
   watch(worker: WatchedWorker): void {
     checkAttached(this.machine, 'watch')
@@ -233,10 +241,10 @@ export class Memory {
   }
 
   /**
-   * Says that a thread has ended, by the number that it attached with (`thread`): what it held is given back. For platforms whose workers do
-   * not tell, such as browsers: call it after `worker.terminate()`, and never while the thread still runs. Nothing happens where no thread
-   * has attached with the number. Throws EINVAL for what is no thread's number (Node's `threadId` is -1 once a worker has exited), and for this
-   * thread's own: that is `detach`.
+   * Says that a thread has ended, by the number that it attached with (`thread`): what it held is given back. For
+   * platforms whose workers do not tell, such as browsers: call it after `worker.terminate()`, and never while the
+   * thread still runs. Nothing happens where no thread has attached with the number. Throws EINVAL for what is no
+   * thread's number (Node's `threadId` is -1 once a worker has exited), and for this thread's own: that is `detach`.
    */
   ended(thread: number): void {
     checkAttached(this.machine, 'ended')
@@ -250,8 +258,8 @@ export class Memory {
   }
 
   /**
-   * Ends this thread's use of the memory; it goes on for the others. All that this thread has of it (files, spaces, mappings) is refused from
-   * then on, with ENODEV or EBADF. A memory for one thread is closed.
+   * Ends this thread's use of the memory; it goes on for the others. All that this thread has of it (files, spaces,
+   * mappings) is refused from then on, with ENODEV or EBADF. A memory for one thread is closed.
    */
   detach(): void {
     if (!this.machine.sync.isShared) this.close()
@@ -269,8 +277,9 @@ export class Memory {
   /**
    * Opens a store, such as `nodeFile(path, 'r+')`. The Memory closes it. Writable if the store is.
    * A file that is open already is open once more, with what its store has by now ('w+' has cut it, for all).
-   * Throws the store's error, ENFILE and EMFILE; EBUSY when another memory of this thread has the file open for writing, unless both opens are
-   * `coordinated`: each memory then writes back the pages that it has changed, over what the other one wrote there.
+   * Throws the store's error, ENFILE and EMFILE; EBUSY when another memory of this thread has the file open for
+   * writing, unless both opens are `coordinated`: each memory then writes back the pages that it has changed, over what
+   * the other one wrote there.
    */
   open(store: Store, options: { readonly coordinated?: boolean } = {}): MappedFile {
     if (typeof store?.read !== 'function') {
@@ -290,10 +299,10 @@ export class Memory {
   }
 
   /**
-   * Opens, for reading, a store that answers later, such as `await httpRange(url)`. This thread is its pager from then on: it brings the
-   * store's pages between the turns of its event loop, also those that other threads touch. An access whose page is not there gives
-   * EAGAIN in this thread (await `mapping.ready` first) and blocks in a thread that attached. The Memory closes the store. Stores with
-   * one `identity` share their pages.
+   * Opens, for reading, a store that answers later, such as `await httpRange(url)`. This thread is its pager from then
+   * on: it brings the store's pages between the turns of its event loop, also those that other threads touch. An access
+   * whose page is not there gives EAGAIN in this thread (await `mapping.ready` first) and blocks in a thread that
+   * attached. The Memory closes the store. Stores with one `identity` share their pages.
    * Rejects with the store's error, with ENFILE, EMFILE, ENODEV (the memory is closed), or the signal's reason.
    */
   async openAsync(store: AsyncStore, options: OpenAsyncOptions = {}): Promise<MappedFile> {
@@ -394,11 +403,12 @@ export class Memory {
   }
 
   /**
-   * Saves what can be saved of a broken memory (a thread ended in the middle of a change, EOWNERDEAD; an error of fremap itself,
-   * ENOTRECOVERABLE): changed pages of files, if they are whole for certain, are written to the stores that this thread can reach, and
-   * flushed. With `take` they are handed to that instead, as copies. Pages in doubt are left as the store has them. Any thread may do it,
-   * also again; `close` does it unless it was done.
-   * → what became of each file with changes. Throws EINVAL when the memory is not broken (`sync` does it then), and what `take` throws.
+   * Saves what can be saved of a broken memory (a thread ended in the middle of a change, EOWNERDEAD; an error of
+   * fremap itself, ENOTRECOVERABLE): changed pages of files, if they are whole for certain, are written to the stores
+   * that this thread can reach, and flushed. With `take` they are handed to that instead, as copies. Pages in doubt are
+   * left as the store has them. Any thread may do it, also again; `close` does it unless it was done.
+   * → what became of each file with changes. Throws EINVAL when the memory is not broken (`sync` does it then), and
+   * what `take` throws.
    */
   salvage(take?: TakePage): SalvagedFile[] {
     const { machine } = this
@@ -444,8 +454,8 @@ export class Memory {
   }
 
   /**
-   * `close`, and resolves when the stores that answer later are closed too: their reads are given up, not awaited. Rejects with ETIMEDOUT,
-   * naming them, when some are not closed within `patienceMs`.
+   * `close`, and resolves when the stores that answer later are closed too: their reads are given up, not awaited.
+   * Rejects with ETIMEDOUT, naming them, when some are not closed within `patienceMs`.
    */
   async closeAsync(): Promise<void> {
     const { patienceMs } = this.machine.sync

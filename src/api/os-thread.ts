@@ -1,10 +1,10 @@
 /**
- * Whether a thread of this process still exists, as the operating system says: the one sound sign that it has ended which a thread can look
- * for while it blocks. (Node tells the end of a worker through the event loop of the thread that started it, which may be the very one
- * that waits.)
+ * Whether a thread of this process still exists, as the operating system says: the one sound sign that it has ended
+ * which a thread can look for while it blocks. (Node tells the end of a worker through the event loop of the thread
+ * that started it, which may be the very one that waits.)
  *
- * Linux with Node, where /proc is that of this process: a thread's number, and when it started, so that a number that is used again is not
- * taken for it. Elsewhere nothing is known, and threads count on signs of life (sync/vigil).
+ * Linux with Node, where /proc is that of this process: a thread's number, and when it started, so that a number that
+ * is used again is not taken for it. Elsewhere nothing is known, and threads count on signs of life (sync/vigil).
  */
 
 /** What is used of Node's `fs`. */
@@ -31,7 +31,10 @@ export function hasOsThreadEnded(id: number, start: number | undefined): boolean
   return osThread() === undefined ? undefined : true
 }
 
-/** The thread that a stat file is about (proc_pid_stat(5)): number, name in parentheses, state, ...; the 22nd is its start. */
+/**
+ * The thread that a stat file is about (proc_pid_stat(5)): number, name in parentheses, state, ...; the 22nd is its
+ * start.
+ */
 function threadAt(path: string): OsThread | undefined {
   try {
     const text = files()?.readFileSync(path, 'latin1')

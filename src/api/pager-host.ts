@@ -1,4 +1,7 @@
-/** What waiting without blocking needs of the platform, Node's or a browser's: timers, signals, and words of shared memory to wait on. */
+/**
+ * What waiting without blocking needs of the platform, Node's or a browser's: timers, signals, and words of shared
+ * memory to wait on.
+ */
 import type { Abortable, PagerHost } from '../mm/pager.ts'
 
 /** How long to wait before looking again where an engine cannot tell that a shared word has changed. */

@@ -1,17 +1,18 @@
 /**
- * Waiting, without blocking, for pages of stores that answer later: what `mapping.ready`, `mapping.readAsync` and `file.readAsync` do.
+ * Waiting, without blocking, for pages of stores that answer later: what `mapping.ready`, `mapping.readAsync` and
+ * `file.readAsync` do.
  *
  *  makeReady       has a range of a window brought in and mapped
  *  readLater       copies a range of a window, and waits for its pages
  *  readFileLater   copies a range of a file, and waits for its pages
  *
- * A range is gone through in steps. Pages are asked for up to a window ahead of the step, in the order of the mapping, so that one read is on
- * its way while the pages of another are mapped; a window is half of memory at most, so that what came is not pushed out by what
- * comes. A step is over when its pages are mapped, and copied where that was the aim. What was taken away again meanwhile, by another thread
- * or a full memory, is asked for again.
+ * A range is gone through in steps. Pages are asked for up to a window ahead of the step, in the order of the mapping,
+ * so that one read is on its way while the pages of another are mapped; a window is half of memory at most, so that
+ * what came is not pushed out by what comes. A step is over when its pages are mapped, and copied where that was the
+ * aim. What was taken away again meanwhile, by another thread or a full memory, is asked for again.
  *
- * Several waits at once take turns (api/turns), step by step and in order, and ask for nothing ahead: their pages are together a quarter of
- * memory at most.
+ * Several waits at once take turns (api/turns), step by step and in order, and ask for nothing ahead: their pages are
+ * together a quarter of memory at most.
  */
 import { EAGAIN, ENOMEM, ESRCH } from '../abi/errno.ts'
 import { FAULT_BUS, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
@@ -41,8 +42,8 @@ const NONE_FAILED = -1
 const FEW_PAGES = 16
 
 /**
- * Runs a verb. False where the lock is busy and this thread may not wait for it: to be tried again in a later turn of the event loop
- * (`turn`). Throws where it cannot begin, or was ended.
+ * Runs a verb. False where the lock is busy and this thread may not wait for it: to be tried again in a later turn of
+ * the event loop (`turn`). Throws where it cannot begin, or was ended.
  */
 export function tried(m: Machine, syscall: string, verb: () => void): boolean {
   let hasBegun = false
@@ -75,7 +76,10 @@ function stepPagesOf(m: Machine): number {
   return Math.min(STEP_PAGES, windowPagesOf(m) >>> 1)
 }
 
-/** What is done with the pages of a step once all are mapped, in the same turn of the event loop. False if one was gone again. */
+/**
+ * What is done with the pages of a step once all are mapped, in the same turn of the event loop. False if one was gone
+ * again.
+ */
 type Use = () => boolean
 
 /** Window pages [first, end). → how many are mapped. `use` is for a range of one step. */
@@ -229,7 +233,9 @@ function firstFailed(mapping: Mapping, at: number, stop: number, since: number):
 /** What `lookAt` found. */
 const shown = { inode: 0, index: 0 }
 
-/** Whether a virtual page shows, without having it mapped, one of a store that answers later: which one is in `shown`. */
+/**
+ * Whether a virtual page shows, without having it mapped, one of a store that answers later: which one is in `shown`.
+ */
 function lookAt({ machine: m, mmId }: Mapping, vpn: number): boolean {
   const vma = m.vmas.at(mmId, vpn)
   if (vma === 0) return false

@@ -7,9 +7,10 @@
  *     31 ............. pageShift | pageShift - 1 .. 2 |   1     0
  *     byte address of the frame  |         0          | WRITE READ      0: ask the host
  *
- * A load takes the word of its page, tests READ and goes to the frame; a store tests WRITE. A word that does not allow the
- * access is a guest fault: the guest calls `fault`, which fills the word or throws, and looks again. The machine clears words
- * through the MMU notifiers before what they say becomes wrong. Nothing is pinned: every page stays evictable.
+ * A load takes the word of its page, tests READ and goes to the frame; a store tests WRITE. A word that does not allow
+ * the access is a guest fault: the guest calls `fault`, which fills the word or throws, and looks again. The machine
+ * clears words through the MMU notifiers before what they say becomes wrong. Nothing is pinned: every page stays
+ * evictable.
  *
  *  fault            the guest's import: makes the word allow an access, or throws the FaultError
  *  fill             the same with a fault code
@@ -19,23 +20,27 @@
  *  verify           what is wrong with the words: each must agree with the page tables
  *  close            no word is left, and none is filled any more
  *
- * WRITE is given only if the page-table entry has it, so the first store to a clean page faults and is counted, and again after
- * writeback has cleaned it. There is no accessed bit, as in KVM for processors without one: a word that is there says that
- * the page was used, and telling so clears it. A page that is really in use faults again, which finds it in the page tables.
+ * WRITE is given only if the page-table entry has it, so the first store to a clean page faults and is counted, and
+ * again after writeback has cleaned it. There is no accessed bit, as in KVM for processors without one: a word that is
+ * there says that the page was used, and telling so clears it. A page that is really in use faults again, which finds
+ * it in the page tables.
  *
  * Why a fill is right, whatever other threads do at the same time:
  *
- *  1. `lockEntry` gives the page's entry, which allows the access, with the mmap lock (for reading) and the machine lock held.
- *  2. Entries change, and words of the table are cleared, under the machine lock alone. So between the look at the entry and the
- *     store of the word nothing changes, and what changes later finds the word and clears it.
- *  3. A verb that gives the machine lock back in the middle of a range it invalidates (for a store's call in munmap, for one)
- *     has cleared the range's words already and does so once. It has the mmap lock for writing all that time, so step 1 waits for it. That
- *     `count` is 0 is looked at all the same: in a machine of one thread it shows a fault from within such a range.
- *  4. The guest of this thread is outside since before step 1 (mmu/guests), so whoever holds one of the locks of step 1 and waits for
- *     guests does not wait for this one. After the fill it enters, looks at the word again, and asks once more if it is gone.
+ *  1. `lockEntry` gives the page's entry, which allows the access, with the mmap lock (for reading) and the machine
+ *     lock held.
+ *  2. Entries change, and words of the table are cleared, under the machine lock alone. So between the look at the
+ *     entry and the store of the word nothing changes, and what changes later finds the word and clears it.
+ *  3. A verb that gives the machine lock back in the middle of a range it invalidates (for a store's call in munmap,
+ *     for one) has cleared the range's words already and does so once. It has the mmap lock for writing all that time,
+ *     so step 1 waits for it. That `count` is 0 is looked at all the same: in a machine of one thread it shows a fault
+ *     from within such a range.
+ *  4. The guest of this thread is outside since before step 1 (mmu/guests), so whoever holds one of the locks of step 1
+ *     and waits for guests does not wait for this one. After the fill it enters, looks at the word again, and asks once
+ *     more if it is gone.
  *
- * In a machine of one thread the same runs without the locks. There the guest runs only while the machine does not, so a
- * cleared word is never in use; between two calls of the host the guest may keep what it translated.
+ * In a machine of one thread the same runs without the locks. There the guest runs only while the machine does not, so
+ * a cleared word is never in use; between two calls of the host the guest may keep what it translated.
  */
 import { EINVAL, ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
@@ -63,7 +68,10 @@ export const SHADOW_HEADER_BYTES = 64 as const
 const MAX_TRIES = 100
 
 export interface ShadowPlace {
-  /** Where the header begins in the memory that the frames are in, a multiple of 4; the entries do `SHADOW_HEADER_BYTES` further on. */
+  /**
+   * Where the header begins in the memory that the frames are in, a multiple of 4; the entries do `SHADOW_HEADER_BYTES`
+   * further on.
+   */
   readonly byteOffset: number
   /** Entries, one a page from the mapping's first. There may be more than the mapping has pages: those stay 0. */
   readonly nrEntries: number
@@ -103,8 +111,8 @@ export class ShadowTable {
   nrRetries = 0
 
   /**
-   * A table for a mapping; what stands at `place` is lost. Throws RangeError when the table or the frames do not fit into 32-bit
-   * addresses, or into each other's way; ENOMEM for the 64th secondary MMU of a memory.
+   * A table for a mapping; what stands at `place` is lost. Throws RangeError when the table or the frames do not fit
+   * into 32-bit addresses, or into each other's way; ENOMEM for the 64th secondary MMU of a memory.
    */
   constructor(map: Mapping, place: ShadowPlace)
   /** @internal Use `ShadowTable.adopt`. */
@@ -126,7 +134,10 @@ export class ShadowTable {
     this.#guest = guestOf(this.#machine, this.#id, mmu.words)
   }
 
-  /** The table that another thread sent the handle of, over this thread's object for the same mapping. Throws ESRCH when it was closed. */
+  /**
+   * The table that another thread sent the handle of, over this thread's object for the same mapping. Throws ESRCH when
+   * it was closed.
+   */
   static adopt(map: Mapping, handle: ShadowHandle): ShadowTable {
     if (handle?.kind !== 'shadow') throw new TypeError('ShadowTable.adopt takes the handle of a shadow table')
     checkMemory(map.machine, handle.memory, 'adopt', 'the handle of the shadow table')
@@ -212,8 +223,8 @@ export class ShadowTable {
   }
 
   /**
-   * A slot for a thread that did not attach and will run the guest (`ShadowGuest`): its word in the header. Throws RangeError
-   * for the sixteenth.
+   * A slot for a thread that did not attach and will run the guest (`ShadowGuest`): its word in the header. Throws
+   * RangeError for the sixteenth.
    */
   admit(): number {
     const slot = this.#machine.quietly(() => (this.isOpen ? this.#mmu.admit() : 0))
@@ -222,8 +233,8 @@ export class ShadowTable {
   }
 
   /**
-   * The thread of a slot has ended, or will not run the guest any more: nobody waits for it. A thread that is ended while
-   * it is in the guest leaves its word at 1, so until this is called every change of what the guest sees waits.
+   * The thread of a slot has ended, or will not run the guest any more: nobody waits for it. A thread that is ended
+   * while it is in the guest leaves its word at 1, so until this is called every change of what the guest sees waits.
    */
   expel(slot: number): void {
     if (!Number.isInteger(slot) || slot < 1 || slot >= NR_GUEST_WORDS)

@@ -1,26 +1,32 @@
 /**
- * SharedMapping: a Mapping of a memory that other threads use at the same time. The same calls; what differs is how an access is made
- * safe against a page that goes away in the middle of it. docs/locking.md proves it step by step by JavaScript's memory model; in short:
+ * SharedMapping: a Mapping of a memory that other threads use at the same time. The same calls; what differs is how an
+ * access is made safe against a page that goes away in the middle of it. docs/locking.md proves it step by step by
+ * JavaScript's memory model; in short:
  *
- *  load    entry -> value -> is T_CHANGES, a word of this thread's, what it was at the last load? Else again. Whoever takes entries away
- *          adds to that word, in every thread, before he goes on: a value that was loaded across such a moment is thrown away
- *  store   entry -> "I store to frame f" (the hazard word) -> is T_CHANGES what it was? -> value -> "I am done". Whoever takes
- *          an entry away looks at the hazard words afterwards, and waits for the threads that store to its frame
+ *  load    entry -> value -> is T_CHANGES, a word of this thread's, what it was at the last load? Else again. Whoever
+ *          takes entries away adds to that word, in every thread, before he goes on: a value that was loaded across
+ *          such a moment is thrown away
+ *  store   entry -> "I store to frame f" (the hazard word) -> is T_CHANGES what it was? -> value -> "I am done".
+ *          Whoever takes an entry away looks at the hazard words afterwards, and waits for the threads that store to
+ *          its frame
  *
- * Both words are written and read by read-modify-writes alone, the look at T_CHANGES after a load included (it adds 0): of two such, by
- * whatever threads, the earlier one happens before the later one, and so what stands before the one in its thread happens before what
- * stands after the other. A mere load there would not do: the model lets loads that precede it see what others write after it.
+ * Both words are written and read by read-modify-writes alone, the look at T_CHANGES after a load included (it adds 0):
+ * of two such, by whatever threads, the earlier one happens before the later one, and so what stands before the one in
+ * its thread happens before what stands after the other. A mere load there would not do: the model lets loads that
+ * precede it see what others write after it.
  *
- * Pages are remembered: where the entry is and what that said, once loaded by Atomics, as it was written. So a load of one of them costs
- * one atomic operation, the first one of a page two. When T_CHANGES has grown, they are all forgotten.
+ * Pages are remembered: where the entry is and what that said, once loaded by Atomics, as it was written. So a load of
+ * one of them costs one atomic operation, the first one of a page two. When T_CHANGES has grown, they are all
+ * forgotten.
  *
- * The entry is found by a software TLB of this thread's: where the leaf tables of the window lie (after SGI's GRU, a TLB that holds no
- * pages). Nobody reaches into it. Instead each part is good for one value of the address space's MM_TABLE_SEQ, which grows before a
- * leaf table is given back.
+ * The entry is found by a software TLB of this thread's: where the leaf tables of the window lie (after SGI's GRU, a
+ * TLB that holds no pages). Nobody reaches into it. Instead each part is good for one value of the address space's
+ * MM_TABLE_SEQ, which grows before a leaf table is given back.
  *
  * A value is made a number before the hazard word is set: what is no number runs code of its own then, or throws.
  *
- * Everything that misses takes the mmap lock and the machine lock, faults if it must, and makes the access before it lets go of them.
+ * Everything that misses takes the mmap lock and the machine lock, faults if it must, and makes the access before it
+ * lets go of them.
  */
 import { ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_UNSHARE, ACCESS_WRITE, FAULT_OK } from '../abi/fault.ts'
@@ -41,7 +47,10 @@ import type { AddressSpace } from './space.ts'
 const MAX_REPEATS = 4
 /** No frame, or no page. */
 const NONE = -1
-/** Most pages that are known at once: a power of two. Of each: page and stamp together, the slot of its entry, and what that was. */
+/**
+ * Most pages that are known at once: a power of two. Of each: page and stamp together, the slot of its entry, and what
+ * that was.
+ */
 const MAX_KNOWN = 256
 const KNOWN_SHIFT = 2
 const K_SLOT = 1
@@ -61,7 +70,10 @@ export class SharedMapping extends Mapping {
   declare private seqs: Int32Array
   declare private readonly mmWords: Int32Array
   declare private readonly seqAt: number
-  /** Pages of earlier accesses, each at the last bits of its number, good while it has this stamp; places for them, less one. */
+  /**
+   * Pages of earlier accesses, each at the last bits of its number, good while it has this stamp; places for them, less
+   * one.
+   */
   declare private known: Int32Array
   declare private knownMask: number
   declare private stamp: number
@@ -288,9 +300,9 @@ export class SharedMapping extends Mapping {
   }
 
   /**
-   * The frame that a page's entry has, if it allows stores: the hazard word names it until the caller clears it, and nobody takes the frame
-   * away meanwhile. NONE otherwise. The caller stores and clears without calling code in between: a thread may be ended at any call, and a
-   * hazard that stays is waited for.
+   * The frame that a page's entry has, if it allows stores: the hazard word names it until the caller clears it, and
+   * nobody takes the frame away meanwhile. NONE otherwise. The caller stores and clears without calling code in
+   * between: a thread may be ended at any call, and a hazard that stays is waited for.
    */
   private aimToStore(offset: number): number {
     const pte = this.entryOf(offset)
@@ -352,7 +364,10 @@ export class SharedMapping extends Mapping {
     this.remember(vpn, lengthBytes / this.pageSize)
   }
 
-  /** Across two pages: the first one's entry is looked at again once the second one's is locked, so the store is whole or not at all. */
+  /**
+   * Across two pages: the first one's entry is looked at again once the second one's is locked, so the store is whole
+   * or not at all.
+   */
   protected override scatter(offset: number, size: number): void {
     const low = scratch.getInt32(0, true)
     const high = scratch.getInt32(4, true)

@@ -135,7 +135,8 @@ export class AddressSpace {
 
   /**
    * The same window in another address space, such as a fork: the mapping object for what is at the same address there.
-   * Throws EINVAL for a mapping of another memory, or that is not mapped any more; ESTALE if something else is at its address here.
+   * Throws EINVAL for a mapping of another memory, or that is not mapped any more; ESTALE if something else is at its
+   * address here.
    */
   view(mapping: Mapping): Mapping {
     checkSpace(this.mm, 'view')
@@ -200,7 +201,10 @@ export class AddressSpace {
     return this.machine.quietly(() => formatSmaps(this.machine, smaps(this.machine, this.mm.id)))
   }
 
-  /** How large it is, and what of it is in memory, locked or swapped out, in bytes; its faults. As /proc/PID/status; zeros once it is closed. */
+  /**
+   * How large it is, and what of it is in memory, locked or swapped out, in bytes; its faults. As /proc/PID/status;
+   * zeros once it is closed.
+   */
   status(): SpaceStatus {
     return this.machine.quietly(() => spaceStatus(this.machine, this.isAlive ? this.mm.id : 0))
   }

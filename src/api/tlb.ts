@@ -4,15 +4,18 @@
  *
  *     const tlb = new Tlb(space, { byteOffset: 0x10000, nrEntries: 1024 })
  *     tlb.guest().run(() => {
- *       const word = u32[(tlb.translate(vpn, SHADOW_READ) + offset) >>> 2]     u32: over the buffer that the frames are in
+ *       const word = u32[(tlb.translate(vpn, SHADOW_READ) + offset) >>> 2]     u32: over the buffer that the frames are
+ *                                                                              in
  *       tlb.safePoint()
  *     })
  *
- * It keeps no page and pins none. Whoever changes entries drops their translations and waits until the guest is at a safe point
- * or has left (mmu/guests), so what `translate` gave is good until the next `safePoint`, or call of `translate` that misses.
+ * It keeps no page and pins none. Whoever changes entries drops their translations and waits until the guest is at a
+ * safe point or has left (mmu/guests), so what `translate` gave is good until the next `safePoint`, or call of
+ * `translate` that misses.
  *
- * A miss takes the locks as a shadow table's fault does and is right for the same reasons (shadow-table.ts). The GRU has a count of
- * active ranges for which its faults wait; here that is the mmap lock, and the count is looked at for machines of one thread.
+ * A miss takes the locks as a shadow table's fault does and is right for the same reasons (shadow-table.ts). The GRU
+ * has a count of active ranges for which its faults wait; here that is the mmap lock, and the count is looked at for
+ * machines of one thread.
  */
 import { ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
@@ -58,7 +61,10 @@ export class Tlb {
   declare private readonly frameMask: number
   nrMisses = 0
 
-  /** Throws RangeError for a place that cannot be, ENOMEM for the 64th secondary MMU of a memory. What stands there is lost. */
+  /**
+   * Throws RangeError for a place that cannot be, ENOMEM for the 64th secondary MMU of a memory. What stands there is
+   * lost.
+   */
   constructor(space: AddressSpace, { byteOffset, nrEntries }: TlbPlace) {
     const { machine } = space
     if (!Number.isSafeInteger(nrEntries) || nrEntries < 1 || 2 ** Math.floor(Math.log2(nrEntries)) !== nrEntries) {
@@ -103,8 +109,8 @@ export class Tlb {
   }
 
   /**
-   * Where a virtual page is in the buffer that the frames are in, in bytes; `access` is SHADOW_READ or SHADOW_WRITE. Throws
-   * FaultError where Linux would send a signal.
+   * Where a virtual page is in the buffer that the frames are in, in bytes; `access` is SHADOW_READ or SHADOW_WRITE.
+   * Throws FaultError where Linux would send a signal.
    */
   translate(vpn: number, access: number): number {
     const at = NR_GUEST_WORDS + ((vpn & this.mask) << 1)

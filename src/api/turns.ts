@@ -1,7 +1,8 @@
 /**
- * Turns of those who wait in one thread for pages of stores that answer later (api/ready): together they have no more pages on their way, or
- * just come and not used yet, than a quarter of memory. Who wants more than is left waits, in order, until others are done with theirs.
- * So what one brings does not push out what another one is about to use, and each page is read once.
+ * Turns of those who wait in one thread for pages of stores that answer later (api/ready): together they have no more
+ * pages on their way, or just come and not used yet, than a quarter of memory. Who wants more than is left waits, in
+ * order, until others are done with theirs. So what one brings does not push out what another one is about to use, and
+ * each page is read once.
  */
 import type { Machine } from '../mm/machine.ts'
 import { unlessAborted } from './pager-host.ts'
@@ -31,7 +32,10 @@ export class Turns {
     return this.#nrHolders <= 1 && this.#waiting.length === 0
   }
 
-  /** Resolves when these pages may be brought in; `giveBack` follows. More than all are as many as all. Rejects with the signal's reason. */
+  /**
+   * Resolves when these pages may be brought in; `giveBack` follows. More than all are as many as all. Rejects with the
+   * signal's reason.
+   */
   async take(pages: number, signal: AbortSignal | undefined): Promise<void> {
     if (this.#waiting.length === 0 && this.#fits(pages)) {
       this.#add(pages, 1)

@@ -1,7 +1,7 @@
 /**
- * Arrays of callers, seen as they are: by what the engine itself knows of them. Their own properties, the methods of a class that extends
- * them, a proxy around them are their author's code, which is not to run where bytes are copied with locks held. And an array of another
- * realm (a vm context, a test runner's, an iframe's) is an array.
+ * Arrays of callers, seen as they are: by what the engine itself knows of them. Their own properties, the methods of a
+ * class that extends them, a proxy around them are their author's code, which is not to run where bytes are copied with
+ * locks held. And an array of another realm (a vm context, a test runner's, an iframe's) is an array.
  */
 
 const TypedArray = Object.getPrototypeOf(Uint8Array.prototype) as object
@@ -27,8 +27,8 @@ function isBytes(given: unknown): boolean {
 }
 
 /**
- * The same bytes as a new Uint8Array of this realm and nothing else. Undefined for what is no array of bytes, or has none: its buffer was
- * detached, or cut so that the array lies outside.
+ * The same bytes as a new Uint8Array of this realm and nothing else. Undefined for what is no array of bytes, or has
+ * none: its buffer was detached, or cut so that the array lies outside.
  */
 export function asBytes(given: unknown): Uint8Array | undefined {
   if (!isBytes(given)) return undefined
@@ -45,7 +45,10 @@ export function plainBytes(given: unknown): Uint8Array {
   throw new TypeError('bytes are copied from and to a Uint8Array')
 }
 
-/** Throws TypeError where an array of `asBytes` that had `length` bytes has them no more: code of others has run meanwhile. */
+/**
+ * Throws TypeError where an array of `asBytes` that had `length` bytes has them no more: code of others has run
+ * meanwhile.
+ */
 export function checkReachable(bytes: Uint8Array, length: number): void {
   if (bytes.length !== length) throw outOfReach()
 }

@@ -2,10 +2,11 @@
  * Doubly linked lists over rows of words: many lists, each element on at most one of those that share the link words.
  *
  * Elements are numbers from 1; 0 ends a list. Row `id` begins at word `id << shift`; its links are the words `nextWord`
- * and `prevWord` of it. Each thread counts in a row of its own what it added and removed: a list is as long as the sum says.
+ * and `prevWord` of it. Each thread counts in a row of its own what it added and removed: a list is as long as the sum
+ * says.
  *
- * Nothing is checked: adding an element that is on a list, or removing one from a list it is not on, breaks both lists (observe/check
- * finds it).
+ * Nothing is checked: adding an element that is on a list, or removing one from a list it is not on, breaks both lists
+ * (observe/check finds it).
  */
 
 /** Words that a list's ends take; the last one is free for whoever has the list, to keep what changes with it. */
@@ -28,7 +29,10 @@ export class Lists {
   readonly #stride: number
   readonly #mine: number
 
-  /** For n lists, `ends` has `Lists.words(n)` words, `counts` `Lists.countWords(n, threads)`; `thread` is whose counts change. */
+  /**
+   * For n lists, `ends` has `Lists.words(n)` words, `counts` `Lists.countWords(n, threads)`; `thread` is whose counts
+   * change.
+   */
   constructor(
     words: Int32Array,
     shift: number,

@@ -1,7 +1,8 @@
 /**
  * What people see of an object: loggers inspect whatever they are handed, or make JSON of it.
  *
- *  defineHidden   gives an object what it works with as properties that nobody sees: printing, copying and comparing pass over them
+ *  defineHidden   gives an object what it works with as properties that nobody sees: printing, copying and comparing
+ *                 pass over them
  *  inspectedAs    has the objects of a class inspected as one line, a `summary` for example
  *  quoted         a name within a message, on one line of its own whatever it has in it
  */
@@ -24,7 +25,9 @@ export function inspectedAs<T>(kind: { readonly prototype: T }, line: (object: T
   })
 }
 
-/** `Mapping { file: 'a', length: 4096, unmapped }`: facts that are undefined are left out, and so is an empty `state`. */
+/**
+ * `Mapping { file: 'a', length: 4096, unmapped }`: facts that are undefined are left out, and so is an empty `state`.
+ */
 export function summary(kind: string, facts: object, state = ''): string {
   const told = Object.entries(facts)
     .filter(([, fact]) => fact !== undefined)
@@ -37,7 +40,10 @@ export function quoted(name: string): string {
   return `'${escaped(name)}'`
 }
 
-/** A text, such as the name of a file, with escapes in place of control characters and of such as change the direction of a line. */
+/**
+ * A text, such as the name of a file, with escapes in place of control characters and of such as change the direction
+ * of a line.
+ */
 export function escaped(text: string): string {
   return text.replace(
     /[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu,

@@ -3,7 +3,8 @@
 /**
  * A buffer of so many bytes, all zero, that one typed array can cover.
  *
- * @throws RangeError when so much cannot be had, or no typed array of this platform has so many bytes; Error where the platform has no shared memory, which in a browser is the page's own doing.
+ * @throws RangeError when so much cannot be had, or no typed array of this platform has so many bytes; Error where the
+ * platform has no shared memory, which in a browser is the page's own doing.
  */
 export function sharedBuffer(lengthBytes: number): SharedArrayBuffer {
   if (typeof SharedArrayBuffer === 'undefined') {

@@ -1,19 +1,23 @@
 /**
  * Room on the stack, looked for before a verb begins: a RangeError in the middle of one would leave half of a change.
  *
- * A verb's own frames take some 8 KB at most. But a function that has not run before is compiled when it is called, and V8 takes some 40 KB
- * of stack for that, or throws. So 48 KB are looked for.
+ * A verb's own frames take some 8 KB at most. But a function that has not run before is compiled when it is called, and
+ * V8 takes some 40 KB of stack for that, or throws. So 48 KB are looked for.
  *
- * No engine tells how much stack is left. But each looks, when a function is called, whether its whole frame has room; optimised code does so
- * as well for the frame that it would have to fall back to. `frame` has one of 48 KB, by a call with 6,000 arguments. That is only made
- * in the first calls, so that the function is soon worth optimising (some 20 ms in all). Then a look takes 5 ns and touches nothing.
+ * No engine tells how much stack is left. But each looks, when a function is called, whether its whole frame has room;
+ * optimised code does so as well for the frame that it would have to fall back to. `frame` has one of 48 KB, by a call
+ * with 6,000 arguments. That is only made in the first calls, so that the function is soon worth optimising (some 20 ms
+ * in all). Then a look takes 5 ns and touches nothing.
  */
 
 /** Looks until the function counts as hot; in case that it does not even so, every 1,024th look makes it hotter. */
 const WARM_UP = 3000
 let nrLooks = 0
 
-/** Throws the engine's own RangeError where less than 48 KB of stack are left: enough for any verb, but for what a store does (store/guard). */
+/**
+ * Throws the engine's own RangeError where less than 48 KB of stack are left: enough for any verb, but for what a store
+ * does (store/guard).
+ */
 export function ensureStack(): void {
   nrLooks = (nrLooks + 1) & 0x3fffffff
   frame(nrLooks < WARM_UP || (nrLooks & 1023) === 0)

@@ -1,9 +1,10 @@
 /**
- * Pages that stores which answer later are asked for: a ring of requests in shared memory, and of what became of those that failed.
+ * Pages that stores which answer later are asked for: a ring of requests in shared memory, and of what became of those
+ * that failed.
  *
- * Whoever misses such a page enters it in the cache, locked and without contents, and pushes a request. The store's pager (mm/pager.ts;
- * the thread that has the store) takes requests, joins neighbours, reads, and unlocks the pages. A page that could not be had leaves
- * the cache, and the failure is noted here for those who waited for it.
+ * Whoever misses such a page enters it in the cache, locked and without contents, and pushes a request. The store's
+ * pager (mm/pager.ts; the thread that has the store) takes requests, joins neighbours, reads, and unlocks the pages. A
+ * page that could not be had leaves the cache, and the failure is noted here for those who waited for it.
  *
  * Lock: machine lock, but for the bell.
  */

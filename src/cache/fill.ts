@@ -4,11 +4,12 @@
  * Order is seen by file page, not by address: a window that shows the file shuffled, read front to back, is random
  * access; one that is walked in file order is sequential, wherever its pages lie.
  *
- * The window doubles from 4 pages up to `maxWindowPages` while each fill begins where the last one ended (Linux: ondemand
- * readahead, without its asynchronous half; `readOn` is that half, for stores that answer later). Readahead takes free frames and
- * what reclaim can give, and never fails a fault: only the page that was asked for can.
+ * The window doubles from 4 pages up to `maxWindowPages` while each fill begins where the last one ended (Linux:
+ * ondemand readahead, without its asynchronous half; `readOn` is that half, for stores that answer later). Readahead
+ * takes free frames and what reclaim can give, and never fails a fault: only the page that was asked for can.
  *
- * A page that is being read is in the cache already, PG_LOCKED and not PG_UPTODATE: it is read once, however many want it.
+ * A page that is being read is in the cache already, PG_LOCKED and not PG_UPTODATE: it is read once, however many want
+ * it.
  *
  * Lock: machine lock, given back while a store reads. The run and the bounce buffer are this thread's.
  */
@@ -32,7 +33,10 @@ export const RA_SEQUENTIAL = 2 as const
 
 /** What `fill` gives when the page is on its way. Below every -errno. */
 export const FILL_PARKED = -0x10000
-/** The same when it could not even be asked for: so many pages are on their way that there is no room for it until some came. */
+/**
+ * The same when it could not even be asked for: so many pages are on their way that there is no room for it until some
+ * came.
+ */
 export const FILL_CROWDED = -0x10001
 
 const FIRST_WINDOW_PAGES = 4
@@ -97,8 +101,9 @@ export class Filler {
   }
 
   /**
-   * Reads a page that is not in the cache, which lies below the end of the file. → frame, or -errno (0: no memory); FILL_PARKED when a
-   * store that answers later was asked for it, FILL_CROWDED when it could not be. Gives the machine lock back while the store reads.
+   * Reads a page that is not in the cache, which lies below the end of the file. → frame, or -errno (0: no memory);
+   * FILL_PARKED when a store that answers later was asked for it, FILL_CROWDED when it could not be. Gives the machine
+   * lock back while the store reads.
    */
   fill(inode: number, file: number, index: number, advice: number): number {
     if (this.inodes.pager[inode] !== 0) return this.#fillLater(inode, file, index, advice)
@@ -157,8 +162,8 @@ export class Filler {
   }
 
   /**
-   * A page of a store that answers later was used while the file is read in order: asks for the next window before the pages of
-   * this one run out (Linux: the asynchronous half of readahead).
+   * A page of a store that answers later was used while the file is read in order: asks for the next window before the
+   * pages of this one run out (Linux: the asynchronous half of readahead).
    */
   readOn(inode: number, file: number, index: number): void {
     const { raNext, raPages } = this.files
@@ -174,8 +179,8 @@ export class Filler {
   }
 
   /**
-   * Asks a store that answers later for pages [first, last], those that are not in the cache, as far as there is room. Errors show when
-   * they are used. → the first page that was not asked for; last + 1 when all were.
+   * Asks a store that answers later for pages [first, last], those that are not in the cache, as far as there is room.
+   * Errors show when they are used. → the first page that was not asked for; last + 1 when all were.
    */
   request(inode: number, first: number, last: number): number {
     let index = first
@@ -250,8 +255,8 @@ export class Filler {
   }
 
   /**
-   * Frames for up to `want` pages from `index`, ending before the first one that is cached, entered in the cache: locked, without
-   * contents, and on no list of reclaim's, so that others who want them wait. → how many.
+   * Frames for up to `want` pages from `index`, ending before the first one that is cached, entered in the cache:
+   * locked, without contents, and on no list of reclaim's, so that others who want them wait. → how many.
    */
   #begin(inode: number, index: number, want: number): number {
     const { cache, allocator } = this
@@ -293,8 +298,8 @@ export class Filler {
   }
 
   /**
-   * `#begin` for a store that answers later, and asks it. Half of the frames at most are on their way at a time: nothing can be had of
-   * them meanwhile. → how many pages; 0 when there is no room, or no memory.
+   * `#begin` for a store that answers later, and asks it. Half of the frames at most are on their way at a time:
+   * nothing can be had of them meanwhile. → how many pages; 0 when there is no room, or no memory.
    */
   #beginLater(inode: number, index: number, want: number): number {
     const { requests } = this

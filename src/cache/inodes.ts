@@ -1,9 +1,9 @@
 /**
  * Inodes and open files, as columns.
  *
- * An inode is the thing with pages: a store's bytes, or memory that has no store. A file is one open of an inode (Linux:
- * struct file): its mode, its readahead state, and the write error it saw last. Vmas hold files, files hold inodes;
- * rows are freed when the last reference goes. Rows are numbers from 1; inode 0 is the swap cache.
+ * An inode is the thing with pages: a store's bytes, or memory that has no store. A file is one open of an inode
+ * (Linux: struct file): its mode, its readahead state, and the write error it saw last. Vmas hold files, files hold
+ * inodes; rows are freed when the last reference goes. Rows are numbers from 1; inode 0 is the swap cache.
  *
  * Sizes are bytes, as doubles. The store objects themselves are per thread and kept outside the columns (store-table).
  */
@@ -32,9 +32,9 @@ export const FILE_WRITE = 2 as const
 export const PAGER_GONE = 0x7fffffff as const
 
 /**
- * What goes on with the pages that a truncation or punch is about to cut away. From CUT_WAITS on no more of them are sent for; from CUT_ASKS
- * on the store is asked to cut; with CUT_AGAIN one of them was written to the store meanwhile, so it is to be asked again; CUT_TORN says that
- * it has cut when it was asked first, and then failed.
+ * What goes on with the pages that a truncation or punch is about to cut away. From CUT_WAITS on no more of them are
+ * sent for; from CUT_ASKS on the store is asked to cut; with CUT_AGAIN one of them was written to the store meanwhile,
+ * so it is to be asked again; CUT_TORN says that it has cut when it was asked first, and then failed.
  */
 export const CUT_NONE = 0 as const
 export const CUT_WAITS = 1 as const
@@ -64,9 +64,9 @@ export class InodeTable {
   readonly seq: Int32Array
   readonly refs: Int32Array
   /**
-   * Ends of the lists of an inode's pages in the cache, list `inode * 2 + CLEAN` and `inode * 2 + DIRTY` (page-cache.ts), and in the
-   * word that the first leaves free how many are on their way from the store. Together, because each page that comes may change all of
-   * them, and threads bring pages of one file at the same time.
+   * Ends of the lists of an inode's pages in the cache, list `inode * 2 + CLEAN` and `inode * 2 + DIRTY`
+   * (page-cache.ts), and in the word that the first leaves free how many are on their way from the store. Together,
+   * because each page that comes may change all of them, and threads bring pages of one file at the same time.
    */
   readonly pageLists: Int32Array
   /** Accounting group of shared memory, 0 for none. */
@@ -79,7 +79,10 @@ export class InodeTable {
   readonly sizeBytes: Float64Array
   /** Bytes that the store has at least: less than `sizeBytes` while pages written past its end are not written back. */
   readonly storeBytes: Float64Array
-  /** Grows after each call that changed what the store holds (not to be confused with its generation, which tells stores apart). */
+  /**
+   * Grows after each call that changed what the store holds (not to be confused with its generation, which tells stores
+   * apart).
+   */
   readonly storeSeq: Int32Array
   /** The inode lock: 0 free, else the number of the thread that has it + 1. Changed under the machine lock. */
   readonly lock: Int32Array
@@ -89,15 +92,22 @@ export class InodeTable {
   readonly cutting: Int32Array
   readonly cutFirst: Int32Array
   readonly cutLast: Int32Array
-  /** 1 while nobody knows how long the store is: it is being cut, or a thread ended, or the store failed, in the middle of that. */
+  /**
+   * 1 while nobody knows how long the store is: it is being cut, or a thread ended, or the store failed, in the middle
+   * of that.
+   */
   readonly isUnsized: Int32Array
   /**
-   * Of an inode that nobody has open any more: the number of the thread that writes what is dirty, closes the store and frees the row, + 1;
-   * negative if nobody wants to know how that ended. 0 else. And the next one that this thread has to see to.
+   * Of an inode that nobody has open any more: the number of the thread that writes what is dirty, closes the store and
+   * frees the row, + 1; negative if nobody wants to know how that ended. 0 else. And the next one that this thread has
+   * to see to.
    */
   readonly going: Int32Array
   readonly goingNext: Int32Array
-  /** For a store that answers later: the number of the thread that has it + 1, or PAGER_GONE. 0 for one that answers at once. */
+  /**
+   * For a store that answers later: the number of the thread that has it + 1, or PAGER_GONE. 0 for one that answers at
+   * once.
+   */
   readonly pager: Int32Array
   readonly stores: StoreTable
   readonly #dirtyOfStores: Int32Array
@@ -164,7 +174,10 @@ export class InodeTable {
     this.stores.forget(inode)
   }
 
-  /** Takes the inode lock, waiting for another thread that has it (the machine lock is given back meanwhile). → 0 or an errno. */
+  /**
+   * Takes the inode lock, waiting for another thread that has it (the machine lock is given back meanwhile). → 0 or an
+   * errno.
+   */
   acquire(inode: number): number {
     return this.#sync.isShared ? this.#acquire(this.lock, inode, T_INODE) : 0
   }
@@ -221,12 +234,17 @@ export class InodeTable {
     return index >= this.cutFirst[inode] && index <= this.cutLast[inode]
   }
 
-  /** The end of the pages from `index` on that may be sent for together: `end`, or where pages are about to be cut away. */
+  /**
+   * The end of the pages from `index` on that may be sent for together: `end`, or where pages are about to be cut away.
+   */
   endOfFill(inode: number, index: number, end: number): number {
     return this.cutting[inode] === CUT_NONE || index >= this.cutFirst[inode] ? end : Math.min(end, this.cutFirst[inode])
   }
 
-  /** Pages [first, last] were written, or are about to be: a store that is being asked to cut them has to be asked once more. */
+  /**
+   * Pages [first, last] were written, or are about to be: a store that is being asked to cut them has to be asked once
+   * more.
+   */
   noteWritten(inode: number, first: number, last: number): void {
     if (this.cutting[inode] < CUT_ASKS || last < this.cutFirst[inode] || first > this.cutLast[inode]) return
     this.cutting[inode] = CUT_AGAIN
@@ -237,7 +255,9 @@ export class InodeTable {
     return this.stores.get(inode)
   }
 
-  /** The store holds other bytes by now: what was read before that is not to be taken for them. Ordered after the bytes. */
+  /**
+   * The store holds other bytes by now: what was read before that is not to be taken for them. Ordered after the bytes.
+   */
   noteStored(inode: number): void {
     Atomics.add(this.storeSeq, inode, 1)
   }
@@ -271,7 +291,9 @@ export class FileTable {
   readonly inode: Int32Array
   readonly mode: Int32Array
   readonly refs: Int32Array
-  /** This thread's readahead: the page after the last one that a fill brought in, and how many pages that fill wanted. */
+  /**
+   * This thread's readahead: the page after the last one that a fill brought in, and how many pages that fill wanted.
+   */
   readonly raNext: Int32Array
   readonly raPages: Int32Array
   readonly wbErrSeen: Int32Array

@@ -43,7 +43,10 @@ export class PageCache {
   readonly #buckets: Int32Array
   readonly #mask: number
 
-  /** `near`: whether a thread's pages go next to each other on an inode's list, where the order of clean pages says nothing. */
+  /**
+   * `near`: whether a thread's pages go next to each other on an inode's list, where the order of clean pages says
+   * nothing.
+   */
   constructor(
     columns: ColumnSource,
     frames: FrameTable,
@@ -85,7 +88,9 @@ export class PageCache {
     return frame
   }
 
-  /** `lookup` without the lock: whether the page seems to be here. Chains may change meanwhile, so the walk is bounded. */
+  /**
+   * `lookup` without the lock: whether the page seems to be here. Chains may change meanwhile, so the walk is bounded.
+   */
   mayHave(inode: number, index: number): boolean {
     const { w } = this.frames
     let frame = this.#buckets[this.#bucket(inode, index)]

@@ -1,12 +1,14 @@
 /**
- * Which store keeps an inode's bytes, in this thread: stores are objects, and every thread has its own over the same bytes.
+ * Which store keeps an inode's bytes, in this thread: stores are objects, and every thread has its own over the same
+ * bytes.
  *
- * A store's name and what it can be opened by (`Store.handle`) lie in shared memory as text. A thread that meets an inode that another
- * one opened makes its own store of it, with the opener for its kind, and keeps it while the inode lives. It must be over the same bytes
- * (`identity`), and not read-only where the other one is not. Where that cannot be done, calls give -ENXIO and `lastThrown` says why.
+ * A store's name and what it can be opened by (`Store.handle`) lie in shared memory as text. A thread that meets an
+ * inode that another one opened makes its own store of it, with the opener for its kind, and keeps it while the inode
+ * lives. It must be over the same bytes (`identity`), and not read-only where the other one is not. Where that cannot
+ * be done, calls give -ENXIO and `lastThrown` says why.
  *
- * A store is closed by the thread that has it: at the last close of the inode if that is the same one, else when the row is used
- * again or the thread leaves the memory (`closeAll`).
+ * A store is closed by the thread that has it: at the last close of the inode if that is the same one, else when the
+ * row is used again or the thread leaves the memory (`closeAll`).
  */
 import { readText, textUnits, writeText } from '../base/text.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
@@ -16,7 +18,9 @@ import type { Sync } from '../sync/sync.ts'
 
 const TEXT_WORDS = 256
 
-/** A store that a thread has, and whether it opened the inode itself: then another thread may have no other way to it. */
+/**
+ * A store that a thread has, and whether it opened the inode itself: then another thread may have no other way to it.
+ */
 export interface HeldStore {
   readonly store: Store
   readonly facts: StoreFacts
@@ -46,7 +50,10 @@ export class StoreTable {
   readonly #stores: (GuardedStore | undefined)[] = []
   readonly #seen: number[] = []
   readonly #names: string[] = []
-  /** The same stores by inode, without anything that leads to the machine: what is left of this thread's part when nobody refers to it any more. */
+  /**
+   * The same stores by inode, without anything that leads to the machine: what is left of this thread's part when
+   * nobody refers to it any more.
+   */
   readonly held: Map<number, HeldStore> = new Map()
   /** The inode that this thread's store was last of. */
   readonly #inodes = new WeakMap<Store, number>()

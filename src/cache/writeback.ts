@@ -14,9 +14,9 @@
  *
  * Bytes past the end of the file in the last page are zeroed before the write and never reach the store.
  *
- * Lock: machine lock. `sync`, and reclaim in windows, take the inode lock, so that one thread at a time writes a file, and give the machine
- * lock back while the store writes and flushes; the pages are PG_WRITEBACK meanwhile: they can be used and stored to, but not evicted,
- * truncated or written by somebody else.
+ * Lock: machine lock. `sync`, and reclaim in windows, take the inode lock, so that one thread at a time writes a file,
+ * and give the machine lock back while the store writes and flushes; the pages are PG_WRITEBACK meanwhile: they can be
+ * used and stored to, but not evicted, truncated or written by somebody else.
  */
 import { EIO, EROFS } from '../abi/errno.ts'
 import {
@@ -42,7 +42,9 @@ import type { PageCache } from './page-cache.ts'
 /** Makes every pte of a frame clean and read-only, so that the next store faults (rmap's page_mkclean). */
 export type CleanHook = (frame: number) => void
 
-/** Whether the machine lock is held while the store writes: reclaim keeps it where it runs in the middle of anything. */
+/**
+ * Whether the machine lock is held while the store writes: reclaim keeps it where it runs in the middle of anything.
+ */
 export const UNDER_LOCK = 0 as const
 export const IN_WINDOWS = 1 as const
 
@@ -75,8 +77,8 @@ export class Writeback {
   }
 
   /**
-   * Writes the dirty pages with index in [first, last]; goes on after a failed run. With IN_WINDOWS the machine lock is given back
-   * while the store works, and the caller holds the inode lock. → 0 or the first -errno.
+   * Writes the dirty pages with index in [first, last]; goes on after a failed run. With IN_WINDOWS the machine lock is
+   * given back while the store works, and the caller holds the inode lock. → 0 or the first -errno.
    */
   writeRange(inode: number, first: number, last: number, how: typeof UNDER_LOCK | typeof IN_WINDOWS): number {
     const store = this.inodes.store(inode)
@@ -86,7 +88,8 @@ export class Writeback {
     let error = 0
     let from = 0
     while (from < dirty.length) {
-      // Pages may have been written, cleaned or dropped by others since they were collected, while the lock was given back.
+      // Pages may have been written, cleaned or dropped by others since they were collected, while the lock was given
+      // back.
       if (!this.#isToWrite(dirty[from], inode, indexes[from])) {
         from++
         continue
@@ -103,7 +106,10 @@ export class Writeback {
     return error
   }
 
-  /** Writes one dirty page and the dirty pages around it in the file; what reclaim asks for. `how` as for `writeRange`. → 0 or -errno. */
+  /**
+   * Writes one dirty page and the dirty pages around it in the file; what reclaim asks for. `how` as for `writeRange`.
+   * → 0 or -errno.
+   */
   writeAround(frame: number, how: typeof UNDER_LOCK | typeof IN_WINDOWS): number {
     const inode = this.#frames.row(frame, F_MAPPING)
     const index = this.#frames.row(frame, F_INDEX)
@@ -115,8 +121,8 @@ export class Writeback {
   }
 
   /**
-   * Writes all dirty pages of [first, last], and the size, and has the store flush, with the inode lock; gives the machine lock back
-   * meanwhile. → 0 or the first -errno.
+   * Writes all dirty pages of [first, last], and the size, and has the store flush, with the inode lock; gives the
+   * machine lock back meanwhile. → 0 or the first -errno.
    */
   sync(inode: number, first: number, last: number): number {
     if (this.inodes.store(inode)?.readOnly !== false) return this.unwritten(inode)
@@ -134,9 +140,9 @@ export class Writeback {
   }
 
   /**
-   * Makes the store as long as the file, where no written page did: the last ones are holes, or dirty and outside of the
-   * range that was synced; or it was not cut to the end. In a window only where nobody can write behind `size` meanwhile.
-   * → 0 or -errno.
+   * Makes the store as long as the file, where no written page did: the last ones are holes, or dirty and outside of
+   * the range that was synced; or it was not cut to the end. In a window only where nobody can write behind `size`
+   * meanwhile. → 0 or -errno.
    */
   extendStore(inode: number, how: typeof UNDER_LOCK | typeof IN_WINDOWS): number {
     const size = this.inodes.sizeBytes[inode]
@@ -155,7 +161,10 @@ export class Writeback {
     return result
   }
 
-  /** 0 if an inode that this thread cannot write has nothing to be written, else -EROFS: nothing succeeds with that left behind. */
+  /**
+   * 0 if an inode that this thread cannot write has nothing to be written, else -EROFS: nothing succeeds with that left
+   * behind.
+   */
   unwritten(inode: number): number {
     const { inodes } = this
     if (inodes.store(inode) === undefined) return 0
@@ -217,7 +226,8 @@ export class Writeback {
     const length = Math.min((to - from) * pageSize, sizeBytes - position)
     let contiguous = true
     for (let i = from; i < to; i++) {
-      // First, and also under the lock: a page that the store does not have yet is marked in one way or the other at any time (mm/salvage).
+      // First, and also under the lock: a page that the store does not have yet is marked in one way or the other at
+      // any time (mm/salvage).
       if (length > 0) w[(dirty[i] << FRAME_SHIFT) + F_FLAGS] |= PG_WRITEBACK
       this.#clean(dirty[i])
       this.cache.clearDirty(dirty[i])

@@ -1,10 +1,11 @@
 /**
  * The frame allocator: a bitmap of free frames, the lowest handed out first.
  *
- * First-fit uses frames that the process has paid for again before it touches new ones, and gives the pages of a file run
- * ascending, mostly neighbouring frames, so that a run is filled by few reads of the store. Where there are several threads, each
- * goes through blocks of its own: neighbouring frames share cache lines, which would go back and forth between the processors
- * (Linux: lists of free pages for each processor). A block belongs to nobody: whoever finds no other frame takes one of it.
+ * First-fit uses frames that the process has paid for again before it touches new ones, and gives the pages of a file
+ * run ascending, mostly neighbouring frames, so that a run is filled by few reads of the store. Where there are several
+ * threads, each goes through blocks of its own: neighbouring frames share cache lines, which would go back and forth
+ * between the processors (Linux: lists of free pages for each processor). A block belongs to nobody: whoever finds no
+ * other frame takes one of it.
  *
  * An allocation fails only when nothing can be reclaimed: `setReclaim` gives the hook, called with the number of
  * frames wanted; it frees what it can. The hook never allocates.
@@ -40,7 +41,10 @@ export const ALLOCATOR_WORDS = 4 as const
 
 /** Most frames of the blocks that threads take from: their bits in the map fill a cache line. */
 const BLOCK_FRAMES = 512
-/** There are at least so many blocks, so that every thread finds some; where they would have less than 32 frames, there are none. */
+/**
+ * There are at least so many blocks, so that every thread finds some; where they would have less than 32 frames, there
+ * are none.
+ */
 const MIN_BLOCKS = 32
 
 export type ReclaimHook = (wanted: number) => number
@@ -134,7 +138,9 @@ export class FrameAllocator {
     return this.#free.has(frame)
   }
 
-  /** A frame with unspecified bytes, or 0 when none can be had. Its first five words are 0, from F_FLAGS to F_RMAP_HEAD. */
+  /**
+   * A frame with unspecified bytes, or 0 when none can be had. Its first five words are 0, from F_FLAGS to F_RMAP_HEAD.
+   */
   alloc(): number {
     if (this.#fail?.()) return 0
     if (this.#state[A_FREE] === 0 && !this.ensureFree(1)) return 0

@@ -1,11 +1,12 @@
 /**
  * The frame table: one row of words for each page frame (Linux: struct page).
  *
- * Read `frames.row(f, F_X)`, in hot code `frames.w[(f << FRAME_SHIFT) + F_X]`; write the latter. A row is 32 bytes, so it
- * lies in one cache line: mapping and unmapping a random page touches one line of the table. Only the links of an inode's
- * list of pages, which change when a page comes, goes, or gets dirty, are apart: `frames.own[(f << OWN_SHIFT) + OWN_X]`.
- * Against a column for each word, over 2 GiB on a Xeon with 2 MiB of L2: a fault in random order takes a tenth less; what
- * reads three words or fewer (a remap that does not populate, unmapping in order) a tenth more, or even a third.
+ * Read `frames.row(f, F_X)`, in hot code `frames.w[(f << FRAME_SHIFT) + F_X]`; write the latter. A row is 32 bytes, so
+ * it lies in one cache line: mapping and unmapping a random page touches one line of the table. Only the links of an
+ * inode's list of pages, which change when a page comes, goes, or gets dirty, are apart: `frames.own[(f << OWN_SHIFT) +
+ * OWN_X]`. Against a column for each word, over 2 GiB on a Xeon with 2 MiB of L2: a fault in random order takes a tenth
+ * less; what reads three words or fewer (a remap that does not populate, unmapping in order) a tenth more, or even a
+ * third.
  *
  * flags word          read with                  written with
  *  bits 0-16  PG_*     `flags & PG_X`             `w[row + F_FLAGS] |= PG_X`, `w[row + F_FLAGS] &= ~PG_X`

@@ -7,8 +7,9 @@
  *        4    how many options
  *        5-   their values, by name in the order of `Plan` (kernel)
  *
- * A number, such as that of a descriptor or of an address space, means something in one memory only. So whatever carries one carries the
- * id as well. A thread that attaches lays its columns by the options in the handle; they must be those that the arena was made with.
+ * A number, such as that of a descriptor or of an address space, means something in one memory only. So whatever
+ * carries one carries the id as well. A thread that attaches lays its columns by the options in the handle; they must
+ * be those that the arena was made with.
  */
 import type { Arena } from '../base/arena.ts'
 import { VERSION } from '../base/version.ts'

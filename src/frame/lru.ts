@@ -4,9 +4,9 @@
  *   new --add--> inactive --referenced twice--> active --aged--> inactive --taken--> free
  *                     locked or of a kind that stays --> unevictable
  *
- * In a large memory of several threads, a thread puts a batch of pages next to each other before it looks at the head of the list again:
- * the head, and the page that is there, are what the threads would pass to and fro (Linux adds pages in batches, too). The order
- * is exact but for the batch.
+ * In a large memory of several threads, a thread puts a batch of pages next to each other before it looks at the head
+ * of the list again: the head, and the page that is there, are what the threads would pass to and fro (Linux adds pages
+ * in batches, too). The order is exact but for the batch.
  *
  * A frame is on a list exactly when PG_LRU is set; PG_ACTIVE, PG_SWAPBACKED and PG_UNEVICTABLE say which one.
  */
@@ -42,7 +42,10 @@ export class Lru {
   #near = 0
   #left = 0
 
-  /** `ends` has LRU_WORDS words. `batch`: how many pages a thread puts behind one that it has put at the head; 0 for exact order. */
+  /**
+   * `ends` has LRU_WORDS words. `batch`: how many pages a thread puts behind one that it has put at the head; 0 for
+   * exact order.
+   */
   constructor(columns: ColumnSource, frames: FrameTable, ends: Int32Array, sync: Sync, batch: number) {
     const counts = columns.int32('lru', Lists.countWords(NR_LRU, sync.threads.maxThreads))
     this.#w = frames.w

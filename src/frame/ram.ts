@@ -1,9 +1,9 @@
 /**
  * RAM: the bytes of all page frames, a part of one SharedArrayBuffer, seen through a typed array per width.
  *
- * Frame f holds bytes [f << pageShift, (f + 1) << pageShift) of the views, which begin at byte `byteOffset` of the buffer:
- * 0 for a buffer of its own, elsewhere in the memory of a WebAssembly guest (api/shadow-table). Only who goes past the
- * views, to the buffer itself, has to add it. Frame 0 is the zero page: always zero, never freed,
+ * Frame f holds bytes [f << pageShift, (f + 1) << pageShift) of the views, which begin at byte `byteOffset` of the
+ * buffer: 0 for a buffer of its own, elsewhere in the memory of a WebAssembly guest (api/shadow-table). Only who goes
+ * past the views, to the buffer itself, has to add it. Frame 0 is the zero page: always zero, never freed,
  * mapped read-only for private anonymous memory that was only read.
  */
 export class Ram {

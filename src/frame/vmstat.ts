@@ -31,7 +31,10 @@ export const NR_ANON_PAGES = 21 as const
 export const NR_SHMEM = 22 as const
 export const READ_ERRORS = 23 as const
 export const WRITE_ERRORS = 24 as const
-/** Writes of stores and of the swap area that reclaim made, and those that it made with the machine lock held, of a memory that threads share. */
+/**
+ * Writes of stores and of the swap area that reclaim made, and those that it made with the machine lock held, of a
+ * memory that threads share.
+ */
 export const RECLAIM_WRITES = 25 as const
 export const RECLAIM_WRITES_LOCKED = 26 as const
 export const NR_VMSTAT = 27 as const
@@ -70,8 +73,8 @@ export const VMSTAT_NAMES: readonly string[] = [
 const ROW = 32
 
 /**
- * Each thread counts in a row of its own, so that counting costs no traffic between processors; what the machine has is the sum. A row
- * outlives its thread.
+ * Each thread counts in a row of its own, so that counting costs no traffic between processors; what the machine has is
+ * the sum. A row outlives its thread.
  */
 export class Vmstat {
   readonly #all: Float64Array

@@ -1,14 +1,15 @@
 /**
- * Access to memory: the look-up by virtual page that every load and store makes, and bulk copies over it, by address in bytes.
+ * Access to memory: the look-up by virtual page that every load and store makes, and bulk copies over it, by address in
+ * bytes.
  *
  *  translate        the frame behind a page for one access, faulting if need be
  *  copyFromUser     bytes out of an address space      copyToUser   bytes into one
  *  fillUser         one byte value over a range
  *
- * Frames are borrowed: good until the next call that can fault or reclaim. Bulk copies go on over pages that lie next to
- * each other in RAM, so that a window over a file read in order is copied in large pieces. They stop at the first page
- * that faults and say how far they came; `m.lastFault` has the code. `generation` is that of the address space, which
- * other threads may end in the middle of a copy; 0 for whatever has its row.
+ * Frames are borrowed: good until the next call that can fault or reclaim. Bulk copies go on over pages that lie next
+ * to each other in RAM, so that a window over a file read in order is copied in large pieces. They stop at the first
+ * page that faults and say how far they came; `result.fault` has the code. `generation` is that of the address space,
+ * which other threads may end in the middle of a copy; 0 for whatever has its row.
  *
  * Hot: one shape, no allocation but the views that a bulk copy needs.
  */

@@ -27,12 +27,17 @@ import { mkPte, PTE_DIRTY, PTE_READ, PTE_SOFT_DIRTY, PTE_WRITE, pteWithFrame } f
 import { VM_PROT_MASK, VM_SOFTDIRTY } from '../vma/flags.ts'
 import type { Machine } from './machine.ts'
 
-/** The entry of a copy that nothing was stored to: as it was, but that the first store asks whether the vma allows it. */
+/**
+ * The entry of a copy that nothing was stored to: as it was, but that the first store asks whether the vma allows it.
+ */
 export function pteOfCopy(pte: number, copy: number): number {
   return (pteWithFrame(pte, copy) & ~PTE_WRITE) | PTE_DIRTY
 }
 
-/** Makes a frame that nobody knows an anonymous page, mapped writable and dirty, in the place of `old`, or with the node that is ready if that is 0. */
+/**
+ * Makes a frame that nobody knows an anonymous page, mapped writable and dirty, in the place of `old`, or with the node
+ * that is ready if that is 0.
+ */
 export function installAnon(
   m: Machine,
   mm: number,
@@ -74,8 +79,8 @@ function reusableAnon(m: Machine, low: number, high: number): number {
 }
 
 /**
- * Whether an anonymous page that one of our entries maps is, or becomes, our own. One that somebody pins and that is not yet may be another
- * space's, which has ended since, and whose thread still reads it.
+ * Whether an anonymous page that one of our entries maps is, or becomes, our own. One that somebody pins and that is
+ * not yet may be another space's, which has ended since, and whose thread still reads it.
  */
 export function takeAlone(m: Machine, frame: number): boolean {
   const { frames } = m
@@ -87,8 +92,8 @@ export function takeAlone(m: Machine, frame: number): boolean {
 }
 
 /**
- * Frees the slot behind an anonymous page if no swap entry needs it; the frame is then the only copy. While the page is being written to it,
- * whoever writes it frees it afterwards (Linux: reuse_swap_page).
+ * Frees the slot behind an anonymous page if no swap entry needs it; the frame is then the only copy. While the page is
+ * being written to it, whoever writes it frees it afterwards (Linux: reuse_swap_page).
  */
 function leaveSwapCache(m: Machine, frame: number): boolean {
   const flags = m.frames.row(frame, F_FLAGS)

@@ -1,13 +1,13 @@
 /**
- * Room made in time: in a memory that threads share, a thread that is about to use frames frees some first when few are left, where it has no
- * lock yet and nothing is half done (Linux: kswapd, which is a thread of its own there).
+ * Room made in time: in a memory that threads share, a thread that is about to use frames frees some first when few are
+ * left, where it has no lock yet and nothing is half done (Linux: kswapd, which is a thread of its own there).
  *
  *  makeRoom         before a verb takes its locks
  *  makeRoomWithin   within one, between two pages, where no mmap lock is held
  *
- * So reclaim can give the machine lock back while it writes pages, and a slow store holds up nobody else. What an allocation finds missing all
- * the same is reclaimed in its middle, under the lock: clean pages if there are some. So nothing is done here while the pages that reclaim
- * would take next are clean.
+ * So reclaim can give the machine lock back while it writes pages, and a slow store holds up nobody else. What an
+ * allocation finds missing all the same is reclaimed in its middle, under the lock: clean pages if there are some. So
+ * nothing is done here while the pages that reclaim would take next are clean.
  */
 import { RECLAIM_WRITES_LOCKED } from '../frame/vmstat.ts'
 import type { Machine } from './machine.ts'
@@ -15,8 +15,8 @@ import type { Machine } from './machine.ts'
 /** Pages that one fault writes at most: its own time counts, too. */
 const MOST_AT_ONCE = 8
 /**
- * After an attempt that freed nothing a thread makes so many faults before the next one, twice as many each time unless that was because there
- * are clean pages; none once it had to write a page with the lock held.
+ * After an attempt that freed nothing a thread makes so many faults before the next one, twice as many each time unless
+ * that was because there are clean pages; none once it had to write a page with the lock held.
  */
 const FIRST_REST = 16
 const LONGEST_REST = 1024

@@ -1,10 +1,11 @@
 /**
  * Buffers that stores which answer later read into, kept for the next read: a fresh one costs as much as filling it.
  *
- * They lie beside the budget: together no more than `maxBytes`, or than what reads under way need. All are let go when no read is
- * under way any more. `FetchQueue.bufferBytes` counts them, for `stats`.
+ * They lie beside the budget: together no more than `maxBytes`, or than what reads under way need. All are let go when
+ * no read is under way any more. `FetchQueue.bufferBytes` counts them, for `stats`.
  *
- * What a buffer had when it was made is what is counted: a store may have given its memory away, or taken it for itself.
+ * What a buffer had when it was made is what is counted: a store may have given its memory away, or taken it for
+ * itself.
  */
 import { asBytes } from '../base/bytes.ts'
 import type { FetchQueue } from '../cache/fetch-queue.ts'

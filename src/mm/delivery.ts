@@ -6,8 +6,8 @@
  *  finish   zeroes what lies behind the end of the file, and wakes
  *  giveUp   takes pages that did not come out of the cache, and wakes
  *
- * Waking is the caller's decision: a thread that goes through a file faster than it comes would be woken, and put to sleep again, with
- * each piece.
+ * Waking is the caller's decision: a thread that goes through a file faster than it comes would be woken, and put to
+ * sleep again, with each piece.
  *
  * Pages that are not in the cache any more, or came another way, are passed over.
  *

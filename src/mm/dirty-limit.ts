@@ -1,13 +1,15 @@
 /**
- * The limit of dirty pages (Linux: balance_dirty_pages): whoever is about to dirty one more page of a store's file than may be dirty writes
- * some back first. So a store that fails or hangs fills three quarters of what files can have of memory at most, and every other file can
- * be read. If the store fails, the access does, with the store's error; what is dirty stays.
+ * The limit of dirty pages (Linux: balance_dirty_pages): whoever is about to dirty one more page of a store's file than
+ * may be dirty writes some back first. So a store that fails or hangs fills three quarters of what files can have of
+ * memory at most, and every other file can be read. If the store fails, the access does, with the store's error; what
+ * is dirty stays.
  *
  *  isHeldBack   whether a page of the file has to be written before another one gets dirty
  *  writeSome    writes the pages around the one that has been dirty for longest
  *
- * What files can have is what is free or on their lists of reclaim's: not private and shared memory, tables, locked pages. A store may
- * have three quarters of it dirty, all together seven eighths, where one that has less than a sixteenth goes on nevertheless.
+ * What files can have is what is free or on their lists of reclaim's: not private and shared memory, tables, locked
+ * pages. A store may have three quarters of it dirty, all together seven eighths, where one that has less than a
+ * sixteenth goes on nevertheless.
  */
 import { DIRTY, INODE_STORE } from '../cache/inodes.ts'
 import { IN_WINDOWS, UNDER_LOCK } from '../cache/writeback.ts'

@@ -1,22 +1,23 @@
 /**
- * The early read: in a memory that threads share, the page of a fault is read from its store before any lock is taken, where it can
- * be foretold which page that is.
+ * The early read: in a memory that threads share, the page of a fault is read from its store before any lock is taken,
+ * where it can be foretold which page that is.
  *
- * A fault that reads takes the machine lock twice otherwise, before the store is called and after it, and each time the processors
- * pass the cache lines of the page cache, the lists and the address space to and fro. So a thread keeps a few frames in reserve,
- * and remembers the mapping that its last read was for. The next fault there reads into the reserve first, takes the locks once, and enters
- * the frame in the page cache if all that it took for granted is so. If not, the fault goes on as if nothing had been read.
- * (Linux has the same aim with its faults under the lock of one vma: look first, take locks late, check again.)
+ * A fault that reads takes the machine lock twice otherwise, before the store is called and after it, and each time the
+ * processors pass the cache lines of the page cache, the lists and the address space to and fro. So a thread keeps a
+ * few frames in reserve, and remembers the mapping that its last read was for. The next fault there reads into the
+ * reserve first, takes the locks once, and enters the frame in the page cache if all that it took for granted is so. If
+ * not, the fault goes on as if nothing had been read. (Linux has the same aim with its faults under the lock of one
+ * vma: look first, take locks late, check again.)
  *
  *  readEarly      before the locks: guesses the page, reads it
  *  takeEarly      under them: the page, cached, or 0 when it was not read or may have changed since
  *  rememberRead   under them: what the next guess goes by
  *  giveUpReserve  under them: the frame goes back
  *
- * What is looked at without a lock only makes the guess; a wrong one costs a read. What was read is the page's contents if the
- * page is in no cache now, as it was not before the read, and the store was not written to, cut or replaced in between: a write that
- * goes on has its page in the cache, one that is done has moved `inodes.storeSeq`. Two threads that want one page within the same
- * moment may both read it; the second one finds it cached.
+ * What is looked at without a lock only makes the guess; a wrong one costs a read. What was read is the page's contents
+ * if the page is in no cache now, as it was not before the read, and the store was not written to, cut or replaced in
+ * between: a write that goes on has its page in the cache, one that is done has moved `inodes.storeSeq`. Two threads
+ * that want one page within the same moment may both read it; the second one finds it cached.
  *
  * Only for pages that are read alone: what is read in order is better read ahead (cache/fill).
  */
@@ -52,7 +53,10 @@ export class EarlyRead {
   }
 }
 
-/** Reads the page of `vpn` into this thread's reserve, if it can be foretold. Takes no lock, and changes nothing that others see. */
+/**
+ * Reads the page of `vpn` into this thread's reserve, if it can be foretold. Takes no lock, and changes nothing that
+ * others see.
+ */
 export function readEarly(m: Machine, mm: number, vpn: number): void {
   const { early, sync, inodes, ram } = m
   early.index = NOTHING
@@ -99,7 +103,9 @@ function isReadAlone(m: Machine, file: number, index: number, advice: number): b
   return advice === RA_NORMAL && index !== 0 && index !== m.files.raNext[file]
 }
 
-/** The page, in the page cache and not yet mapped, if this thread has just read it and it is still what it was; else 0. */
+/**
+ * The page, in the page cache and not yet mapped, if this thread has just read it and it is still what it was; else 0.
+ */
 export function takeEarly(m: Machine, inode: number, file: number, index: number, advice: number): number {
   const { early, sync, inodes, files } = m
   if (early.index !== index || early.inode !== inode) return 0

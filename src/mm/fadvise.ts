@@ -40,7 +40,9 @@ export function fileAdvise(m: Machine, file: number, from: number, end: number, 
   return 0
 }
 
-/** Writes what is dirty of pages [first, last], and drops those that are clean then and that nobody has mapped or holds. */
+/**
+ * Writes what is dirty of pages [first, last], and drops those that are clean then and that nobody has mapped or holds.
+ */
 function dropUnneeded(m: Machine, file: number, inode: number, first: number, last: number): void {
   if (last < first) return
   // An error is the inode's, and told by the next sync.

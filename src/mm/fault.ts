@@ -2,17 +2,19 @@
  * The page fault: makes the entry of one page allow one access (Linux: handle_mm_fault and below, 3.19).
  *
  *   entry      what happens
- *   none       anonymous: the zero page, or a fresh one for a store · file: the linear page, on a load with cached neighbours (fault-around)
+ *   none       anonymous: the zero page, or a fresh one for a store · file: the linear page, on a load with cached
+ *              neighbours (fault-around)
  *   file       the page that the entry remembers; no fault-around
  *   swap       the page comes back from its slot
  *   present    a store to a shared page makes it dirty and writable; to a private one, a copy; else YOUNG is set
  *
- * A new entry is not YOUNG: the access that faulted is its first use, and only a second one (mm/access sets it) tells reclaim that the
- * page is worth keeping. A file read once through is then evicted in order, without a second look.
+ * A new entry is not YOUNG: the access that faulted is its first use, and only a second one (mm/access sets it) tells
+ * reclaim that the page is worth keeping. A file read once through is then evicted in order, without a second look.
  *
- * Everything that can allocate, and so reclaim, comes first; then the entry is looked up again and, if it is still the one we began with,
- * replaced. The page in hand is pinned meanwhile. Never throws: FAULT_* codes, and the store's errno in `m.lastError`. Lock: `Machine.enter`,
- * for the one fault; whether the page left its file meanwhile is checked once it is in hand.
+ * Everything that can allocate, and so reclaim, comes first; then the entry is looked up again and, if it is still the
+ * one we began with, replaced. The page in hand is pinned meanwhile. Results are FAULT_* codes, and the store's errno
+ * in `m.lastError`. Lock: `Machine.enter`, for the one fault; whether the page left its file meanwhile is checked once
+ * it is in hand.
  */
 import { EAGAIN, ENOMEM, ESRCH } from '../abi/errno.ts'
 import {
@@ -85,8 +87,8 @@ import { NEEDS_NODE, NO_NODE, prepareEntry } from './prepare-entry.ts'
 import { swapInAnon } from './swap-in.ts'
 
 /**
- * Handles a fault at a page. FAULT_OK: the access will now succeed (until something else changes the entry). A fault from
- * a store's or notifier's callback is FAULT_BUS with EDEADLK: what it needs may be half changed.
+ * Handles a fault at a page. FAULT_OK: the access will now succeed (until something else changes the entry). A fault
+ * from a store's or notifier's callback is FAULT_BUS with EDEADLK: what it needs may be half changed.
  */
 export function handleMmFault(m: Machine, mm: number, vpn: number, access: number): number {
   const code = lockEntry(m, mm, 0, vpn, access)
@@ -95,8 +97,8 @@ export function handleMmFault(m: Machine, mm: number, vpn: number, access: numbe
 }
 
 /**
- * The same, and on FAULT_OK the mmap lock (for reading) and the machine lock are still held: until `unlockMmRead`, the entry allows the
- * access and its frame is the page's. `generation` is the address space's, 0 for any.
+ * The same, and on FAULT_OK the mmap lock (for reading) and the machine lock are still held: until `unlockMmRead`, the
+ * entry allows the access and its frame is the page's. `generation` is the address space's, 0 for any.
  */
 export function lockEntry(m: Machine, mm: number, generation: number, vpn: number, access: number): number {
   const since = m.filler.requests.nrFailures
@@ -152,7 +154,10 @@ function entryAllows(m: Machine, mm: number, vpn: number, access: number): boole
   return true
 }
 
-/** `faultInside` that also waits for pages on their way. For verbs that hold the mmap lock anyhow; others let it go (`lockEntry`). */
+/**
+ * `faultInside` that also waits for pages on their way. For verbs that hold the mmap lock anyhow; others let it go
+ * (`lockEntry`).
+ */
 export function faultThrough(m: Machine, mm: number, vpn: number, access: number): number {
   const since = m.filler.requests.nrFailures
   for (let round = 0; ; round++) {
@@ -300,14 +305,18 @@ function mayBecomeAnother(m: Machine, vma: number, pte: number): boolean {
 
 /**
  * Whether Linux would not have faulted: its loads make the entries of shared memory writable at once, unless soft-dirty
- * wants to see the first store. Only the entry is dirty then; the page becomes it when the entry goes (measured on 3.19).
+ * wants to see the first store. Only the entry is dirty then; the page becomes it when the entry goes (measured on
+ * 3.19).
  */
 function storesUnseen(m: Machine, vma: number): boolean {
   if (m.policy !== POLICY_LINUX || (m.vmas.flags[vma] & VM_SOFTDIRTY) === 0) return false
   return m.inodes.isShmem(m.vmas.inode[vma])
 }
 
-/** A store to a private page: it becomes ours alone, by a copy unless it is already. With ACCESS_UNSHARE without the store. */
+/**
+ * A store to a private page: it becomes ours alone, by a copy unless it is already. With ACCESS_UNSHARE without the
+ * store.
+ */
 function copyOnWrite(
   m: Machine,
   mm: number,

@@ -1,4 +1,6 @@
-/** Runs of file pages that wait for one read each: what is asked for joins a run that it follows, or that follows it. */
+/**
+ * Runs of file pages that wait for one read each: what is asked for joins a run that it follows, or that follows it.
+ */
 
 export interface Batch {
   first: number

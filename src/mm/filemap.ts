@@ -2,11 +2,12 @@
  * The page of an inode, wherever it is: in the cache, in swap, in the store, or nowhere yet (Linux: filemap_fault and
  * shmem_getpage).
  *
- * Results: a frame > 0, 0 for a hole that was not to be filled and for a page that was cut away while it was waited for, or -errno (ENOMEM, EIO and the store's own, ENOSPC).
- * The caller pins the frame if it allocates anything before it is done with it.
+ * Results: a frame > 0, 0 for a hole that was not to be filled and for a page that was cut away while it was waited
+ * for, or -errno (ENOMEM, EIO and the store's own, ENOSPC). The caller pins the frame if it allocates anything before
+ * it is done with it.
  *
- * Lock: machine lock, given back while a store reads and while another thread's read of the page is waited for. The frame that comes
- * back is in the cache and valid, with the lock held.
+ * Lock: machine lock, given back while a store reads and while another thread's read of the page is waited for. The
+ * frame that comes back is in the cache and valid, with the lock held.
  */
 import { ENOMEM, ENOSPC } from '../abi/errno.ts'
 import { FILL_CROWDED, FILL_PARKED, RA_RANDOM } from '../cache/fill.ts'
@@ -96,9 +97,9 @@ export function fetchError(m: Machine, since: number, inode: number, index: numb
 }
 
 /**
- * `getPage` of a page that is known not to be in the cache. FILL_PARKED when its store was asked and will answer later, or when another
- * thread is about to cut pages away: faults that kept pages coming would keep it from that for good (Linux 3.16, shmem's punch).
- * FILL_CROWDED when its store cannot be asked before other pages came.
+ * `getPage` of a page that is known not to be in the cache. FILL_PARKED when its store was asked and will answer later,
+ * or when another thread is about to cut pages away: faults that kept pages coming would keep it from that for good
+ * (Linux 3.16, shmem's punch). FILL_CROWDED when its store cannot be asked before other pages came.
  */
 export function bringPage(
   m: Machine,

@@ -4,9 +4,10 @@
  * Two opens of stores with one identity share an inode, and so one page cache. The last close of an inode writes its
  * dirty pages; what cannot be written then is lost, and the close says so.
  *
- * Where threads share the machine, that is done in windows, when the verb that put the last reference has given its mmap lock back
- * (`endGoing`, called by `Machine.leave` and `unlock`). Until then the inode is going: it stands in a list of the thread's, its row is taken,
- * and who opens the same store waits. Nobody else knows it. If the thread ends, whoever finds that out goes on with it.
+ * Where threads share the machine, that is done in windows, when the verb that put the last reference has given its
+ * mmap lock back (`endGoing`, called by `Machine.leave` and `unlock`). Until then the inode is going: it stands in a
+ * list of the thread's, its row is taken, and who opens the same store waits. Nobody else knows it. If the thread ends,
+ * whoever finds that out goes on with it.
  */
 import { EAGAIN, EBADF, EBUSY, EINVAL, EMFILE, ENFILE } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
@@ -22,9 +23,11 @@ import type { Machine } from './machine.ts'
 import { followStore } from './truncate.ts'
 
 /**
- * Opens a store. → file descriptor, or -errno (the store's own from size()). The store is the machine's from here on: the
- * last close closes it, and so does an open that fails; but not one that gives EAGAIN, since a file with the same store is going.
- * -EBUSY if another memory of this thread has the file open for writing, unless both opens say that they are `coordinated`.
+ * Opens a store. → file descriptor, or -errno (the store's own from size()). The store is the machine's from here on:
+ * the last close closes it, and so does an open that fails; but not one that gives EAGAIN, since a file with the same
+ * store is going.
+ * -EBUSY if another memory of this thread has the file open for writing, unless both opens say that they are
+ * `coordinated`.
  */
 export function openStore(m: Machine, store: GuardedStore, mode: number, coordinated = false): number {
   if ((mode & FILE_WRITE) !== 0 && store.readOnly) return refuse(m, store, -EBADF)
@@ -70,7 +73,10 @@ interface Writer {
   readonly coordinated: boolean
 }
 
-/** Who has files open for writing in this thread, by the identity of their stores; also what another copy of this code has open. */
+/**
+ * Who has files open for writing in this thread, by the identity of their stores; also what another copy of this code
+ * has open.
+ */
 const WRITERS = Symbol.for('fremap.writers')
 const shared = globalThis as { [WRITERS]?: Map<string, Writer> }
 const writers: Map<string, Writer> = (shared[WRITERS] ??= new Map<string, Writer>())
@@ -99,7 +105,10 @@ export function openAgain(m: Machine, inode: number): number {
   return install(m, inode, FILE_READ)
 }
 
-/** Opens, for reading, a store of `sizeBytes` that answers later and that this thread is to be the pager of. → file descriptor, or -errno. */
+/**
+ * Opens, for reading, a store of `sizeBytes` that answers later and that this thread is to be the pager of. → file
+ * descriptor, or -errno.
+ */
 export function openLater(m: Machine, name: string, sizeBytes: number): number {
   const inode = m.inodes.alloc(INODE_STORE, name, undefined)
   if (inode === 0) return -ENFILE
@@ -140,8 +149,8 @@ export function reopen(m: Machine, fd: number, mode: number): number {
 }
 
 /**
- * The open file behind a descriptor, or 0. A descriptor is its slot plus, for each time that one was closed, the number of slots: unlike
- * Linux's it is never given to another file.
+ * The open file behind a descriptor, or 0. A descriptor is its slot plus, for each time that one was closed, the number
+ * of slots: unlike Linux's it is never given to another file.
  */
 export function fileOf(m: Machine, fd: number): number {
   const slot = slotOf(m, fd)
@@ -164,8 +173,8 @@ export function openFds(m: Machine): number[] {
 }
 
 /**
- * Begins a verb on the open file that was found behind a descriptor, and holds it: another thread may close the descriptor meanwhile. → the
- * file, or -errno (-EBADF when it has been closed).
+ * Begins a verb on the open file that was found behind a descriptor, and holds it: another thread may close the
+ * descriptor meanwhile. → the file, or -errno (-EBADF when it has been closed).
  */
 export function enterFile(m: Machine, fd: number, file: number): number {
   makeRoom(m)
@@ -221,8 +230,8 @@ export function leaveFile(m: Machine, file: number, result: number): number {
 }
 
 /**
- * Waits until no other thread is in a call on a file, or lets one go: the end of such a call may be the last close of the file, and needs
- * its store. → 0 or -errno.
+ * Waits until no other thread is in a call on a file, or lets one go: the end of such a call may be the last close of
+ * the file, and needs its store. → 0 or -errno.
  */
 export function waitForFileCalls(m: Machine): number {
   const { sync } = m
@@ -297,7 +306,9 @@ function goes(m: Machine, inode: number): void {
   m.nrGoing++
 }
 
-/** Writes, closes and frees the inodes in this thread's list, also those that join it meanwhile. → 0, or -errno of one. */
+/**
+ * Writes, closes and frees the inodes in this thread's list, also those that join it meanwhile. → 0, or -errno of one.
+ */
 export function endGoing(m: Machine): number {
   const { inodes, sync } = m
   const { w } = sync.threads

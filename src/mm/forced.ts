@@ -1,5 +1,6 @@
 /**
- * Access that does not ask the mapping's protection: debuggers' and /proc/PID/mem (Linux: get_user_pages with FOLL_FORCE,
+ * Access that does not ask the mapping's protection: debuggers' and /proc/PID/mem (Linux: get_user_pages with
+ * FOLL_FORCE,
  * 3.19).
  *
  * A load works on any mapping that could be made readable. A store to a mapping that is not writable works only on a
@@ -57,8 +58,8 @@ function mayForce(vmFlags: number, access: number): boolean {
 }
 
 /**
- * What the entry may have that the fault makes: never a right that the mapping, or the page's own protection, does not give. Other threads
- * look at entries at any moment.
+ * What the entry may have that the fault makes: never a right that the mapping, or the page's own protection, does not
+ * give. Other threads look at entries at any moment.
  */
 function grantsOf(vmFlags: number, pageProt: number): number {
   let denied = 0

@@ -2,11 +2,11 @@
  * fork of an address space (Linux: dup_mmap, copy_page_range, 3.19).
  *
  * Copied entry by entry: nonlinear vmas (file entries verbatim, so the child shows what the parent showed) and private
- * ones that were ever stored to (present pages become read-only in both: copy-on-write). Other file mappings start empty
- * and fault. VM_DONTCOPY parts are left out, VM_WIPEONFORK parts start empty; locks are not inherited.
+ * ones that were ever stored to (present pages become read-only in both: copy-on-write). Other file mappings start
+ * empty and fault. VM_DONTCOPY parts are left out, VM_WIPEONFORK parts start empty; locks are not inherited.
  *
- * A private page that is pinned (borrowed, for one) is copied for the child at once, and the parent keeps its own, writable: what is
- * stored through the pin belongs to the parent (Linux 5.9, copy_present_page, commit 70e806e4e645).
+ * A private page that is pinned (borrowed, for one) is copied for the child at once, and the parent keeps its own,
+ * writable: what is stored through the pin belongs to the parent (Linux 5.9, copy_present_page, commit 70e806e4e645).
  */
 import { ENOMEM } from '../abi/errno.ts'
 import { F_FLAGS, FRAME_SHIFT, PG_EXCLUSIVE } from '../frame/frame-table.ts'

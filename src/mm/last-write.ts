@@ -1,6 +1,6 @@
 /**
- * What a thread writes when it ends without having closed its memory: the dirty pages of files, without a flush, as a process that ends
- * leaves those of its mmaps to the kernel.
+ * What a thread writes when it ends without having closed its memory: the dirty pages of files, without a flush, as a
+ * process that ends leaves those of its mmaps to the kernel.
  */
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
 import { INODE_STORE } from '../cache/inodes.ts'
@@ -20,7 +20,9 @@ export interface Unwritten {
 export const ALL_FILES = 0 as const
 export const OWN_FILES = 1 as const
 
-/** Writes the dirty pages of files of a store, and their sizes. Goes on after a file that cannot be written. → those. */
+/**
+ * Writes the dirty pages of files of a store, and their sizes. Goes on after a file that cannot be written. → those.
+ */
 export function writeFiles(m: Machine, which: typeof ALL_FILES | typeof OWN_FILES): Unwritten[] {
   const lost: Unwritten[] = []
   m.giveBack(() => dirtyLentPages(m))

@@ -52,7 +52,9 @@ export class MachineParts {
   readonly reclaim: Reclaim
   readonly migration: Migration
   readonly trace: Trace
-  /** File descriptors: file row by slot, 0 for a closed one. A slot's number grows each time it is closed (mm/files). */
+  /**
+   * File descriptors: file row by slot, 0 for a closed one. A slot's number grows each time it is closed (mm/files).
+   */
   readonly fds: Int32Array
   readonly fdSeqs: Int32Array
   /** Page limits and use of accounting groups, two words each. */

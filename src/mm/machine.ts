@@ -1,10 +1,9 @@
 /**
  * The machine: every room's part, wired together, for the verbs of mm/ to work on. `kernel` assembles one.
  *
- * A verb is a function (machine, mm, ...) over these; nothing here holds state of its own but `lastError` and the
- * options. Page numbers are virtual (vpn) or file pages (pgoff, index); frames are frame numbers.
+ * A verb is a function (machine, mm, ...) over these. What is state here is this thread's: what the last fault came to,
+ * and what the verb in hand has begun. Page numbers are virtual (vpn) or file pages (pgoff, index).
  */
-
 import { EAGAIN, EDEADLK, ENODEV, ENOMEM, ENOTRECOVERABLE, EOWNERDEAD, ESRCH, ETIMEDOUT } from '../abi/errno.ts'
 import { inspectedAs, summary } from '../base/printing.ts'
 import { ensureStack } from '../base/stack.ts'
@@ -80,15 +79,24 @@ export class Machine extends MachineParts {
   pager: Pager | undefined
   /** The page that this thread has read before it took the locks, and how it foretells the next one. */
   readonly early: EarlyRead = new EarlyRead()
-  /** The frame that the last FAULT_WAIT is to wait for, 0 for the inode's lock, or WAIT_FOR_*; and the file page that it is about. */
+  /**
+   * The frame that the last FAULT_WAIT is to wait for, 0 for the inode's lock, or WAIT_FOR_*; and the file page that it
+   * is about.
+   */
   waitFrame = 0
   waitInode = 0
   waitIndex = 0
-  /** What the entry that the fault in hand makes may have: all bits but the rights that a forced access must not give to its owner. */
+  /**
+   * What the entry that the fault in hand makes may have: all bits but the rights that a forced access must not give to
+   * its owner.
+   */
   grants = -1
   /** How this thread makes room before it is short of frames. */
   readonly balance: Balance
-  /** This thread sleeps while another one brings a page from a store that answers later; else such an access gives EAGAIN. */
+  /**
+   * This thread sleeps while another one brings a page from a store that answers later; else such an access gives
+   * EAGAIN.
+   */
   sleepsForPagers = false
   /** This thread is within a verb that changes the machine. */
   inside = false
@@ -106,7 +114,7 @@ export class Machine extends MachineParts {
   hasLeft = false
   /** What this thread reaches memory by without asking the machine. */
   readonly reaches: WeakList<Reach> = new WeakList()
-  /** Why the last `enter`, `lockMm` or `lockMmRead` that gave false did: EDEADLK, EOWNERDEAD, EAGAIN, ESRCH or ENODEV. */
+  /** Why the last `enter`, `lockMm` or `lockMmRead` gave false: EDEADLK, EOWNERDEAD, EAGAIN, ESRCH or ENODEV. */
   refused = 0
   /** Adds to or takes from a file's references; bound once, for the vma room. */
   readonly onFile: (file: number, delta: number) => void
@@ -187,9 +195,9 @@ export class Machine extends MachineParts {
   }
 
   /**
-   * Begins a verb that changes the machine, and takes the machine lock if there are other threads. False when this thread is
-   * inside one already (a notifier or store that was called in the middle of it calls back), or the lock cannot be had: `refused`
-   * says why. Throws RangeError, with nothing done, where the stack is almost full.
+   * Begins a verb that changes the machine, and takes the machine lock if there are other threads. False when this
+   * thread is inside one already (a notifier or store that was called in the middle of it calls back), or the lock
+   * cannot be had: `refused` says why. Throws RangeError, with nothing done, where the stack is almost full.
    */
   enter(): boolean {
     if (this.hasLeft) return this.#refuse(ENODEV)
@@ -204,8 +212,8 @@ export class Machine extends MachineParts {
   }
 
   /**
-   * Enters, and goes on where `enter` gives up because the lock is busy. → whether to `leave` afterwards: false within a verb, which has
-   * what is needed, and on a broken machine, where nobody has.
+   * Enters, and goes on where `enter` gives up because the lock is busy. → whether to `leave` afterwards: false within
+   * a verb, which has what is needed, and on a broken machine, where nobody has.
    */
   reenter(): boolean {
     if (this.inside) return false
@@ -263,10 +271,11 @@ export class Machine extends MachineParts {
   }
 
   /**
-   * What a verb does with an exception. Whatever came up in the middle of it, half of a change may be made and the other half not:
-   * the machine is declared broken, the machine lock given back, and the exception thrown on, to whoever made the call. Every other
-   * call, of all threads, says ENOTRECOVERABLE. (Foreign code, stores and notifiers, is guarded where it is called: what it throws does
-   * not come here.) → -errno when it is that the verb was ended because the machine is broken.
+   * What a verb does with an exception. Whatever came up in the middle of it, half of a change may be made and the
+   * other half not: the machine is declared broken, the machine lock given back, and the exception thrown on, to
+   * whoever made the call. Every other call, of all threads, says ENOTRECOVERABLE. (Foreign code, stores and notifiers,
+   * is guarded where it is called: what it throws does not come here.) → -errno when it is that the verb was ended
+   * because the machine is broken.
    */
   abandon(thrown: unknown): number {
     const { sync } = this
@@ -282,8 +291,9 @@ export class Machine extends MachineParts {
   }
 
   /**
-   * Why nothing can be begun by a thread that is inside: EDEADLK, or what broke a machine of one thread. If no code of others runs in the
-   * verb that it is inside of, that verb has ended without `leave`: its exception found a stack too full even for `abandon`.
+   * Why nothing can be begun by a thread that is inside: EDEADLK, or what broke a machine of one thread. If no code of
+   * others runs in the verb that it is inside of, that verb has ended without `leave`: its exception found a stack too
+   * full even for `abandon`.
    */
   get whyInside(): number {
     const { sync } = this
@@ -321,8 +331,9 @@ export class Machine extends MachineParts {
   }
 
   /**
-   * Begins a verb that changes mappings: takes the mmap lock for writing, and the machine lock. `generation` is the handle's, 0 for
-   * whatever address space has the row. False when they cannot be had, or the address space has ended meanwhile.
+   * Begins a verb that changes mappings: takes the mmap lock for writing, and the machine lock. `generation` is the
+   * handle's, 0 for whatever address space has the row. False when they cannot be had, or the address space has ended
+   * meanwhile.
    */
   lockMm(mm: number, generation: number): boolean {
     return this.#lockMm(mm, generation, WRITE_LOCKED)
@@ -357,7 +368,10 @@ export class Machine extends MachineParts {
     return true
   }
 
-  /** Takes the machine lock when the mmap lock is free for `mode`. Writers come first. → 0 or an errno, without the lock. */
+  /**
+   * Takes the machine lock when the mmap lock is free for `mode`. Writers come first. → 0 or an errno, without the
+   * lock.
+   */
   #waitForMm(row: number, mm: number, mode: typeof READ_LOCKED | typeof WRITE_LOCKED): number {
     const { sync } = this
     const error = sync.lock()
@@ -379,7 +393,8 @@ export class Machine extends MachineParts {
   #waitLongForMm(row: number, mm: number, writes: boolean): number {
     const { sync } = this
     for (let rounds = 0; this.#isMmHeld(row, writes); rounds++) {
-      // One that need not wait begins no wait: it may be in the middle of another one, for a page, whose patience counts.
+      // One that need not wait begins no wait: it may be in the middle of another one, for a page, whose patience
+      // counts.
       if (rounds === 0) sync.beginWait()
       if (sync.maySleep) sync.isPatient(sync.holderOfMmap(mm))
       if (writes) this.#noteWaitingWriter(row, mm, 1)
@@ -430,8 +445,8 @@ export class Machine extends MachineParts {
   }
 
   /**
-   * With the mmap lock held for reading: gives it back and sleeps until the page of `waitFrame` may be there. Neither lock is held
-   * afterwards. → 0 to look again, or an errno.
+   * With the mmap lock held for reading: gives it back and sleeps until the page of `waitFrame` may be there. Neither
+   * lock is held afterwards. → 0 to look again, or an errno.
    */
   waitForPageOutside(mm: number): number {
     this.#dropMmRead(mm)
@@ -443,9 +458,9 @@ export class Machine extends MachineParts {
   }
 
   /**
-   * Within a verb: sleeps until the page of `waitFrame` may be there; what is locked stays so, but for the machine lock meanwhile.
-   * → 0 to look again; EAGAIN where this thread may not sleep, or is itself the one that brings the page in; ETIMEDOUT; EOWNERDEAD when
-   * the one that brings it has ended. Throws BrokenMachine.
+   * Within a verb: sleeps until the page of `waitFrame` may be there; what is locked stays so, but for the machine lock
+   * meanwhile. → 0 to look again; EAGAIN where this thread may not sleep, or is itself the one that brings the page in;
+   * ETIMEDOUT; EOWNERDEAD when the one that brings it has ended. Throws BrokenMachine.
    */
   waitForPageInside(): number {
     const { sync, frames, waitFrame } = this
@@ -468,8 +483,9 @@ export class Machine extends MachineParts {
   }
 
   /**
-   * Within a verb that found no frame: whether to wait for one, with what for in `waitFrame`. True as long as another thread goes on with
-   * pages that reclaim can take afterwards, or pages of a store that answers later are on their way.
+   * Within a verb that found no frame: whether to wait for one, with what for in `waitFrame`. True as long as another
+   * thread goes on with pages that reclaim can take afterwards, or pages of a store that answers later are on their
+   * way.
    */
   mayWaitForFrame(): boolean {
     const { line, isShared } = this.sync
@@ -486,7 +502,9 @@ export class Machine extends MachineParts {
     return this.filler.requests.nrUnderWay > 0
   }
 
-  /** Whether frames are few and another thread has waited longer for one: then this one waits, too, before it takes any. */
+  /**
+   * Whether frames are few and another thread has waited longer for one: then this one waits, too, before it takes any.
+   */
   get isOthersTurn(): boolean {
     const { sync } = this
     return sync.isShared && sync.maySleep && sync.line.mustWait(this.allocator.nrFree)
@@ -500,14 +518,17 @@ export class Machine extends MachineParts {
     if (this.sync.maySleep) this.sync.line.join()
   }
 
-  /** Within a verb that found no frame: sleeps until there may be one. → 0 to try, ENOMEM, or EAGAIN where this thread may not sleep. */
+  /**
+   * Within a verb that found no frame: sleeps until there may be one. → 0 to try, ENOMEM, or EAGAIN where this thread
+   * may not sleep.
+   */
   waitForFrame(): number {
     return this.mayWaitForFrame() ? this.waitForPageInside() : ENOMEM
   }
 
   /**
-   * After a verb that gave -ENOMEM and has left nothing undone, with no lock held: whether to make it again, since it found no frame
-   * (`nrRefused` is the allocator's from before) and there may be one now.
+   * After a verb that gave -ENOMEM and has left nothing undone, with no lock held: whether to make it again, since it
+   * found no frame (`nrRefused` is the allocator's from before) and there may be one now.
    */
   mayTryAgain(result: number, nrRefused: number): boolean {
     if (result !== -ENOMEM || this.allocator.nrRefused === nrRefused || !this.sync.isShared || !this.enter())

@@ -1,9 +1,10 @@
 /**
- * madvise (Linux: mm/madvise.c, 3.19; FREE as in 4.5, WIPEONFORK and KEEPONFORK as in 4.14, COLD and PAGEOUT as in 5.4, POPULATE_READ and
- * POPULATE_WRITE as in 5.14, DONTNEED_LOCKED as in 5.18).
+ * madvise (Linux: mm/madvise.c, 3.19; FREE as in 4.5, WIPEONFORK and KEEPONFORK as in 4.14, COLD and PAGEOUT as in 5.4,
+ * POPULATE_READ and POPULATE_WRITE as in 5.14, DONTNEED_LOCKED as in 5.18).
  *
- * On nonlinear mappings: DONTNEED keeps what each address shows; WILLNEED reads ahead at the linear place (as Linux does,
- * and says so); REMOVE is refused with EINVAL. COLD and PAGEOUT are about the pages that the entries show, wherever in the file they are.
+ * On nonlinear mappings: DONTNEED keeps what each address shows; WILLNEED reads ahead at the linear place (as Linux
+ * does, and says so); REMOVE is refused with EINVAL. COLD and PAGEOUT are about the pages that the entries show,
+ * wherever in the file they are.
  */
 import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_ACCERR, FAULT_BUS, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
@@ -225,8 +226,9 @@ function free(m: Machine, mm: number, vma: number, start: number, end: number): 
 }
 
 /**
- * Pages of the parts that no other entry shows go first when there is need of room (COLD), or at once (PAGEOUT): written, if they are dirty, in
- * windows. Pages that cannot go stay as they are. Vmas stay, since the mmap lock is held for reading.
+ * Pages of the parts that no other entry shows go first when there is need of room (COLD), or at once (PAGEOUT):
+ * written, if they are dirty, in windows. Pages that cannot go stay as they are. Vmas stay, since the mmap lock is held
+ * for reading.
  */
 function ageParts(m: Machine, mm: number, generation: number, parts: VmaParts, advice: number): number {
   if (!m.lockMmRead(mm, generation)) return -m.refused

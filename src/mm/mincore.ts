@@ -1,8 +1,8 @@
 /**
  * mincore: which pages of a range are in memory (Linux: mm/mincore.c, 3.19).
  *
- * Present entries are; an empty one is when the page at its linear place is in the cache; a file entry when the page that
- * it remembers is. Anonymous pages in swap count when the swap cache has them.
+ * Present entries are; an empty one is when the page at its linear place is in the cache; a file entry when the page
+ * that it remembers is. Anonymous pages in swap count when the swap cache has them.
  */
 import { ENOMEM } from '../abi/errno.ts'
 import { PTE_PRESENT, pteFile, pteSwap, pteSwapOffset, pteToPgoff } from '../pgtable/pte.ts'

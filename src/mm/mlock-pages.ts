@@ -1,7 +1,8 @@
 /**
  * The pages of locked vmas: counted while populated, found again by munlock (Linux: mlock_vma_page, munlock_vma_page).
  *
- * A page is PG_MLOCKED when populate, or reclaim, met it in a locked vma; plain faults there do not count it (measured on
+ * A page is PG_MLOCKED when populate, or reclaim, met it in a locked vma; plain faults there do not count it (measured
+ * on
  * 3.19). Munlock asks the reverse map whether another locked vma maps the page, nonlinear ones included.
  */
 import { F_FLAGS, FRAME_SHIFT, PG_LRU, PG_MLOCKED } from '../frame/frame-table.ts'
@@ -17,7 +18,9 @@ export function mlockPage(m: Machine, frame: number): void {
   if ((m.frames.row(frame, F_FLAGS) & PG_LRU) !== 0) m.lru.setUnevictable(frame)
 }
 
-/** Gives the present pages of [start, end) back to reclaim, unless some locked vma maps them. VM_LOCKED is off already. */
+/**
+ * Gives the present pages of [start, end) back to reclaim, unless some locked vma maps them. VM_LOCKED is off already.
+ */
 export function munlockPages(m: Machine, mm: number, start: number, end: number): void {
   const { tables } = m
   let vpn = tables.nextLeaf(mm, start, end)

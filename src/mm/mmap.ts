@@ -147,8 +147,8 @@ function typeFlags(m: Machine, flags: number, prot: number, vmFlags: number, fil
   if (!shared) return vmFlags
   const asShared = vmFlags | VM_SHARED | VM_MAYSHARE
   if ((mode & FILE_WRITE) !== 0) return asShared
-  // Linux treats a shared mapping that can never be written as private but for its name (VM_MAYSHARE), and so refuses to
-  // remap it. Ours stays shared: files that may only be read can be shown in any order.
+  // Linux treats a shared mapping that can never be written as private but for its name (VM_MAYSHARE), and so refuses
+  // to remap it. Ours stays shared: files that may only be read can be shown in any order.
   return asShared & ~(m.policy === POLICY_LINUX ? VM_MAYWRITE | VM_SHARED : VM_MAYWRITE)
 }
 
@@ -289,8 +289,8 @@ export function mmapRegion(
 }
 
 /**
- * Ends the files whose last mapping was replaced, here rather than at the end of the verb: with the mmap lock, in windows. `file`, whose
- * reference the verb has, is held. → 0 or -errno.
+ * Ends the files whose last mapping was replaced, here rather than at the end of the verb: with the mmap lock, in
+ * windows. `file`, whose reference the verb has, is held. → 0 or -errno.
  */
 export function closeReplaced(m: Machine, file: number): number {
   if (m.nrGoing === 0) return 0

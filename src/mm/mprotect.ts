@@ -1,9 +1,9 @@
 /**
  * mprotect (Linux: mm/mprotect.c, 3.19): the vmas' protection, and that of their present entries.
  *
- * File entries need no change: they take the vma's protection when they are faulted. Pages with a protection of their own
- * (MAP_PAGE_PROT) lose it: the last call wins. All vmas are checked as they are reached, so the part before an error is
- * changed.
+ * File entries need no change: they take the vma's protection when they are faulted. Pages with a protection of their
+ * own (MAP_PAGE_PROT) lose it: the last call wins. All vmas are checked as they are reached, so the part before an
+ * error is changed.
  */
 import { EACCES, EINVAL, ENOMEM } from '../abi/errno.ts'
 import { PROT_GROWSDOWN } from '../abi/mman.ts'
@@ -35,7 +35,9 @@ import {
 import { changeFlags } from './change-flags.ts'
 import type { Machine } from './machine.ts'
 
-/** `prot` is VM_READ | VM_WRITE | VM_EXEC, which equal PROT_*; `grows` PROT_GROWSDOWN, PROT_GROWSUP or 0. → 0 or -errno. */
+/**
+ * `prot` is VM_READ | VM_WRITE | VM_EXEC, which equal PROT_*; `grows` PROT_GROWSDOWN, PROT_GROWSUP or 0. → 0 or -errno.
+ */
 export function doMprotect(m: Machine, mm: number, start: number, end: number, prot: number, grows: number): number {
   const { vmas } = m
   let vma = vmas.find(mm, start)

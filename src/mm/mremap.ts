@@ -101,8 +101,8 @@ function moveTo(
 }
 
 /**
- * The vma that has the whole source and may be that large, or -errno (Linux: vma_to_resize). `more`: pages that the address space has in the
- * end beyond those of now: all of the new ones if the source stays.
+ * The vma that has the whole source and may be that large, or -errno (Linux: vma_to_resize). `more`: pages that the
+ * address space has in the end beyond those of now: all of the new ones if the source stays.
  */
 function checkSource(m: Machine, mm: number, start: number, oldPages: number, newPages: number, more: number): number {
   const { vmas } = m
@@ -145,7 +145,8 @@ function moveVma(
 ): number {
   const { vmas } = m
   if (m.mms.row(mm, MM_MAP_COUNT) >= m.maxMapCount - 3) return -ENOMEM
-  // One for the target, and two for what is left of the source on both sides until its middle is gone: past this nothing can fail for them.
+  // One for the target, and two for what is left of the source on both sides until its middle is gone: past this
+  // nothing can fail for them.
   if (vmas.capacity - vmas.nrInUse < 3) return -ENOMEM
   const linear = vmas.linearIndex(vma, start)
   // All that can fail comes before the target changes: it could not always be changed back.
@@ -171,7 +172,10 @@ function moveVma(
   return target
 }
 
-/** A vma at the target with the source's file pages and flags, merged with a neighbour if it can be; a row for it is free. → vma. */
+/**
+ * A vma at the target with the source's file pages and flags, merged with a neighbour if it can be; a row for it is
+ * free. → vma.
+ */
 function copyVma(m: Machine, mm: number, vma: number, start: number, target: number, pages: number): number {
   const { vmas } = m
   const file = vmas.file[vma]

@@ -14,8 +14,8 @@ import type { Machine } from './machine.ts'
 import { VmaParts } from './vma-parts.ts'
 
 /**
- * Syncs [start, end), with the mmap lock held for reading but for the syncs themselves: then the file is held, and what comes after is
- * looked up again. → 0; -ENOMEM if part was unmapped (the rest is done); or the store's error.
+ * Syncs [start, end), with the mmap lock held for reading but for the syncs themselves: then the file is held, and what
+ * comes after is looked up again. → 0; -ENOMEM if part was unmapped (the rest is done); or the store's error.
  */
 export function doMsync(m: Machine, mm: number, generation: number, start: number, end: number, flags: number): number {
   if (!m.lockMmRead(mm, generation)) return -m.refused
@@ -58,7 +58,9 @@ export function fileSync(m: Machine, file: number): number {
   return m.writeback.syncFile(file, 0, MAX_FILE_PAGES)
 }
 
-/** Writes an open file's dirty pages of [first, last], without a flush; errors are recorded in the inode. → 0 or -errno. */
+/**
+ * Writes an open file's dirty pages of [first, last], without a flush; errors are recorded in the inode. → 0 or -errno.
+ */
 export function fileWriteback(m: Machine, file: number, first: number, last: number): number {
   const inode = m.files.inode[file]
   const error = m.inodes.acquire(inode)

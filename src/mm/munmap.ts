@@ -1,8 +1,8 @@
 /**
  * munmap and the end of an address space (Linux: do_munmap, exit_mmap).
  *
- * The range is cut out at page borders: vmas at its ends are split first, so that a full table or the map-count limit is
- * found before anything is unmapped. Entries, file entries too, are forgotten.
+ * The range is cut out at page borders: vmas at its ends are split first, so that a full table or the map-count limit
+ * is found before anything is unmapped. Entries, file entries too, are forgotten.
  */
 import { ENOMEM } from '../abi/errno.ts'
 import { MM_DEF_FLAGS, MM_FREE_HINT, MM_LOCKED_VM, MM_MAP_COUNT, MM_SHIFT, MM_TOTAL_VM } from '../frame/mm-table.ts'
@@ -34,7 +34,9 @@ export function doMunmap(m: Machine, mm: number, start: number, end: number): nu
   return result
 }
 
-/** Splits the vmas that the ends of a range lie in. → 0, or -ENOMEM with the vmas as they were (or split, unchanged). */
+/**
+ * Splits the vmas that the ends of a range lie in. → 0, or -ENOMEM with the vmas as they were (or split, unchanged).
+ */
 export function isolateRange(m: Machine, mm: number, start: number, end: number): number {
   const { vmas } = m
   const first = vmas.find(mm, start)

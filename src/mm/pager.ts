@@ -1,21 +1,23 @@
 /**
- * The pager: brings pages of stores that answer later, in the thread that has the stores (Linux: the I/O side of filemap_fault; the
- * name is Mach's).
+ * The pager: brings pages of stores that answer later, in the thread that has the stores (Linux: the I/O side of
+ * filemap_fault; the name is Mach's).
  *
  *   a fault on such a page    enters it in the cache, locked, asks (cache/fetch-queue), and is parked
- *   the pager                 takes all requests there are, joins neighbours into one read, awaits the store, and delivers: the page
- *                             is unlocked and whoever waits for it looks again
- *   a read that fails         takes its pages out of the cache; the failure is noted for those who waited, with its cause
+ *   the pager                 takes all requests there are, joins neighbours into one read, awaits the store, and
+ *                             delivers: the page is unlocked and whoever waits for it looks again
+ *   a read that fails         takes its pages out of the cache; the failure is noted for those who waited, with its
+ *                             cause
  *
- * A page is asked for once, however many threads want it. Reads of one store overlap, MAX_READS at a time; what is asked meanwhile is
- * joined and waits in order. The pager runs between the turns of its thread's event loop: a thread that never returns to it brings no
- * pages, and those who wait for it give up after a while (ETIMEDOUT). As long as it does return, it shows signs of life, however slow a store is.
+ * A page is asked for once, however many threads want it. Reads of one store overlap, MAX_READS at a time; what is
+ * asked meanwhile is joined and waits in order. The pager runs between the turns of its thread's event loop: a thread
+ * that never returns to it brings no pages, and those who wait for it give up after a while (ETIMEDOUT). As long as it
+ * does return, it shows signs of life, however slow a store is.
  *
- * A store that gives its bytes in pieces (`readPieces`) needs no buffer: they are copied to their frames as they come, and each page is
- * delivered as soon as it is whole.
+ * A store that gives its bytes in pieces (`readPieces`) needs no buffer: they are copied to their frames as they come,
+ * and each page is delivered as soon as it is whole.
  *
- * A read is given up by its signal when it takes longer than the store's `timeoutMs`, and when its file is closed. It is not waited for
- * then: its buffer is left to it.
+ * A read is given up by its signal when it takes longer than the store's `timeoutMs`, and when its file is closed. It
+ * is not waited for then: its buffer is left to it.
  *
  * Lock: machine lock, for taking requests and for delivering; never while a store works.
  */
@@ -166,8 +168,8 @@ export class Pager {
   }
 
   /**
-   * Gives up all reads and closes all stores: the memory is closed, or this thread leaves it. Resolves when they are closed, or after
-   * `limitMs`, with the names of those that are not.
+   * Gives up all reads and closes all stores: the memory is closed, or this thread leaves it. Resolves when they are
+   * closed, or after `limitMs`, with the names of those that are not.
    */
   async end(limitMs?: number): Promise<string[]> {
     this.#hasEnded = true
@@ -377,8 +379,8 @@ export class Pager {
   }
 
   /**
-   * Does something within a verb: at once, or in a later turn where the lock is busy and this thread may not wait for it. False when it
-   * was not done, because nobody wants the store's pages any more.
+   * Does something within a verb: at once, or in a later turn where the lock is busy and this thread may not wait for
+   * it. False when it was not done, because nobody wants the store's pages any more.
    */
   async #within(known: PagedStore, act: () => void): Promise<boolean> {
     const { machine } = this
@@ -455,7 +457,10 @@ function coded(code: string, text: string): Error {
   return Object.assign(new Error(`${code}: ${text}`), { code })
 }
 
-/** What a store threw: the errno that it names by `code`, EIO where it names none. It may be anything, and throw when it is looked at. */
+/**
+ * What a store threw: the errno that it names by `code`, EIO where it names none. It may be anything, and throw when it
+ * is looked at.
+ */
 function failureOf(cause: unknown): Failure {
   try {
     const { code } = cause as { code?: unknown }

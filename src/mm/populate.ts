@@ -1,13 +1,13 @@
 /**
  * mm_populate: faults a range in, after the call that asked for it has dropped the mmap lock (Linux 3.9+).
  *
- * It works in bounded steps and lets go of the lock between them: then mappings may change. It populates what is mapped when
- * it gets there: holes are skipped, and so is what was mapped in the place of the range since the call (`ticket`, from
- * `vmas.clock`).
+ * It works in bounded steps and lets go of the lock between them: then mappings may change. It populates what is mapped
+ * when it gets there: holes are skipped, and so is what was mapped in the place of the range since the call (`ticket`,
+ * from `vmas.clock`).
  *
- * Shared mappings are read-faulted and never dirtied; private writable ones get their copies. Ascending within a vma, up
- * to the first page that fails: the rest of that vma's part is then left alone, and the next vma tried (or, for mlock,
- * which reports it, nothing more).
+ * Shared mappings are read-faulted and never dirtied; private writable ones get their copies. Ascending within a vma,
+ * up to the first page that fails: the rest of that vma's part is then left alone, and the next vma tried (or, for
+ * mlock, which reports it, nothing more).
  */
 import { EAGAIN, EFAULT, ENOMEM } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE, FAULT_BUS, FAULT_OK, FAULT_OOM, FAULT_WAIT } from '../abi/fault.ts'
@@ -35,7 +35,9 @@ export class PopulateCursor {
   readonly end: number
   readonly ticket: number
   readonly onError: OnError
-  /** First error, -EFAULT, -ENOMEM or -EAGAIN (this thread may not wait for a page or a lock); 0 while there is none. */
+  /**
+   * First error, -EFAULT, -ENOMEM or -EAGAIN (this thread may not wait for a page or a lock); 0 while there is none.
+   */
   error = 0
   /** Where it came up, and the fault code: FAULT_OK when it was no fault, FAULT_WAIT when the page is on its way. */
   failedAt = -1
@@ -79,7 +81,8 @@ export function populateStep(m: Machine, mm: number, cursor: PopulateCursor, max
   cursor.waitInode = 0
   cursor.since = m.filler.requests.nrFailures
   while (left > 0 && !cursor.done) {
-    // One that has waited for a frame goes on at once: `makeRoom` is a verb of its own, at whose end it would have lost its place.
+    // One that has waited for a frame goes on at once: `makeRoom` is a verb of its own, at whose end it would have lost
+    // its place.
     if (!m.sync.line.isIn) makeRoom(m)
     if (!m.lockMmRead(mm, 0)) {
       if (m.sync.line.isIn) m.giveBack(() => m.sync.line.leave())
@@ -118,7 +121,9 @@ function populateOrWait(m: Machine, mm: number, cursor: PopulateCursor, maxPages
   }
 }
 
-/** As much of a step as is done without letting go of the lock. → FAULT_WAIT when a page is on its way, else FAULT_OK. */
+/**
+ * As much of a step as is done without letting go of the lock. → FAULT_WAIT when a page is on its way, else FAULT_OK.
+ */
 function populateLocked(m: Machine, mm: number, cursor: PopulateCursor, maxPages: number): number {
   const { vmas } = m
   const vma = vmas.find(mm, cursor.vpn)

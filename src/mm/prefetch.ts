@@ -1,10 +1,11 @@
 /**
- * Prefetching in the order of a window: a fault on a store that answers later also asks for the pages that the next entries of a nonlinear
- * mapping remember. The file's own order, which readahead follows, says nothing about what such a window shows next.
+ * Prefetching in the order of a window: a fault on a store that answers later also asks for the pages that the next
+ * entries of a nonlinear mapping remember. The file's own order, which readahead follows, says nothing about what such
+ * a window shows next.
  *
  *  prefetchAlong   after a page that was missing: asks for those of the next AHEAD entries
- *  prefetchOn      after a page that was there: the same, once the entry AHEAD / 2 further on is missing too, so that who goes on
- *                  through the window does not come to the end of what was asked for
+ *  prefetchOn      after a page that was there: the same, once the entry AHEAD / 2 further on is missing too, so that
+ *                  who goes on through the window does not come to the end of what was asked for
  *
  * Both may reclaim: an entry or a page that is not pinned is to be looked up again.
  */
@@ -12,7 +13,10 @@ import { pteFile, pteToPgoff } from '../pgtable/pte.ts'
 import { VM_NONLINEAR, VM_RAND_READ } from '../vma/flags.ts'
 import type { Machine } from './machine.ts'
 
-/** Entries looked at after the one that faulted; fewer in a small memory, where prefetched pages would push each other out. */
+/**
+ * Entries looked at after the one that faulted; fewer in a small memory, where prefetched pages would push each other
+ * out.
+ */
 const AHEAD = 16
 
 function reach(m: Machine, vma: number): number {

@@ -1,4 +1,7 @@
-/** What an entry needs before it is written: its page tables, and a reverse-map node. Lock: machine lock, which reclaim may yield. */
+/**
+ * What an entry needs before it is written: its page tables, and a reverse-map node. Lock: machine lock, which reclaim
+ * may yield.
+ */
 import type { Machine } from './machine.ts'
 
 const MAX_ROUNDS = 4
@@ -8,8 +11,8 @@ export const NO_NODE = 0 as const
 export const NEEDS_NODE = 1 as const
 
 /**
- * The slot of a page with its tables made and, if asked for, a reverse-map node ready; 0 without memory. Each of the two
- * may reclaim, and so take back what the other made: a table without entries, or an empty slab.
+ * The slot of a page with its tables made and, if asked for, a reverse-map node ready; 0 without memory. Each of the
+ * two may reclaim, and so take back what the other made: a table without entries, or an empty slab.
  */
 export function prepareEntry(m: Machine, mm: number, vpn: number, node: typeof NO_NODE | typeof NEEDS_NODE): number {
   let slot = 0

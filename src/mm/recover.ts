@@ -5,8 +5,9 @@
  *   the machine lock  nothing is known of the tables: the machine is broken (-EOWNERDEAD), for all and for good
  *   a page it read    the page leaves the cache, its swap slot stays; who waited for it reads it himself
  *   pages it wrote    they are dirty again; the swap slot of one goes back if no entry names it
- *   an inode lock     free; pages that were to be cut away stay, and are dirty if the store was asked to cut already: those in the cache
- *                     keep their bytes, the others have them or are zero. The file has its old size, and the next sync the store
+ *   an inode lock     free; pages that were to be cut away stay, and are dirty if the store was asked to cut already:
+ *                     those in the cache keep their bytes, the others have them or are zero. The file has its old size,
+ *                     and the next sync the store
  *   a write lock      free; of what was to be written a part is, page by page
  *   an mmap lock      free: verbs give the machine lock back only where the vmas are whole
  *   an open file      given back: this may be its last close
@@ -16,8 +17,8 @@
  *   a guest           is in it no longer; translations of its own (mmu/tlb) go
  *   a pager's stores  every page asked of them fails with EOWNERDEAD
  *
- * Called when the platform says that the thread has ended, or the operating system says so to one that waits for it, so nothing of it
- * runs any more; also with an orderly detach, where there is nothing to give back but its row.
+ * Called when the platform says that the thread has ended, or the operating system says so to one that waits for it, so
+ * nothing of it runs any more; also with an orderly detach, where there is nothing to give back but its row.
  */
 import { EIO, EOWNERDEAD } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
@@ -65,8 +66,8 @@ import { withdrawSwapIn } from './swap-in.ts'
 import { redirty } from './truncate.ts'
 
 /**
- * Gives back what a thread that has ended held, unless another thread does it or has done it: `platformId` tells it from the one that has
- * its row next. → 0, or EOWNERDEAD when the machine is broken by its end.
+ * Gives back what a thread that has ended held, unless another thread does it or has done it: `platformId` tells it
+ * from the one that has its row next. → 0, or EOWNERDEAD when the machine is broken by its end.
  */
 export function recoverThread(m: Machine, thread: number, platformId: number): number {
   const { sync } = m

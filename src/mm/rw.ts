@@ -4,8 +4,8 @@
  * Positions and lengths are bytes. A short count means the end of the file, a full quota, or an error after some bytes;
  * an error with nothing done is -errno. Writes past the end extend the file. Buffers are those of base/bytes.
  *
- * A write has the file's write lock throughout, as write(2) has i_rwsem: of two that overlap one comes after the other, whole, and a
- * truncation comes before it or after it. Reads take no lock, as in Linux: they may see a part of a write.
+ * A write has the file's write lock throughout, as write(2) has i_rwsem: of two that overlap one comes after the other,
+ * whole, and a truncation comes before it or after it. Reads take no lock, as in Linux: they may see a part of a write.
  */
 import { EFAULT, EFBIG } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
@@ -106,8 +106,8 @@ export function fileWrite(
 }
 
 /**
- * A store that was called for the page has taken the caller's buffer away: a page that was to be overwritten whole, and so was not read, goes
- * again.
+ * A store that was called for the page has taken the caller's buffer away: a page that was to be overwritten whole, and
+ * so was not read, goes again.
  */
 function dropUnwritten(m: Machine, frame: number, inode: number): void {
   const { frames, cache } = m

@@ -1,19 +1,22 @@
 /**
  * What can be saved of a broken machine: dirty pages of files whose contents are whole, to their stores.
  *
- * A thread that ended with the machine lock, or an exception in the middle of a verb, leaves tables of which any may be half changed. So
- * nothing is looked up by lists, trees or counters here. The frame table is walked from end to end; a row counts as a page of a file if all
- * that is said of it elsewhere agrees:
+ * A thread that ended with the machine lock, or an exception in the middle of a verb, leaves tables of which any may be
+ * half changed. So nothing is looked up by lists, trees or counters here. The frame table is walked from end to end; a
+ * row counts as a page of a file if all that is said of it elsewhere agrees:
  *
  *   flags       in the cache, with its contents, and no page table, slab or private page
- *   dirty       by its mark; or on its way to its store (PG_WRITEBACK, set before the mark goes); or some thread may be storing to it: by a
- *               view, a bulk copy or an accessor. An entry that allows stores comes after the mark and goes before it (mm/fault, writeback)
+ *   dirty       by its mark; or on its way to its store (PG_WRITEBACK, set before the mark goes); or some thread may be
+ *               storing to it: by a view, a bulk copy or an accessor. An entry that allows stores comes after the mark
+ *               and goes before it (mm/fault, writeback)
  *   inode       has a store, and the page lies below its size
- *   hash chain  leads to this frame. Another one may claim the page only with the very same bytes (a page that was being moved)
+ *   hash chain  leads to this frame. Another one may claim the page only with the very same bytes (a page that was
+ *               being moved)
  *
- * What fails the last two tests, what was being cut away, and what a thread that lives is writing just now is in doubt, and not written: no
- * wrong page ever reaches a store. Nothing is changed in the tables, so any thread may do this, and again; threads that still store to
- * pages by accessors, which need no lock, are not in the way: it is as if they did so before or after.
+ * What fails the last two tests, what was being cut away, and what a thread that lives is writing just now is in doubt,
+ * and not written: no wrong page ever reaches a store. Nothing is changed in the tables, so any thread may do this, and
+ * again; threads that still store to pages by accessors, which need no lock, are not in the way: it is as if they did
+ * so before or after.
  */
 import { ENXIO } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'

@@ -4,10 +4,10 @@
  *  lockEntry (mm/fault)   the entry of a page allows an access, and stays so until `unlockMmRead`
  *  beginRun, endRun       around each part of a bulk copy (mm/access)
  *
- * A bulk copy goes in runs of pages that lie side by side, 16 at most. For each it finds the frames under the machine lock, pins them,
- * gives the machine lock back while it copies, and keeps the mmap lock for reading throughout: so the frames are not reused, and a
- * remap, munmap or mprotect that has returned is never followed by a copy from or to the old pages. What is stored to is marked dirty once
- * more after the copy: writeback may have cleaned it in the middle.
+ * A bulk copy goes in runs of pages that lie side by side, 16 at most. For each it finds the frames under the machine
+ * lock, pins them, gives the machine lock back while it copies, and keeps the mmap lock for reading throughout: so the
+ * frames are not reused, and a remap, munmap or mprotect that has returned is never followed by a copy from or to the
+ * old pages. What is stored to is marked dirty once more after the copy: writeback may have cleaned it in the middle.
  */
 import { ACCESS_WRITE, FAULT_OK, FAULT_OOM } from '../abi/fault.ts'
 import { PTE_READ_HIT, PTE_WRITE_HIT, pteFrame } from '../pgtable/pte.ts'
@@ -21,7 +21,10 @@ const MAX_RUN_PAGES = 16
 /** The frames of the run in hand. */
 export const run: { frame: number; pages: number } = { frame: 0, pages: 0 }
 
-/** Pins the frames of `vpn` and of what follows it in RAM, `maxPages` at most, and gives the machine lock back. → a fault code. */
+/**
+ * Pins the frames of `vpn` and of what follows it in RAM, `maxPages` at most, and gives the machine lock back. → a
+ * fault code.
+ */
 export function beginRun(
   m: Machine,
   mm: number,

@@ -5,8 +5,9 @@
  *  swapInShared    the page of a slot that shared memory has, in the page cache
  *  withdrawSwapIn  a page that could not be had, or that nobody wants any more, leaves the swap cache
  *
- * The store is asked in a window, with the frame in the cache already: PG_LOCKED and not PG_UPTODATE, on no list of reclaim's. So a slot is
- * read once, however many want it, and it stays allocated until the read is over, also if the last entry that names it goes meanwhile.
+ * The store is asked in a window, with the frame in the cache already: PG_LOCKED and not PG_UPTODATE, on no list of
+ * reclaim's. So a slot is read once, however many want it, and it stays allocated until the read is over, also if the
+ * last entry that names it goes meanwhile.
  *
  * Lock: machine lock, given back while the store reads. The caller looks up again what it knew before.
  */
@@ -18,7 +19,9 @@ import { WAIT_PAGE } from '../sync/lock-order.ts'
 import { IO_FILL, IO_SWAP_IN } from '../sync/threads.ts'
 import type { Machine } from './machine.ts'
 
-/** → frame; 0 when the slot's last entry went meanwhile; FILL_PARKED when another thread is reading the slot; or -errno. */
+/**
+ * → frame; 0 when the slot's last entry went meanwhile; FILL_PARKED when another thread is reading the slot; or -errno.
+ */
 export function swapInAnon(m: Machine, slot: number): number {
   const cached = m.cache.lookup(0, slot)
   if (cached !== 0) return m.frames.isUptodate(cached) ? cached : FILL_PARKED

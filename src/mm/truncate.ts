@@ -7,11 +7,12 @@
  *
  * Linux searches every nonlinear vma of the file, whole; here the pages themselves say who maps them (rmap).
  *
- * Where threads share the machine, the store cuts in a window, with the write lock and the inode lock of the file held. It is asked first,
- * and pages and size change once it has done so, as Linux does for file systems whose bytes are elsewhere (fuse_do_setattr,
- * nfs_setattr): if the store refuses, nothing has changed. Until then the pages are what they were, for whoever has them mapped; those that
- * are not in the cache are not sent for. An allocation may have to write one of them meanwhile, perhaps behind the cut: then the store is asked
- * again. (FUSE holds such writes back, fuse_set_nowrite. An allocation can't wait.)
+ * Where threads share the machine, the store cuts in a window, with the write lock and the inode lock of the file held.
+ * It is asked first, and pages and size change once it has done so, as Linux does for file systems whose bytes are
+ * elsewhere (fuse_do_setattr, nfs_setattr): if the store refuses, nothing has changed. Until then the pages are what
+ * they were, for whoever has them mapped; those that are not in the cache are not sent for. An allocation may have to
+ * write one of them meanwhile, perhaps behind the cut: then the store is asked again. (FUSE holds such writes back,
+ * fuse_set_nowrite. An allocation can't wait.)
  */
 import { EFBIG, EINVAL, EIO, ENOMEM, EOPNOTSUPP } from '../abi/errno.ts'
 import { MAX_FILE_PAGES } from '../abi/limits.ts'
@@ -125,8 +126,8 @@ export function truncateInode(m: Machine, inode: number, sizeBytes: number): num
 }
 
 /**
- * The store of an open file was opened once more: what it has by now is true for all. `isCut`: opening it has cut off all bytes, so that nothing
- * of what is in memory is left, also of what was never written. → 0 or -errno.
+ * The store of an open file was opened once more: what it has by now is true for all. `isCut`: opening it has cut off
+ * all bytes, so that nothing of what is in memory is left, also of what was never written. → 0 or -errno.
  */
 export function followStore(m: Machine, inode: number, isCut: boolean): number {
   const { sizeBytes, storeBytes, pager } = m.inodes
@@ -152,7 +153,10 @@ export function followStore(m: Machine, inode: number, isCut: boolean): number {
   return result
 }
 
-/** The store has more by now than the page that the end of the file was in: it is read again, unless it is to be written. */
+/**
+ * The store has more by now than the page that the end of the file was in: it is read again, unless it is to be
+ * written.
+ */
 function dropTail(m: Machine, inode: number): void {
   const index = Math.floor(m.inodes.sizeBytes[inode] / m.ram.pageSize)
   const frame = m.cache.lookup(inode, index)
@@ -161,7 +165,10 @@ function dropTail(m: Machine, inode: number): void {
   dropPages(m, inode, index, index)
 }
 
-/** Takes the write lock and the inode lock to cut [first, last] away; faults that would bring in more of them wait. → 0 or an errno. */
+/**
+ * Takes the write lock and the inode lock to cut [first, last] away; faults that would bring in more of them wait. → 0
+ * or an errno.
+ */
 function beginCut(m: Machine, inode: number, first: number, last: number): number {
   const busy = m.inodes.acquireWrite(inode)
   if (busy !== 0) return busy
@@ -200,9 +207,9 @@ function waitForFills(m: Machine, inode: number, first: number, last: number): n
 }
 
 /**
- * Has the store cut away pages [first, last], in a window. Meanwhile reclaim may have written some of them: then it is asked once more, so
- * that nothing is left of them; each time there are fewer, since none are sent for. → 0 or -errno, with CUT_TORN if it had cut before it
- * failed.
+ * Has the store cut away pages [first, last], in a window. Meanwhile reclaim may have written some of them: then it is
+ * asked once more, so that nothing is left of them; each time there are fewer, since none are sent for. → 0 or -errno,
+ * with CUT_TORN if it had cut before it failed.
  */
 function askStore(m: Machine, inode: number, first: number, last: number, ask: () => number): number {
   if (!m.sync.isShared) return ask()
@@ -228,14 +235,17 @@ export function redirty(m: Machine, inode: number, first: number, last: number):
   }
 }
 
-/** → 0, or -errno: then nothing has changed, or, with CUT_TORN, each byte behind the new end is what it was, or zero. */
+/**
+ * → 0, or -errno: then nothing has changed, or, with CUT_TORN, each byte behind the new end is what it was, or zero.
+ */
 function truncateStore(m: Machine, inode: number, store: GuardedStore, sizeBytes: number): number {
   if (!m.sync.isShared) return store.truncate(sizeBytes)
   const { cutting, storeBytes, isUnsized } = m.inodes
   const first = Math.floor(sizeBytes / m.ram.pageSize)
   const stored = storeBytes[inode]
   const wasUnsized = isUnsized[inode]
-  // If this thread ends within: what the store may not have any more reads as zero, and the next sync makes it as long as the file.
+  // If this thread ends within: what the store may not have any more reads as zero, and the next sync makes it as long
+  // as the file.
   isUnsized[inode] = 1
   if (sizeBytes < stored) storeBytes[inode] = sizeBytes
   const result = askStore(m, inode, first, MAX_FILE_PAGES, () => store.truncate(sizeBytes))
@@ -317,9 +327,9 @@ export function zeroRange(m: Machine, inode: number, from: number, length: numbe
 }
 
 /**
- * Gives shared memory the pages of bytes [from, from + length) that it lacks, also past its end; the file has at least `from + length` bytes
- * afterwards if it `grows`. → 0 or -errno, with the pages that it had (Linux: shmem_fallocate; a file system with a store of its own
- * would reserve blocks).
+ * Gives shared memory the pages of bytes [from, from + length) that it lacks, also past its end; the file has at least
+ * `from + length` bytes afterwards if it `grows`. → 0 or -errno, with the pages that it had (Linux: shmem_fallocate; a
+ * file system with a store of its own would reserve blocks).
  */
 export function allocateRange(
   m: Machine,
@@ -381,7 +391,7 @@ function punchLocked(m: Machine, inode: number, from: number, length: number): n
     if (error < 0) return error
   }
   if (m.policy === POLICY_LINUX && m.cache.inodes.isShmem(inode) && end < pageSize) {
-    // A wrap in tmpfs of 3.19 (SURPRISES B2): a punch inside page 0 unmaps all the others. Contents stay.
+    // A wrap in tmpfs of 3.19 (measured): a punch inside page 0 unmaps all the others. Contents stay.
     unmapMappingRange(m, inode, from === 0 ? 0 : 1, MAX_FILE_PAGES, KEEP_COWS)
   }
   if (lastWhole < firstWhole) return 0

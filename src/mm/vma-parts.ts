@@ -1,5 +1,6 @@
 /**
- * Walks a range of an address space vma by vma. Each is looked up when its turn comes, so what is mapped may change between two turns.
+ * Walks a range of an address space vma by vma. Each is looked up when its turn comes, so what is mapped may change
+ * between two turns.
  *
  *     const parts = new VmaParts(m, mm, start, end)
  *     while (parts.next()) ... parts.vma, parts.start, parts.stop

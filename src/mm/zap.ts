@@ -31,8 +31,9 @@ export const ZAP_FORGET = 0 as const
 export const ZAP_REMEMBER = 1 as const
 
 /**
- * Undoes a present, migration or swap entry that stood in a slot: page, reverse map, counters. File entries need nothing. The caller
- * has written what comes in its place: this may free the frame, and no thread may find it in the entry from then on.
+ * Undoes a present, migration or swap entry that stood in a slot: page, reverse map, counters. File entries need
+ * nothing. The caller has written what comes in its place: this may free the frame, and no thread may find it in the
+ * entry from then on.
  */
 export function zapEntry(m: Machine, mm: number, vma: number, vpn: number, pte: number): void {
   if (pteMaps(pte)) {
@@ -49,7 +50,10 @@ export function zapEntry(m: Machine, mm: number, vma: number, vpn: number, pte: 
   }
 }
 
-/** One swap entry less names the slot: frees the slot, and its page in the swap cache, with the last. Whoever reads or writes it does so himself. */
+/**
+ * One swap entry less names the slot: frees the slot, and its page in the swap cache, with the last. Whoever reads or
+ * writes it does so himself.
+ */
 export function dropSwapEntry(m: Machine, slot: number): void {
   const { swap, cache, frames } = m
   if (--swap.count[slot] > 0) return

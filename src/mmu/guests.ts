@@ -7,8 +7,8 @@
  * cleared. Its thread (mmu/shadow-guest) has a word that says whether it is inside:
  *
  *     a thread that attached          T_GUEST of its row in the thread table: the id of the secondary MMU, or 0
- *     another one, that was admitted  one of the words 1 to 15 beside KICK: 0, or its number in the operating system + 1, 1 if it
- *                                     does not know that
+ *     another one, that was admitted  one of the words 1 to 15 beside KICK: 0, or its number in the operating system +
+ *                                     1, 1 if it does not know that
  *
  *     guest   enter       its word = inside; if KICK: its word = 0, wake the host, wait until KICK is 0, again
  *             leave       its word = 0; if KICK: wake the host
@@ -16,18 +16,18 @@
  *             fault       leave, ask the host, enter
  *     host    clears translations; KICK = 1; waits until no word is inside; KICK = 0, wakes the guests
  *
- * Either the guest's `enter` saw KICK, or the host sees its word: each writes its own word before it reads the other's, all
- * by Atomics, which are in one order that both see. What the guest stored before it left is there when the host goes on,
- * and the guest sees what was cleared when it enters again.
+ * Either the guest's `enter` saw KICK, or the host sees its word: each writes its own word before it reads the other's,
+ * all by Atomics, which are in one order that both see. What the guest stored before it left is there when the host
+ * goes on, and the guest sees what was cleared when it enters again.
  *
- * Why nobody waits for ever. The host holds the machine lock (and may hold others) while it waits. A guest that is inside
- * waits for nothing: its word is 0 before it asks for any lock. So it comes to a safe point, unless
- *  - its thread has ended: `recoverThread` writes its word for it, before it asks for the machine lock that this thread holds;
- *    and a row that was given to another thread is zero;
+ * Why nobody waits for ever. The host holds the machine lock (and may hold others) while it waits. A guest that is
+ * inside waits for nothing: its word is 0 before it asks for any lock. So it comes to a safe point, unless
+ *  - its thread has ended: `recoverThread` writes its word for it, before it asks for the machine lock that this thread
+ *    holds; and a row that was given to another thread is zero;
  *  - the operating system says that its thread is no more, where it can be asked (after a slice of waiting);
- *  - it loops without a safe point, or nobody can tell that its thread has ended: after `patienceMs` the machine is declared broken,
- *    as for a thread that holds a lock (sync/sync.ts), also one of one thread. The translation stays cleared; no verb goes on
- *    (BrokenMachine).
+ *  - it loops without a safe point, or nobody can tell that its thread has ended: after `patienceMs` the machine is
+ *    declared broken, as for a thread that holds a lock (sync/sync.ts), also one of one thread. The translation stays
+ *    cleared; no verb goes on (BrokenMachine).
  * The host's own thread is not waited for: its guest is in a call of the host, across which it keeps no translation.
  *
  * Lock: the machine lock, where threads share the machine. So there is one host at a time.

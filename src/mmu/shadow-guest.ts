@@ -9,11 +9,13 @@
  *
  * Another one needs a word that the host has admitted it to, and asks the host's thread:
  *
- *     const guest = new ShadowGuest({ buffer, byteOffset }, slot)       slot: of ShadowTable.admit, in the host's thread
+ *     const guest = new ShadowGuest({ buffer, byteOffset }, slot)       slot: of ShadowTable.admit, in the host's
+ *                                                                       thread
  *     imports:  fault: (page, access) => guest.outside(() => ask the host's thread)      passed: as above
  *
- * Whatever else the guest imports that may wait, for a lock of the memory above all, must be called `outside`: others wait for a
- * guest that is inside. The protocol stands at the head of guests.ts. Needs a thread that may wait: a worker.
+ * Whatever else the guest imports that may wait, for a lock of the memory above all, must be called `outside`: others
+ * wait for a guest that is inside. The protocol stands at the head of guests.ts. Needs a thread that may wait: a
+ * worker.
  */
 const KICK = 0
 const OUTSIDE = 0
@@ -105,7 +107,10 @@ export class ShadowGuest {
   }
 }
 
-/** What an admitted thread's word is while it is inside: its number in the operating system + 1, so that a host can see that it has ended. */
+/**
+ * What an admitted thread's word is while it is inside: its number in the operating system + 1, so that a host can see
+ * that it has ended.
+ */
 function insideWord(): number {
   const { process } = globalThis as { process?: { getBuiltinModule?: (name: string) => unknown } }
   try {

@@ -17,8 +17,9 @@
  *     WAITS
  *     ADMITTED  bit by word: guests in threads that did not attach
  *
- * A guest may load an entry that another thread's fault has just filled, with nothing between them but the entry. So it loads it as it
- * was written, by Atomics: then what was put into the page before is seen, by the memory model of JavaScript and WebAssembly.
+ * A guest may load an entry that another thread's fault has just filled, with nothing between them but the entry. So it
+ * loads it as it was written, by Atomics: then what was put into the page before is seen, by the memory model of
+ * JavaScript and WebAssembly.
  *
  * Lock: the machine lock, for everything.
  */

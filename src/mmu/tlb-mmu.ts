@@ -2,14 +2,15 @@
  * The part of a software TLB that any thread runs, after SGI's GRU: drops translations, and waits for the thread that
  * may be using them. api/tlb fills and uses it.
  *
- * The TLB belongs to one thread, as a processor's does. Two words an entry, the entry of a page at its number modulo their count:
+ * The TLB belongs to one thread, as a processor's does. Two words an entry, the entry of a page at its number modulo
+ * their count:
  *
  *     tag    virtual page + 1, 0 for none
  *     word   as a shadow table's: byte address of the frame, WRITE, READ
  *
  * Only the owner writes a translation, and only it reads one, so it never sees half of one: others write zeros. It says
- * nothing about use (no clearFlushYoung), as the GRU: what it keeps is young in the page tables since it was filled, until
- * reclaim looks.
+ * nothing about use (no clearFlushYoung), as the GRU: what it keeps is young in the page tables since it was filled,
+ * until reclaim looks.
  *
  * Words of the row (notify/notifier.ts), after the common ones:
  *

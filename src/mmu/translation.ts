@@ -1,6 +1,6 @@
 /**
- * The word that a page of a secondary MMU's guest is reached by: where its frame begins in the buffer that the frames are in, in bytes, and
- * in the low bits what is allowed. 0 is none.
+ * The word that a page of a secondary MMU's guest is reached by: where its frame begins in the buffer that the frames
+ * are in, in bytes, and in the low bits what is allowed. 0 is none.
  *
  *  mkTranslation    from an entry that is present
  *  isTranslation    whether a word says of an entry's page nothing that the entry does not

@@ -18,26 +18,27 @@
  * before `count` falls. Where threads share the machine the translation is established with the locks still held
  * (mm/shared-access, `lockEntry`): then nobody changes entries meanwhile, and only `count` is left to look at.
  *
- * An operation runs in whichever thread changes the entries, with that thread's locks held. There are two ways to register:
+ * An operation runs in whichever thread changes the entries, with that thread's locks held. There are two ways to
+ * register:
  *
  *  register       an object of this thread. Refused (-EOPNOTSUPP) where threads share the machine: another one cannot
  *                 call it, and must not wait for this one, which may be waiting for a lock that the other holds
- *  registerKind   a row of the table below, from which each thread makes an object of its own. All that such a secondary
- *                 MMU knows must be in the row and in memory that all threads see
+ *  registerKind   a row of the table below, from which each thread makes an object of its own. All that such a
+ *                 secondary MMU knows must be in the row and in memory that all threads see
  *
  *     word     0       1    2     3              4 .. 15
  *     row 0    version
  *     a row    kind    mm   id    thread + 1     the kind's own
  *
- * The version grows with each registration and its end; a thread that sees a new one makes its list again. That is all that
- * a machine without secondary MMUs has to look at. A row that belongs to a thread (word 3) goes with it.
+ * The version grows with each registration and its end; a thread that sees a new one makes its list again. That is all
+ * that a machine without secondary MMUs has to look at. A row that belongs to a thread (word 3) goes with it.
  *
  * Operations must not throw, and must not call back into the machine: where the mmap lock is held such a call gives
- * EDEADLK, but it is not held in a fault, reclaim, truncation or writeback (docs/locking.md). If one does throw, the call
- * goes on as if it had not, and the error comes up as an unhandled rejection.
+ * EDEADLK, but it is not held in a fault, reclaim, truncation or writeback (docs/locking.md). If one does throw, the
+ * call goes on as if it had not, and the error comes up as an unhandled rejection.
  *
- * Ranges are virtual page numbers, [start, end). Lock: the machine lock, for all but `count` and `seq`; to register, the mmap
- * lock for writing as well.
+ * Ranges are virtual page numbers, [start, end). Lock: the machine lock, for all but `count` and `seq`; to register,
+ * the mmap lock for writing as well.
  */
 import { EOPNOTSUPP } from '../abi/errno.ts'
 import type { ColumnSource } from '../frame/frame-table.ts'
@@ -111,7 +112,10 @@ export class Notifiers {
     this.#kinds = kinds
   }
 
-  /** Adds an object of this thread. The caller holds the mmap lock for writing (Linux: mm_take_all_locks). → 0 or -errno. */
+  /**
+   * Adds an object of this thread. The caller holds the mmap lock for writing (Linux: mm_take_all_locks). → 0 or
+   * -errno.
+   */
   register(mm: number, ops: MmuNotifier): number {
     if (this.#isShared) return -EOPNOTSUPP
     this.#plain.push({ mm, ops })
@@ -130,8 +134,8 @@ export class Notifiers {
   }
 
   /**
-   * Adds a secondary MMU of a kind; `own` are the first of its own words, the others are 0. `thread` is whose it is, -1 for one that is
-   * everybody's. → its id, whose low bits are the row, or 0 when no row is free.
+   * Adds a secondary MMU of a kind; `own` are the first of its own words, the others are 0. `thread` is whose it is, -1
+   * for one that is everybody's. → its id, whose low bits are the row, or 0 when no row is free.
    */
   registerKind(mm: number, kind: number, thread: number, own: readonly number[]): number {
     const w = this.#w

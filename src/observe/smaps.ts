@@ -2,8 +2,8 @@
  * What /proc/PID/smaps says: for each mapping, which of its pages are there, shared, dirty, nonlinear, in swap.
  *
  * As Linux 3.19 counts: a page is shared when more than one entry of any address space maps it, dirty when the entry or
- * the page is; Pss divides a page by its entries, in 4096ths of a byte; the zero page is not counted; `Locked` is the Pss
- * of a locked mapping; swapped-out shared memory does not show in `Swap`. `Nonlinear` counts entries, present or
+ * the page is; Pss divides a page by its entries, in 4096ths of a byte; the zero page is not counted; `Locked` is the
+ * Pss of a locked mapping; swapped-out shared memory does not show in `Swap`. `Nonlinear` counts entries, present or
  * remembered, that show another page than the linear one.
  *
  * Lock: the address space's mmap lock for reading. Costs time for page tables, not for the size of the mappings.

@@ -1,8 +1,10 @@
 /**
- * What /proc/PID/status and stat say of an address space: its size, what of it is in memory, locked or in swap, and its faults.
+ * What /proc/PID/status and stat say of an address space: its size, what of it is in memory, locked or in swap, and its
+ * faults.
  *
- * As in Linux, swapped-out shared memory does not count in `swapped`, and page tables do not in `resident`. Lock: none is needed for counts
- * that are each right by themselves; the machine lock for all of one moment. Costs nothing that grows with the space.
+ * As in Linux, swapped-out shared memory does not count in `swapped`, and page tables do not in `resident`. Lock: none
+ * is needed for counts that are each right by themselves; the machine lock for all of one moment. Costs nothing that
+ * grows with the space.
  */
 import {
   MM_ANONPAGES,
@@ -24,7 +26,10 @@ export interface SpaceStatus {
   /** All mappings (VmSize), and the most that they ever were (VmPeak). */
   readonly size: number
   readonly peakSize: number
-  /** Pages that entries show (VmRSS), and the most at any time (VmHWM); how many of them are private, and of files or shared memory. */
+  /**
+   * Pages that entries show (VmRSS), and the most at any time (VmHWM); how many of them are private, and of files or
+   * shared memory.
+   */
   readonly resident: number
   readonly peakResident: number
   readonly anonymous: number

@@ -17,8 +17,8 @@
  * The leaf cache (software TLB) remembers where the leaf tables of recently used pages are, not what is in them.
  * Entries are read afresh at every access, so changing one needs no shootdown; only freeing a leaf does.
  *
- * Where threads share the machine, an entry that allows loads is written by Atomics, always: another thread finds it so without a lock, and
- * then sees what was put into the frame before (docs/locking.md).
+ * Where threads share the machine, an entry that allows loads is written by Atomics, always: another thread finds it so
+ * without a lock, and then sees what was put into the frame before (docs/locking.md).
  */
 import { assert } from '../base/assert.ts'
 import type { FrameAllocator } from '../frame/allocator.ts'
@@ -49,9 +49,9 @@ const VPN_BITS = 31
  * A window that wants its entries found quickly. Made by `addWindow`.
  *
  * `base` is the slot of its first page when all its leaf tables lie side by side in RAM: then entry i is at `base + i`.
- * They are held for the window while it lives. It is 0 for a window that is too large for that, or when no such place was
- * free; then `bases[leaf - firstLeaf]` is the slot of a leaf's first entry, filled in by the window's owner and cleared
- * here when the leaf is given back; 0 is in the zero page, and so reads as an empty entry.
+ * They are held for the window while it lives. It is 0 for a window that is too large for that, or when no such place
+ * was free; then `bases[leaf - firstLeaf]` is the slot of a leaf's first entry, filled in by the window's owner and
+ * cleared here when the leaf is given back; 0 is in the zero page, and so reads as an empty entry.
  */
 export interface PageWindow {
   readonly firstLeaf: number
@@ -106,8 +106,8 @@ export class PageTables {
   }
 
   /**
-   * The slot if the leaf cache has its table, else 0. Without the lock: the table may be another one already, so that what the slot holds
-   * is a guess.
+   * The slot if the leaf cache has its table, else 0. Without the lock: the table may be another one already, so that
+   * what the slot holds is a guess.
    */
   peek(mm: number, vpn: number): number {
     const leaf = vpn >>> this.leafShift

@@ -167,8 +167,8 @@ export function pteMkSoftDirty(pte: number): number {
 }
 
 /**
- * The entry with soft-dirty cleared; one that maps a page, be it on its way to another frame, also loses WRITE, so that the next store sets
- * it again.
+ * The entry with soft-dirty cleared; one that maps a page, be it on its way to another frame, also loses WRITE, so that
+ * the next store sets it again.
  */
 export function pteClearSoftDirty(pte: number): number {
   if ((pte & PTE_PRESENT) !== 0) return pte & ~(PTE_SOFT_DIRTY | PTE_WRITE)

@@ -68,8 +68,9 @@ export class Migration {
   }
 
   /**
-   * Moves a page that `begin` took to `target`, a frame fresh from the allocator. The old frame is free afterwards. False when somebody
-   * has mapped it at another address meanwhile and pinned it: it stays, and `target` is still the caller's (Linux: -EAGAIN).
+   * Moves a page that `begin` took to `target`, a frame fresh from the allocator. The old frame is free afterwards.
+   * False when somebody has mapped it at another address meanwhile and pinned it: it stays, and `target` is still the
+   * caller's (Linux: -EAGAIN).
    */
   end(frame: number, target: number): boolean {
     const { cache, lru } = this
@@ -120,8 +121,8 @@ export class Migration {
   }
 
   /**
-   * Makes `n` neighbouring frames free by moving the pages in them elsewhere. Needs `n` free frames for that. → true when
-   * `allocator.allocRun(n)` will find a run.
+   * Makes `n` neighbouring frames free by moving the pages in them elsewhere. Needs `n` free frames for that. → true
+   * when `allocator.allocRun(n)` will find a run.
    */
   makeRun(n: number): boolean {
     const { allocator } = this

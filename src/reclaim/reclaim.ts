@@ -6,13 +6,15 @@
  *
  *   clean file page        dropped; its entries turn into file ptes or empty ones
  *   dirty file page        written to its store first, with its dirty neighbours
- *   shared memory          written to a swap slot held by (inode, page); never-written pages are dropped (they are zero)
+ *   shared memory          written to a swap slot held by (inode, page); never-written pages are dropped (they are
+ *                          zero)
  *   anonymous page         written to a swap slot, named by swap ptes; after MADV_FREE dropped, if not stored to since
  *
- * Reaches address spaces only through the reverse map. Never allocates a frame. The machine lock is given back while a store writes by
- * `makeRoom`, which threads call where nothing is half done (mm/balance.ts), and by `shrinkAll` if asked to. `shrink` keeps it throughout:
- * it runs in the middle of anything, so in a memory that threads share it takes clean pages first. A page that is pinned, locked, being
- * written, or whose write fails stays; when nothing goes, the allocation that called fails with ENOMEM and nothing was lost.
+ * Reaches address spaces only through the reverse map. Never allocates a frame. The machine lock is given back while a
+ * store writes by `makeRoom`, which threads call where nothing is half done (mm/balance.ts), and by `shrinkAll` if
+ * asked to. `shrink` keeps it throughout: it runs in the middle of anything, so in a memory that threads share it takes
+ * clean pages first. A page that is pinned, locked, being written, or whose write fails stays; when nothing goes, the
+ * allocation that called fails with ENOMEM and nothing was lost.
  */
 
 import type { PageCache } from '../cache/page-cache.ts'
@@ -154,8 +156,9 @@ export class Reclaim {
   }
 
   /**
-   * Tries to free `wanted` frames ahead, as far as pages have to be written for it: the machine lock is given back while stores do so, and the
-   * caller has no lock that others wait for long. A store that fails is not asked for every page there is. → how many it freed.
+   * Tries to free `wanted` frames ahead, as far as pages have to be written for it: the machine lock is given back
+   * while stores do so, and the caller has no lock that others wait for long. A store that fails is not asked for every
+   * page there is. → how many it freed.
    */
   makeRoom(wanted: number): number {
     if (this.#running) return 0
@@ -194,7 +197,10 @@ export class Reclaim {
     lru.addOld(frame)
   }
 
-  /** Frees the page if it can be freed, used or not. If it has to be written for that, the machine lock is given back meanwhile. */
+  /**
+   * Frees the page if it can be freed, used or not. If it has to be written for that, the machine lock is given back
+   * meanwhile.
+   */
   pageOut(frame: number): void {
     if (this.#running || !this.#isListed(frame) || this.#isInUse(frame)) return
     this.vmstat[PGSCAN]++
@@ -330,8 +336,9 @@ export class Reclaim {
   }
 
   /**
-   * A page that a store which answers later brought ahead, and that was not used yet, gets one more round. Without it, what comes next in a file
-   * that is read in order would go before what was read already: that was used, after all, if only once.
+   * A page that a store which answers later brought ahead, and that was not used yet, gets one more round. Without it,
+   * what comes next in a file that is read in order would go before what was read already: that was used, after all, if
+   * only once.
    */
   #keepPrefetched(frame: number): boolean {
     const { frames, cache, lru } = this

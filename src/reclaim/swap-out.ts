@@ -5,9 +5,10 @@
  *     ^                                  |
  *     +-- stored to, mapped or pinned ---+   (or the write failed)
  *
- * The page is PG_WRITEBACK and clean meanwhile, stays in its cache and on its list of reclaim's, and can be used, stored to and
- * truncated. Its frame and slot are this thread's until the write is over, whoever lets go of them: T_OUT_FRAME and T_OUT_SLOT say which
- * they are, and `end` gives back what nobody wants, also on behalf of a thread that has ended.
+ * The page is PG_WRITEBACK and clean meanwhile, stays in its cache and on its list of reclaim's, and can be used,
+ * stored to and truncated. Its frame and slot are this thread's until the write is over, whoever lets go of them:
+ * T_OUT_FRAME and T_OUT_SLOT say which they are, and `end` gives back what nobody wants, also on behalf of a thread
+ * that has ended.
  *
  * Lock: machine lock, given back while the store writes. The caller holds nothing that others wait for.
  */
@@ -34,7 +35,10 @@ import { WAIT_PAGE } from '../sync/lock-order.ts'
 import type { Sync } from '../sync/sync.ts'
 import { IO_SWAP_OUT, T_OUT_FRAME, T_OUT_SLOT } from '../sync/threads.ts'
 
-/** What became of a page that reclaim looked at: it stays, and is on no list; it is free; it stays, and is where it belongs. */
+/**
+ * What became of a page that reclaim looked at: it stays, and is on no list; it is free; it stays, and is where it
+ * belongs.
+ */
 export const STAYS = 0 as const
 export const FREED = 1 as const
 export const SETTLED = 2 as const
@@ -60,8 +64,8 @@ export class SwapOut {
   }
 
   /**
-   * Writes a dirty page that no entry maps and no thread stores to, to `slot`, which is the page's in the swap cache or, for shared memory,
-   * fresh. The frame is on no list.
+   * Writes a dirty page that no entry maps and no thread stores to, to `slot`, which is the page's in the swap cache
+   * or, for shared memory, fresh. The frame is on no list.
    */
   write(frame: number, slot: number): Outcome {
     const row = frame << FRAME_SHIFT

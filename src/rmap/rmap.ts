@@ -144,8 +144,8 @@ export class Rmap {
   }
 
   /**
-   * The entry maps `fresh`, an anonymous frame, in the place of `old`. A node is prepared, unless `old` has one there: that
-   * one goes over. (Removing it first could give back the very slab that was prepared.)
+   * The entry maps `fresh`, an anonymous frame, in the place of `old`. A node is prepared, unless `old` has one there:
+   * that one goes over. (Removing it first could give back the very slab that was prepared.)
    */
   replaceRmap(old: number, fresh: number, mm: number, vma: number, vpn: number): void {
     if (!this.needsNode(old, vma, vpn)) {
@@ -180,7 +180,10 @@ export class Rmap {
     return this.#locked
   }
 
-  /** Takes the page from every entry outside locked vmas; anonymous ones become swap entries of `slot` (0: none, the contents go). */
+  /**
+   * Takes the page from every entry outside locked vmas; anonymous ones become swap entries of `slot` (0: none, the
+   * contents go).
+   */
   tryToUnmap(frame: number, slot: number): boolean {
     this.#walk(VERB_UNMAP, frame, slot)
     return this.frames.row(frame, F_MAPCOUNT) === 0
@@ -191,7 +194,10 @@ export class Rmap {
     this.#walk(VERB_UNMAP_ALL, frame, 0)
   }
 
-  /** Makes every entry of the page clean and read-only. A store's or private page with a DIRTY entry is dirty itself already. */
+  /**
+   * Makes every entry of the page clean and read-only. A store's or private page with a DIRTY entry is dirty itself
+   * already.
+   */
   pageMkclean(frame: number): number {
     this.#walk(VERB_MKCLEAN, frame, 0)
     return this.#hits

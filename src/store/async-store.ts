@@ -3,15 +3,17 @@
  *
  * The same calls as `Store`, with promises, and the same obligations (store.ts). The differences:
  *
- *  1. A call resolves to what the synchronous form returns: a count or 0, or `-errno`. It may also reject; the error's `code`
- *     decides the errno (EIO where it says none), and the error becomes the `cause` of the SIGBUS that an access ends in.
+ *  1. A call resolves to what the synchronous form returns: a count or 0, or `-errno`. It may also reject; the error's
+ *     `code` decides the errno (EIO where it says none), and the error becomes the `cause` of the SIGBUS that an access
+ *     ends in.
  *  2. The buffer is plain memory, the store's own until the promise settles.
- *  3. `signal` asks a call to give up. The call rejects then, soon, with the signal's reason; giving up a write may leave any
- *     part of its range old or new.
+ *  3. `signal` asks a call to give up. The call rejects then, soon, with the signal's reason; giving up a write may
+ *     leave any part of its range old or new.
  *  4. Calls may overlap. A store that cannot have that queues them itself.
- *  5. A store whose bytes turn out to have changed under it (another ETag, another size) answers -ESTALE from then on, and
- *     never a mixture of two versions.
- *  6. `close` ends the calls that are under way: they reject, or give -EBADF, and none is waited for longer than that takes.
+ *  5. A store whose bytes turn out to have changed under it (another ETag, another size) answers -ESTALE from then on,
+ *     and never a mixture of two versions.
+ *  6. `close` ends the calls that are under way: they reject, or give -EBADF, and none is waited for longer than that
+ *     takes.
  */
 
 declare global {
@@ -33,9 +35,9 @@ export interface AsyncStore {
   /** Reads into `buffer[offset, offset + length)` from byte `position`. → bytes read, or -errno. */
   read(position: number, buffer: Uint8Array, offset: number, length: number, signal?: AbortSignal): Promise<number>
   /**
-   * The same for who does not want them all in one buffer: hands the bytes over as they come, in order and each once. A piece is the
-   * taker's own from then on. Optional: a store that has its bytes in pieces anyhow saves a copy by it, and the first pages come
-   * sooner. → bytes handed over, or -errno; after an error, those that were are good.
+   * The same for who does not want them all in one buffer: hands the bytes over as they come, in order and each once. A
+   * piece is the taker's own from then on. Optional: a store that has its bytes in pieces anyhow saves a copy by it,
+   * and the first pages come sooner. → bytes handed over, or -errno; after an error, those that were are good.
    */
   readPieces?(
     position: number,

@@ -2,10 +2,12 @@
  * Holds a store to its contract: whatever it throws, or answers that is no answer, becomes -EIO.
  *
  * A store is other people's code, called in the middle of a fault or of reclaim, where an exception would leave half of
- * the work done. What was thrown, or what is wrong about the answer, is kept in `lastThrown`: it is the cause of the error that the call ends with. What a store is (its name, handle and the
- * like) is read once, when it is guarded: before a verb begins, so what its getters throw comes up there.
+ * the work done. What was thrown, or what is wrong about the answer, is kept in `lastThrown`: it is the cause of the
+ * error that the call ends with. What a store is (its name, handle and the like) is read once, when it is guarded:
+ * before a verb begins, so what its getters throw comes up there.
  *
- * Other threads are told that this one is in a store, also where it holds the machine lock meanwhile: it may take long, and is not dead.
+ * Other threads are told that this one is in a store, also where it holds the machine lock meanwhile: it may take long,
+ * and is not dead.
  */
 import { EIO, ENXIO } from '../abi/errno.ts'
 import type { Sync } from '../sync/sync.ts'
@@ -22,7 +24,9 @@ export class GuardedStore implements Store {
   readonly durable: boolean
   readonly isCut: boolean
   readonly handle: StoreHandle | undefined
-  /** What the store threw in the last call that failed, or a WrongAnswer; undefined where it answered an errno itself. */
+  /**
+   * What the store threw in the last call that failed, or a WrongAnswer; undefined where it answered an errno itself.
+   */
   lastThrown: unknown = undefined
   /** The store itself. */
   readonly inner: Store
@@ -54,7 +58,10 @@ export class GuardedStore implements Store {
     return !this.#isUnreachable
   }
 
-  /** Stands for a store that this thread cannot reach: every call gives -ENXIO. It is not read-only, so that no sync succeeds. */
+  /**
+   * Stands for a store that this thread cannot reach: every call gives -ENXIO. It is not read-only, so that no sync
+   * succeeds.
+   */
   static unreachable(name: string, why: unknown, sync: Sync): GuardedStore {
     const refuse = () => -ENXIO
     const store = new GuardedStore(

@@ -16,12 +16,13 @@
  *  6. Two stores with the same `identity` are the same bytes: the machine gives them one page cache.
  *  7. After `close` every call gives -EBADF; a second `close` too.
  *  8. A transient interruption (EINTR, a short write that can go on) is retried inside, a bounded number of times.
- *  9. Where threads share a machine, their stores over the same bytes are called at the same time. Calls on different bytes do not disturb each
- *     other; a `truncate` changes nothing below the smaller of both sizes, nor what is written below `sizeBytes` meanwhile.
+ *  9. Where threads share a machine, their stores over the same bytes are called at the same time. Calls on different
+ *     bytes do not disturb each other; a `truncate` changes nothing below the smaller of both sizes, nor what is
+ *     written below `sizeBytes` meanwhile.
  */
 /**
- * What a store can be opened by once more in another thread of the process: an object that structured clone takes. An opener that knows
- * the kind makes a store over the same bytes of it.
+ * What a store can be opened by once more in another thread of the process: an object that structured clone takes. An
+ * opener that knows the kind makes a store over the same bytes of it.
  */
 export interface StoreHandle {
   /** Such as 'node-file'. */

@@ -1,6 +1,6 @@
 /**
- * Stores over a `Blob`, such as a `File` that a user chose in a page. Read-only, on the platform's `Blob` alone: they work the same on Node
- * (`fs.openAsBlob`) and in browsers. Nothing is read but what is asked for.
+ * Stores over a `Blob`, such as a `File` that a user chose in a page. Read-only, on the platform's `Blob` alone: they
+ * work the same on Node (`fs.openAsBlob`) and in browsers. Nothing is read but what is asked for.
  *
  * Offers
  *  - `blobStore(blob)`: answers later, for `memory.openAsync`;
@@ -24,7 +24,10 @@ export interface BlobStoreOptions {
 
 /** A read that came to nothing. `cause` is the platform's error. */
 export class BlobError extends Error {
-  /** ESTALE: the file behind the blob has changed, is gone, or may not be read any more. ECANCELED: the store was closed. Or EIO. */
+  /**
+   * ESTALE: the file behind the blob has changed, is gone, or may not be read any more. ECANCELED: the store was
+   * closed. Or EIO.
+   */
   readonly code: 'ESTALE' | 'ECANCELED' | 'EIO'
 
   constructor(code: BlobError['code'], what: string, cause?: unknown) {
@@ -46,7 +49,8 @@ export function blobStore(blob: Blob, options: BlobStoreOptions = {}): AsyncStor
 /**
  * A store over what a `blob:` URL stands for, which may be revoked from then on.
  *
- * @throws TypeError for a URL of another kind, and what `fetch` is rejected with for one that stands for nothing (any more).
+ * @throws TypeError for a URL of another kind, and what `fetch` is rejected with for one that stands for nothing (any
+ * more).
  */
 export async function blobUrlStore(url: string | URL, options: BlobStoreOptions = {}): Promise<AsyncStore> {
   if (new URL(url).protocol !== 'blob:') throw new TypeError(`blobUrlStore: not a blob: URL: '${url}'`)
@@ -57,13 +61,17 @@ export async function blobUrlStore(url: string | URL, options: BlobStoreOptions 
 /**
  * A store over `blob` that answers at once. Other workers reach it by `blobStores`, under its name.
  *
- * @throws TypeError for what is no blob; Error where the platform reads blobs later only: on Node, and on a page's main thread.
+ * @throws TypeError for what is no blob; Error where the platform reads blobs later only: on Node, and on a page's main
+ * thread.
  */
 export function blobStoreSync(blob: Blob, options: BlobStoreOptions = {}): Store {
   return new BlobNow(checked(blob), nameOf(blob, options), syncReader())
 }
 
-/** Opens the stores over these blobs in this worker, each under the name that it has elsewhere. For `Memory.attach(handle, { stores })`. */
+/**
+ * Opens the stores over these blobs in this worker, each under the name that it has elsewhere. For
+ * `Memory.attach(handle, { stores })`.
+ */
 export function blobStores(blobs: Readonly<Record<string, Blob>>): StoreOpener {
   return {
     kind: KIND,

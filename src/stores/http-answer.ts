@@ -36,8 +36,8 @@ export interface Opened {
 const WHOLE_BYTES = WORTH_BYTES
 
 /**
- * An answer to `bytes=0-0` on a file that nothing is known of. It may have more than the one byte: there are servers that
- * take `0-0` for the whole file. `empty?` when it says neither that the file is empty nor that it is not.
+ * An answer to `bytes=0-0` on a file that nothing is known of. It may have more than the one byte: there are servers
+ * that take `0-0` for the whole file. `empty?` when it says neither that the file is empty nor that it is not.
  */
 export function judgeFirst(response: Response, request: RequestFacts): Opened | Trouble | 'empty?' {
   const facts = factsOf(request, response)
@@ -73,8 +73,8 @@ function judgeWhole(headers: Headers, facts: RequestFacts): Opened | Trouble {
 }
 
 /**
- * An answer to a request without a range, after one to `bytes=0-0` that was refused without a size. `hasBytes` says whether a
- * byte came. The refusal stands when the file is not empty.
+ * An answer to a request without a range, after one to `bytes=0-0` that was refused without a size. `hasBytes` says
+ * whether a byte came. The refusal stands when the file is not empty.
  */
 export function judgeEmpty(response: Response, hasBytes: boolean, refused: RequestFacts): HttpPin | Trouble {
   const { status, headers } = response
@@ -88,8 +88,8 @@ function emptyOf(headers: Headers): Opened {
 }
 
 /**
- * An answer to a request for `length` bytes from `position`, all of them within the pinned size. A server may give fewer or
- * more, from the same first byte on.
+ * An answer to a request for `length` bytes from `position`, all of them within the pinned size. A server may give
+ * fewer or more, from the same first byte on.
  */
 export function judgeRange(response: Response, request: RequestFacts, pin: HttpPin, position: number): Body | Trouble {
   const facts = factsOf(request, response)
@@ -115,8 +115,9 @@ export function judgeRange(response: Response, request: RequestFacts, pin: HttpP
 }
 
 /**
- * The whole file in place of a range. It is how a server that was sent `If-Range` says that the file has changed; but it may
- * also be the pinned version, when something does not look at ranges: then the range is taken out of it where it is small.
+ * The whole file in place of a range. It is how a server that was sent `If-Range` says that the file has changed; but
+ * it may also be the pinned version, when something does not look at ranges: then the range is taken out of it where it
+ * is small.
  */
 function wholeOf(
   pin: HttpPin,

@@ -17,9 +17,9 @@ export interface Body {
 }
 
 /**
- * Takes what the body has of the bytes behind those that `read` has, and lets go of what follows them. → `whole`, or whether the body was
- * shorter or longer than it should be; what goes beyond is not taken. Rejects when the body breaks off, with what came until then taken
- * and counted.
+ * Takes what the body has of the bytes behind those that `read` has, and lets go of what follows them. → `whole`, or
+ * whether the body was shorter or longer than it should be; what goes beyond is not taken. Rejects when the body breaks
+ * off, with what came until then taken and counted.
  */
 export async function receive(
   response: Response,

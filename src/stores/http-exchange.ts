@@ -14,7 +14,10 @@ import { HttpRangeError, networkTrouble, type RequestFacts, type Trouble } from 
 /** So much starts the count of failures anew, however it came. */
 export const WORTH_BYTES = 65_536
 
-/** What an answer must bring to be worth a request: a server that gives a byte at a time is not asked a million times. The smallest page. */
+/**
+ * What an answer must bring to be worth a request: a server that gives a byte at a time is not asked a million times.
+ * The smallest page.
+ */
 export const LEAST_BYTES = 512
 
 export class Watch {
@@ -126,7 +129,8 @@ export interface RetryPlan {
 export type Outcome = 'done' | 'more' | Trouble
 
 /**
- * Calls `attempt` until it is done. `progress` counts what it has brought so far; `more`, and much progress, start the count of failures anew.
+ * Calls `attempt` until it is done. `progress` counts what it has brought so far; `more`, and much progress, start the
+ * count of failures anew.
  *
  * @throws the error of the last attempt; the reason of `signal`, which also ends a wait.
  */
@@ -173,8 +177,9 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
 const listeners: WeakMap<AbortSignal, Set<() => void>> = new WeakMap()
 
 /**
- * Calls `act` when `signal`, which is not aborted yet, is; unless the function it gives back was called before. However many do so, the signal
- * has one listener: callers may share a signal among more calls than Node lets add a listener each without a warning.
+ * Calls `act` when `signal`, which is not aborted yet, is; unless the function it gives back was called before. However
+ * many do so, the signal has one listener: callers may share a signal among more calls than Node lets add a listener
+ * each without a warning.
  */
 export function whenAborted(signal: AbortSignal, act: () => void): () => void {
   const known = listeners.get(signal)

@@ -6,29 +6,31 @@ export interface HttpCloneableOptions {
   /** What maps, errors and reports call the file. The URL as given when absent. */
   readonly name?: string
   /**
-   * Sent with every request, such as `{ authorization: 'Bearer ...' }`. To a host of another origin that a redirect leads
-   * to, `authorization`, `cookie` and `proxy-authorization` are not sent. None when absent. The store's own headers
-   * (`range`, the conditions) win over these.
+   * Sent with every request, such as `{ authorization: 'Bearer ...' }`. To a host of another origin that a redirect
+   * leads to, `authorization`, `cookie` and `proxy-authorization` are not sent. None when absent. The store's own
+   * headers (`range`, the conditions) win over these.
    */
   readonly headers?: Readonly<Record<string, string>>
   /** Whether a browser sends its cookies: `same-origin` when absent. Without meaning on Node. */
   readonly credentials?: 'omit' | 'same-origin' | 'include'
   /**
-   * The longest silence of the server in ms, before the headers and between two pieces of a body, 1 to 86,400,000. Then the
-   * request is given up, and tried again. 30,000 when absent. It does not limit how long a whole call may take: a signal
-   * does.
+   * The longest silence of the server in ms, before the headers and between two pieces of a body, 1 to 86,400,000. Then
+   * the request is given up, and tried again. 30,000 when absent. It does not limit how long a whole call may take: a
+   * signal does.
    */
   readonly timeoutMs?: number
   /**
-   * How often a request that failed is tried again, 0 to 100. 4 when absent. 64 KiB of progress within one call start the
-   * count anew.
+   * How often a request that failed is tried again, 0 to 100. 4 when absent. 64 KiB of progress within one call start
+   * the count anew.
    */
   readonly retries?: number
-  /** The first wait between two tries in ms, 0 to 86,400,000. Doubled each time; half of it is random. 200 when absent. */
+  /**
+   * The first wait between two tries in ms, 0 to 86,400,000. Doubled each time; half of it is random. 200 when absent.
+   */
   readonly backoffMs?: number
   /**
-   * The longest wait between two tries in ms, 0 to 86,400,000. When a server's Retry-After asks for more, the call fails.
-   * 30,000 when absent.
+   * The longest wait between two tries in ms, 0 to 86,400,000. When a server's Retry-After asks for more, the call
+   * fails. 30,000 when absent.
    */
   readonly maxWaitMs?: number
   /** How many requests may be under way at once, 1 to 256; others queue. 6 when absent. */
@@ -37,8 +39,8 @@ export interface HttpCloneableOptions {
 
 export interface HttpRangeOptions extends HttpCloneableOptions {
   /**
-   * The worst pin to be content with: opening fails with EOPNOTSUPP when the server's answer allows none that is as good.
-   * `last-modified` when absent: a strong ETag or a date that is old enough.
+   * The worst pin to be content with: opening fails with EOPNOTSUPP when the server's answer allows none that is as
+   * good. `last-modified` when absent: a strong ETag or a date that is old enough.
    */
   readonly pin?: PinKind
   /**
@@ -93,7 +95,10 @@ export function requestUrl(url: string | URL): string {
   return parsed.href
 }
 
-/** A relative URL means what it means to `fetch`: in a page relative to the document, in a worker to its script, and nothing elsewhere. */
+/**
+ * A relative URL means what it means to `fetch`: in a page relative to the document, in a worker to its script, and
+ * nothing elsewhere.
+ */
 function absoluteUrl(url: string | URL): URL {
   const { document, location } = globalThis as { document?: { baseURI: string }; location?: { href: string } }
   const base = document?.baseURI ?? location?.href

@@ -4,8 +4,8 @@
  * Offers
  *  - `pinOf(headers, sizeBytes)`: what a first answer says of the version, and how well it tells it from others;
  *  - `conditions(pin)`: the request headers by which a server that knows them refuses another version;
- *  - `compareWithPin(pin, headers)`: whether an answer is of the version. Not every server knows the conditions, so every
- *    answer is looked at.
+ *  - `compareWithPin(pin, headers)`: whether an answer is of the version. Not every server knows the conditions, so
+ *    every answer is looked at.
  *
  * After RFC 9110, sections 8.8 (validators) and 13.1 (conditions).
  */
@@ -14,7 +14,8 @@
  * How well a pin tells versions apart, best first.
  *
  * - `etag`: a strong ETag, which changes with every change of a byte.
- * - `last-modified`: a Last-Modified at least a second older than the answer's Date: no change can hide in the same second.
+ * - `last-modified`: a Last-Modified at least a second older than the answer's Date: no change can hide in the same
+ *   second.
  * - `weak`: a weak ETag, a Last-Modified that is too fresh, or both. A change may keep them.
  * - `size`: neither; only a change of size shows.
  */
@@ -47,8 +48,8 @@ export function pinOf(headers: Headers, sizeBytes: number): HttpPin {
 }
 
 /**
- * `If-Match` has a changed file answered by a short 412. `If-Range`, for servers that know no `If-Match`, has it answered
- * by a 200, which starts to send the whole file. A weak validator may not be sent in either.
+ * `If-Match` has a changed file answered by a short 412. `If-Range`, for servers that know no `If-Match`, has it
+ * answered by a 200, which starts to send the whole file. A weak validator may not be sent in either.
  */
 export function conditions(pin: HttpPin): Record<string, string> {
   if (pin.kind === 'etag') return { 'if-match': pin.etag as string, 'if-range': pin.etag as string }
@@ -72,8 +73,8 @@ export function compareWithPin(pin: HttpPin, headers: Headers): Comparison {
     const now = etagOf(headers)
     if (now === undefined) return { result: 'unknown', what: `the answer has no ETag; ${pinned} was expected` }
     if (opaque(now) !== opaque(pinned)) return { result: 'other', what: `its ETag is ${now} and was ${pinned}` }
-    // Some servers give a weak ETag in the first second of a version and the same one, strong, from then on. The other way
-    // round, something between here and the server may have changed the bytes.
+    // Some servers give a weak ETag in the first second of a version and the same one, strong, from then on. The other
+    // way round, something between here and the server may have changed the bytes.
     if (isWeak(now) && !isWeak(pinned)) return { result: 'unknown', what: `its ETag has become weak: ${now}` }
   }
   if (pin.lastModified !== undefined) {

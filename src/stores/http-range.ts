@@ -1,24 +1,25 @@
 /**
- * A store over a file on an HTTP server, read by ranges. Read-only, on the platform's `fetch` alone: it works the same on
- * Node and in browsers.
+ * A store over a file on an HTTP server, read by ranges. Read-only, on the platform's `fetch` alone: it works the same
+ * on Node and in browsers.
  *
  * Offers
- *  - `httpRange(url, options)`: opens a file, and pins the version that is there: its validator (http-pin.ts) and its size;
+ *  - `httpRange(url, options)`: opens a file, and pins the version that is there: its validator (http-pin.ts) and its
+ *    size;
  *  - `openHttpRangeHandle(store.handle)`: the same pinned version in another thread, without a request.
  *
- * Opening asks for the first byte. That one request follows the redirects, proves that the server serves ranges, and brings
- * size and validator; HEAD proves nothing about ranges, and URLs that are signed for GET refuse it. Where the byte is refused without a
- * word about the size, a second request asks whether the file is empty.
+ * Opening asks for the first byte. That one request follows the redirects, proves that the server serves ranges, and
+ * brings size and validator; HEAD proves nothing about ranges, and URLs that are signed for GET refuse it. Where the
+ * byte is refused without a word about the size, a second request asks whether the file is empty.
  *
- * A read is one request, its body copied into the buffer as it comes, and more only where the server gives less than was
- * asked for, or fails. Every answer is compared with the pin. One of another version makes the store stale: this and every
- * later read is rejected with ESTALE. The size is the pinned one; asking for it sends nothing.
+ * A read is one request, its body copied into the buffer as it comes, and more only where the server gives less than
+ * was asked for, or fails. Every answer is compared with the pin. One of another version makes the store stale: this
+ * and every later read is rejected with ESTALE. The size is the pinned one; asking for it sends nothing.
  *
- * What a redirect led to at the opening is asked directly from then on; the URL itself is asked again when that place is gone
- * (a signed URL has expired). It may then lead to the same place with another query, and to no other.
+ * What a redirect led to at the opening is asked directly from then on; the URL itself is asked again when that place
+ * is gone (a signed URL has expired). It may then lead to the same place with another query, and to no other.
  *
- * The caller must not expect the store to notice a server that sends other bytes under the same validator, such as a file
- * that is overwritten in place while it is being sent. Files on servers are to be replaced, by a rename.
+ * The caller must not expect the store to notice a server that sends other bytes under the same validator, such as a
+ * file that is overwritten in place while it is being sent. Files on servers are to be replaced, by a rename.
  */
 import { EBADF, EINVAL } from '../abi/errno.ts'
 import type { AsyncStore } from '../store/async-store.ts'
@@ -58,11 +59,13 @@ export interface HttpRangeStore extends AsyncStore {
 }
 
 /**
- * Opens the file at `url`, an absolute http or https URL. An empty file is opened whatever its pin: it has no bytes to mix.
+ * Opens the file at `url`, an absolute http or https URL. An empty file is opened whatever its pin: it has no bytes to
+ * mix.
  *
- * @throws HttpRangeError: ENOENT (404, 410), EACCES (401, 403, 407, 451), EOPNOTSUPP (the server does not serve ranges, does
- * not say the size, or allows no pin as good as `options.pin`), ELOOP (redirects), ETIMEDOUT, EBUSY (429, 503), the code
- * behind a failed connection (ECONNREFUSED, ...) where the platform tells, or EIO; the reason of `options.signal`.
+ * @throws HttpRangeError: ENOENT (404, 410), EACCES (401, 403, 407, 451), EOPNOTSUPP (the server does not serve ranges,
+ * does not say the size, or allows no pin as good as `options.pin`), ELOOP (redirects), ETIMEDOUT, EBUSY (429, 503),
+ * the code behind a failed connection (ECONNREFUSED, ...) where the platform tells, or EIO; the reason of
+ * `options.signal`.
  * @throws TypeError and RangeError for an URL or an option that can't be, before anything is sent.
  */
 export async function httpRange(url: string | URL, options: HttpRangeOptions = {}): Promise<HttpRangeStore> {
@@ -85,8 +88,8 @@ export async function httpRange(url: string | URL, options: HttpRangeOptions = {
 }
 
 /**
- * A store over the version that `handle` pins, without asking the server: whether it still has it shows at the first read.
- * `fetch` as in `HttpRangeOptions`; it can't be part of the handle.
+ * A store over the version that `handle` pins, without asking the server: whether it still has it shows at the first
+ * read. `fetch` as in `HttpRangeOptions`; it can't be part of the handle.
  *
  * @throws TypeError and RangeError for what is no handle.
  */
@@ -374,7 +377,8 @@ function requestInit(
   redirect: 'manual' | 'follow',
   watch: Watch
 ): CachedInit {
-  // `Accept-Encoding: identity` is not ours to set: browsers forbid it, and every `fetch` adds it to requests with a range.
+  // `Accept-Encoding: identity` is not ours to set: browsers forbid it, and every `fetch` adds it to requests with a
+  // range.
   return { headers, redirect, credentials: settings.credentials, cache: 'no-store', signal: watch.signal }
 }
 

@@ -106,7 +106,8 @@ export function nodeFile(filePath: string | URL, mode: NodeFileMode, options: No
  *
  * A failed fsync is reported to one caller of those who share a descriptor, so one of them should do the flushing.
  *
- * @throws what `fs.fstatSync`, `fs.readSync` and `fs.writeSync` throw (EBADF, ERR_OUT_OF_RANGE); EISDIR, ESPIPE, EINVAL as `nodeFile`.
+ * @throws what `fs.fstatSync`, `fs.readSync` and `fs.writeSync` throw (EBADF, ERR_OUT_OF_RANGE); EISDIR, ESPIPE, EINVAL
+ * as `nodeFile`.
  */
 export function nodeFileFromDescriptor(fd: number, name: string): NodeFile {
   const stat = fs.fstatSync(fd, { bigint: true })
@@ -118,12 +119,13 @@ export function nodeFileFromDescriptor(fd: number, name: string): NodeFile {
 const NODE_FILE = 'node-file'
 
 /**
- * Opens, in another thread of the process, files that one thread opened with `nodeFile`: by its descriptor, which belongs to the process.
- * For `Memory.attach(handle, { stores: [nodeFiles] })`. The thread that opened the file closes it, and must live as long as it is used.
+ * Opens, in another thread of the process, files that one thread opened with `nodeFile`: by its descriptor, which
+ * belongs to the process. For `Memory.attach(handle, { stores: [nodeFiles] })`. The thread that opened the file closes
+ * it, and must live as long as it is used.
  *
- * What the descriptor stands for by then must be the same file, open for the same: `open` throws ESTALE if it is another file, EBADF if it
- * cannot be written though the file was opened for writing, and the system's error if it means nothing here (descriptors are those of one
- * thread in Deno, where `/proc` finds the file all the same).
+ * What the descriptor stands for by then must be the same file, open for the same: `open` throws ESTALE if it is
+ * another file, EBADF if it cannot be written though the file was opened for writing, and the system's error if it
+ * means nothing here (descriptors are those of one thread in Deno, where `/proc` finds the file all the same).
  */
 export const nodeFiles: StoreOpener = {
   kind: NODE_FILE,
@@ -147,9 +149,9 @@ interface Wanted {
 }
 
 /**
- * On Linux, a descriptor of this thread's own for the file behind `fd`: each call counts the users of what its descriptor stands for,
- * and threads that share that one pass the count to and fro between their processors (100 ns of a read of a page, on a Xeon). Undefined
- * where it cannot be had, or is that of another file.
+ * On Linux, a descriptor of this thread's own for the file behind `fd`: each call counts the users of what its
+ * descriptor stands for, and threads that share that one pass the count to and fro between their processors (100 ns of
+ * a read of a page, on a Xeon). Undefined where it cannot be had, or is that of another file.
  */
 function reopened({ fd, name, access, identity }: Wanted): NodeFile | undefined {
   if (process.platform !== 'linux') return undefined
@@ -330,7 +332,10 @@ function identityOf(stat: fs.BigIntStats): string {
   return `file:${stat.dev}:${stat.ino}`
 }
 
-/** What a descriptor that was read from allows, found by writing nothing: a read-only one refuses even that (EPERM on Windows). */
+/**
+ * What a descriptor that was read from allows, found by writing nothing: a read-only one refuses even that (EPERM on
+ * Windows).
+ */
 function accessOf(fd: number): Access {
   try {
     fs.writeSync(fd, new Uint8Array(0), 0, 0, 0)

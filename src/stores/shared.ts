@@ -6,15 +6,15 @@
  * scratch data of memories that threads share:
  *
  *     const buffer = sharedStoreBuffer(64 << 20)
- *     const memory = new Memory({ size: '16MiB', threads: 4, swap: { store: sharedStore(buffer, { name: 'swap' }), size: '64MiB' } })
- *     // in a worker that was sent the memory's handle and the buffer:
+ *     const memory = new Memory({ size: '16MiB', threads: 4, swap: { store: sharedStore(buffer, { name: 'swap' }),
+ *     size: '64MiB' } }) // in a worker that was sent the memory's handle and the buffer:
  *     const memory = Memory.attach(handle, { stores: [sharedStores({ swap: buffer })] })
  *
- * The buffer begins with a header: the size of the store, and a number that tells this buffer from others. The bytes past the size
- * are zero, so that growing is a matter of the size alone. Holes cost what they are long.
+ * The buffer begins with a header: the size of the store, and a number that tells this buffer from others. The bytes
+ * past the size are zero, so that growing is a matter of the size alone. Holes cost what they are long.
  *
- * Calls of several threads may overlap where their ranges do not; the size only grows meanwhile, unless one of them truncates.
- * Nothing survives the process: `durable` is false.
+ * Calls of several threads may overlap where their ranges do not; the size only grows meanwhile, unless one of them
+ * truncates. Nothing survives the process: `durable` is false.
  */
 import { EBADF, EFBIG, EINVAL, ENOSPC } from '../abi/errno.ts'
 import { sharedBuffer } from '../base/shared-buffer.ts'
@@ -41,7 +41,8 @@ export function sharedStoreBuffer(capacityBytes: number): SharedArrayBuffer {
 }
 
 /**
- * A store over a buffer of `sharedStoreBuffer`. What does not fit in the buffer gives -ENOSPC; arguments outside their range give -EINVAL.
+ * A store over a buffer of `sharedStoreBuffer`. What does not fit in the buffer gives -ENOSPC; arguments outside their
+ * range give -EINVAL.
  *
  * @throws RangeError when the buffer is too small for a header, or `sizeBytes` for the buffer.
  */

@@ -1,18 +1,19 @@
 /**
- * The line of threads that wait for a page frame: every frame that could be freed is being read into, written out or copied by others,
- * who will be done in a moment.
+ * The line of threads that wait for a page frame: every frame that could be freed is being read into, written out or
+ * copied by others, who will be done in a moment.
  *
  *  join      takes a place, by a number that grows: whoever has waited longest is first
  *  isFirst   the first one tries whenever a frame may be had (`noteRoom`)
- *  mustWait  the others let it go first, also those that come anew, while free frames are few: else a thread that is running takes what it
- *            has just given back, before one that sleeps has woken
- *  goOn      it has frames, and goes on to a store: the next one is first meanwhile; its number stays, should it need more
+ *  mustWait  the others let it go first, also those that come anew, while free frames are few: else a thread that is
+ *            running takes what it has just given back, before one that sleeps has woken
+ *  goOn      it has frames, and goes on to a store: the next one is first meanwhile; its number stays, should it need
+ *            more
  *  leave     it needs none any more, or gives up
  *  keep      stays in the line over several verbs, until `release`: for an access that needs two pages at once
  *
- * Waiting for the first one has an end: others that work on pages go on with them, and when nobody does, the first one fails (ENOMEM) and
- * the next one is first. While it sleeps for anything else than a frame, it is not the first (`Sync.waitFor`): whoever has that may be in
- * the line behind it. Nobody lets others go first who has an mmap lock.
+ * Waiting for the first one has an end: others that work on pages go on with them, and when nobody does, the first one
+ * fails (ENOMEM) and the next one is first. While it sleeps for anything else than a frame, it is not the first
+ * (`Sync.waitFor`): whoever has that may be in the line behind it. Nobody lets others go first who has an mmap lock.
  *
  * Lock: machine lock.
  */

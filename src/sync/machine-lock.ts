@@ -1,16 +1,18 @@
 /**
- * The machine lock: a mutex on one word, which every verb of every thread takes. Spins for a few microseconds, then sleeps.
+ * The machine lock: a mutex on one word, which every verb of every thread takes. Spins for a few microseconds, then
+ * sleeps.
  *
  *  lock, unlock    takes it, gives it back
  *  declareBroken   for all threads, and for good: who has it will never give it back, or has left half of a change
  *  abandon         the same by the very thread that was cut off
- *  hasEnded        whether a thread is known to have ended, by the operating system; isAlive: whether it is known to live
+ *  hasEnded        whether a thread is known to have ended, by the operating system; isAlive: whether it is known to
+ *                  live
  *
  * Word of the lock: 0 free, else the owner's number + 1, with SLEEPING set when somebody may sleep on it.
  *
- * Nobody waits without end. A sleep is cut into slices; after each one the thread looks whether the machine was declared broken, and whether
- * the owner still exists, where the operating system tells: then its word counts, and who lives is waited for. Where it does not tell, the
- * thread counts on the owner's signs of life (`Vigil`).
+ * Nobody waits without end. A sleep is cut into slices; after each one the thread looks whether the machine was
+ * declared broken, and whether the owner still exists, where the operating system tells: then its word counts, and who
+ * lives is waited for. Where it does not tell, the thread counts on the owner's signs of life (`Vigil`).
  */
 import { EAGAIN, EDEADLK, ENOTRECOVERABLE, EOWNERDEAD } from '../abi/errno.ts'
 import {
@@ -40,9 +42,15 @@ const OWNER_MASK = 0xff
 const TRIES = 200
 /** Loads between two tries, so that the owner keeps its cache line meanwhile; some 50 ns. */
 const REST_LOADS = 40
-/** A thread that was kept from the lock for so many sleeps asks the others to let it go first: a remap then waits 0.2 ms beside a populate, not 5. */
+/**
+ * A thread that was kept from the lock for so many sleeps asks the others to let it go first: a remap then waits 0.2 ms
+ * beside a populate, not 5.
+ */
 const STARVING_AFTER = 1
-/** A thread that is in a guest sleeps no longer, since the owner may wait for it to leave: its program has called the memory from there. */
+/**
+ * A thread that is in a guest sleeps no longer, since the owner may wait for it to leave: its program has called the
+ * memory from there.
+ */
 const GUEST_SLEEPS = 20
 /** How long a thread that may not sleep spins before it gives up with -EAGAIN. */
 const SPIN_LIMIT_MS = 20
@@ -60,7 +68,10 @@ export class MachineLock {
   readonly maySleep: boolean
   /** How long a thread without a sign of life is waited for. */
   readonly patienceMs: number
-  /** Whether the operating system has no such thread any more, undefined where it does not tell. Set where it can be asked (`setSystem`). */
+  /**
+   * Whether the operating system has no such thread any more, undefined where it does not tell. Set where it can be
+   * asked (`setSystem`).
+   */
   #hasEnded: (id: number, start: number | undefined) => boolean | undefined = () => undefined
   readonly #t: Int32Array
   readonly #owner: number
@@ -84,7 +95,9 @@ export class MachineLock {
     return this.words[S_BROKEN]
   }
 
-  /** Takes the machine lock. → 0; EOWNERDEAD on a broken machine; EAGAIN on a thread that may not sleep, if it is busy. */
+  /**
+   * Takes the machine lock. → 0; EOWNERDEAD on a broken machine; EAGAIN on a thread that may not sleep, if it is busy.
+   */
   lock(): number {
     const { words } = this
     if (Atomics.compareExchange(words, S_LOCK, 0, this.#owner) !== 0) {
@@ -127,8 +140,8 @@ export class MachineLock {
   }
 
   /**
-   * A verb of this thread was cut off: declares the machine broken, if it held the machine lock or `errno` is not 0, and gives the lock
-   * back. Calls nothing of ours.
+   * A verb of this thread was cut off: declares the machine broken, if it held the machine lock or `errno` is not 0,
+   * and gives the lock back. Calls nothing of ours.
    */
   abandon(errno: number): void {
     const { words } = this
@@ -148,7 +161,10 @@ export class MachineLock {
     return Atomics.load(this.#t, (thread << THREAD_SHIFT) + T_STATE) === THREAD_ATTACHED
   }
 
-  /** The operating system can be asked whether a thread has ended; `start` is undefined where it is not known, and so is the answer then. */
+  /**
+   * The operating system can be asked whether a thread has ended; `start` is undefined where it is not known, and so is
+   * the answer then.
+   */
   setSystem(hasEnded: (id: number, start: number | undefined) => boolean | undefined): void {
     this.#hasEnded = hasEnded
   }
@@ -159,12 +175,18 @@ export class MachineLock {
     Atomics.store(this.#t, this.row + T_OS_THREAD, id)
   }
 
-  /** Whether a thread that is not attached has ended, by its number in the operating system (0 is none); undefined where that is not known. */
+  /**
+   * Whether a thread that is not attached has ended, by its number in the operating system (0 is none); undefined where
+   * that is not known.
+   */
   hasSystemThreadEnded(id: number): boolean | undefined {
     return id === 0 ? undefined : this.#hasEnded(id, undefined)
   }
 
-  /** Whether an attached thread is known to live, however long it shows no other sign of that. Costs as much as `hasEnded`. */
+  /**
+   * Whether an attached thread is known to live, however long it shows no other sign of that. Costs as much as
+   * `hasEnded`.
+   */
   isAlive(thread: number): boolean {
     if (thread < 0 || !this.isAttached(thread)) return false
     const row = thread << THREAD_SHIFT
@@ -172,7 +194,10 @@ export class MachineLock {
     return id !== 0 && this.#hasEnded(id, this.#t[row + T_OS_START]) === false
   }
 
-  /** Whether an attached thread is known to have ended. Costs two reads of files: not to be asked more often than every slice. */
+  /**
+   * Whether an attached thread is known to have ended. Costs two reads of files: not to be asked more often than every
+   * slice.
+   */
   hasEnded(thread: number): boolean {
     if (thread < 0 || !this.isAttached(thread)) return false
     const row = thread << THREAD_SHIFT
@@ -229,8 +254,8 @@ export class MachineLock {
   }
 
   /**
-   * Spins for the lock. Each try is made at once, without a look whether the lock is free: the look would take the line from the owner as
-   * well, and the try then once more.
+   * Spins for the lock. Each try is made at once, without a look whether the lock is free: the look would take the line
+   * from the owner as well, and the try then once more.
    */
   #tryHard(): boolean {
     const { words } = this
@@ -257,7 +282,10 @@ export class MachineLock {
     return this.words[S_BROKEN] || EAGAIN
   }
 
-  /** With the lock, that somebody was kept from for long: gives it back and takes it again after a moment's rest. → 0 or an errno. */
+  /**
+   * With the lock, that somebody was kept from for long: gives it back and takes it again after a moment's rest. → 0 or
+   * an errno.
+   */
   #lockAfterOthers(): number {
     const { words } = this
     if (!this.maySleep) return 0

@@ -1,5 +1,6 @@
 /**
- * What threads that share a machine wait on beside the machine lock: queues of sleepers, and stores that are on their way.
+ * What threads that share a machine wait on beside the machine lock: queues of sleepers, and stores that are on their
+ * way.
  *
  *  openWindow, closeWindow gives the machine lock back while a store works, and takes it again
  *  waitFor(kind, id)       gives the machine lock back, sleeps until somebody wakes the queue, takes it again
@@ -8,15 +9,15 @@
  *  settle(frame)           returns when no other thread's store is on its way to the frame
  *  settleAll()             the same for all frames
  *
- * Nobody waits without end. Every sleep is cut into slices; after each one the thread looks whether the machine was declared
- * broken, and whether whoever it waits for still exists, where the operating system tells (`hasEnded`). If that has ended, what it held is
- * given back there and then (mm/recover.ts), or the machine is broken if that was the machine lock (-EOWNERDEAD for all). If it lives, the
- * wait goes on. Where the system does not tell, a thread counts on signs of life (T_PROGRESS): if there is none for `patienceMs`, ten
- * times as long for one that is in a store, it is taken for dead and the machine is declared broken. Ends that the platform reports are
- * dealt with at once.
+ * Nobody waits without end. Every sleep is cut into slices; after each one the thread looks whether the machine was
+ * declared broken, and whether whoever it waits for still exists, where the operating system tells (`hasEnded`). If
+ * that has ended, what it held is given back there and then (mm/recover.ts), or the machine is broken if that was the
+ * machine lock (-EOWNERDEAD for all). If it lives, the wait goes on. Where the system does not tell, a thread counts on
+ * signs of life (T_PROGRESS): if there is none for `patienceMs`, ten times as long for one that is in a store, it is
+ * taken for dead and the machine is declared broken. Ends that the platform reports are dealt with at once.
  *
- * A verb that comes back from a window or a wait and finds the machine broken has no lock any more: it is ended where it stands, by a
- * BrokenMachine that is thrown through it (`Machine.abandon` catches it), and changes nothing.
+ * A verb that comes back from a window or a wait and finds the machine broken has no lock any more: it is ended where
+ * it stands, by a BrokenMachine that is thrown through it (`Machine.abandon` catches it), and changes nothing.
  *
  * A machine of one thread never comes here: `isShared` is false and callers ask first.
  */
@@ -88,8 +89,8 @@ export class Sync extends MachineLock {
   }
 
   /**
-   * With the machine lock held: gives it back, sleeps until the queue is woken or a slice has passed, and takes it again. The
-   * caller then looks once more at what it waits for. → 0, or EOWNERDEAD, EAGAIN with the lock not held.
+   * With the machine lock held: gives it back, sleeps until the queue is woken or a slice has passed, and takes it
+   * again. The caller then looks once more at what it waits for. → 0, or EOWNERDEAD, EAGAIN with the lock not held.
    */
   waitFor(kind: number, id: number): number {
     const { words } = this
@@ -121,9 +122,9 @@ export class Sync extends MachineLock {
   }
 
   /**
-   * Whether to go on waiting for what `thread` has (-1: nobody is known to have it). With the machine lock held. If that thread has ended,
-   * what it had is given back. Declares the machine broken when it has shown no sign of life for too long, unless the operating system
-   * says that it lives.
+   * Whether to go on waiting for what `thread` has (-1: nobody is known to have it). With the machine lock held. If
+   * that thread has ended, what it had is given back. Declares the machine broken when it has shown no sign of life for
+   * too long, unless the operating system says that it lives.
    */
   isPatient(thread: number): boolean {
     if (this.isHopeful(thread) || this.isAlive(thread)) return true
@@ -225,7 +226,10 @@ export class Sync extends MachineLock {
     Atomics.notify(words, S_QUEUES + queue)
   }
 
-  /** A frame is free, or reclaim can take one that it could not: whoever waits for one looks. With the machine lock held. */
+  /**
+   * A frame is free, or reclaim can take one that it could not: whoever waits for one looks. With the machine lock
+   * held.
+   */
   noteRoom(): void {
     const { words } = this
     if (words[S_LINE] === 0) return
@@ -234,8 +238,9 @@ export class Sync extends MachineLock {
   }
 
   /**
-   * Entries changed, or a frame is about to be used for something else: loads that are under way are made again. Of this thread, too: what
-   * it remembers may be another thread's by the next time. With the machine lock held, as what follows.
+   * Entries changed, or a frame is about to be used for something else: loads that are under way are made again. Of
+   * this thread, too: what it remembers may be another thread's by the next time. With the machine lock held, as what
+   * follows.
    */
   changed(): void {
     for (let t = 0; t < this.threads.maxThreads; t++) {
@@ -258,15 +263,18 @@ export class Sync extends MachineLock {
     }
   }
 
-  /** Read by a read-modify-write, as its thread changes it by one: what was done before either happens before the later one's thread goes on. */
+  /**
+   * Read by a read-modify-write, as its thread changes it by one: what was done before either happens before the later
+   * one's thread goes on.
+   */
   #hazardOf(thread: number): number {
     const row = thread << THREAD_SHIFT
     return this.#t[row + T_STATE] === THREAD_FREE ? 0 : Atomics.add(this.#t, row + T_HAZARD, 0)
   }
 
   /**
-   * Waits until a thread's hazard is another one. A store takes nanoseconds, unless the thread is off its processor, or dead:
-   * then it will never come.
+   * Waits until a thread's hazard is another one. A store takes nanoseconds, unless the thread is off its processor, or
+   * dead: then it will never come.
    */
   #outlast(thread: number, hazard: number): void {
     const at = (thread << THREAD_SHIFT) + T_HAZARD

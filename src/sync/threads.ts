@@ -1,8 +1,9 @@
 /**
  * The thread table: one row for each thread that is attached to a machine, and the words that all of them share.
  *
- * A row says what its thread holds, in words that change only under the machine lock. So when a thread dies, the others can give
- * back what it held, unless it held the machine lock itself: then nothing is known of the tables, and the machine is broken.
+ * A row says what its thread holds, in words that change only under the machine lock. So when a thread dies, the others
+ * can give back what it held, unless it held the machine lock itself: then nothing is known of the tables, and the
+ * machine is broken.
  *
  *   free --attach--> attached --detach--> free
  *                       |  ^
@@ -10,8 +11,8 @@
  *                       +-- its end was noticed: dead --what it held is given back--> free
  *
  * Four cache lines a row. The second one begins with the hazard word, which its thread writes at every store through an
- * accessor, as it does T_CHANGES at every load; nothing else may lie beside them that others read often. The fourth one is for what is
- * seldom looked at.
+ * accessor, as it does T_CHANGES at every load; nothing else may lie beside them that others read often. The fourth one
+ * is for what is seldom looked at.
  */
 import type { Arena } from '../base/arena.ts'
 
@@ -56,16 +57,25 @@ export const T_HAZARD = 16 as const
 export const T_RUN_FIRST = 17 as const
 export const T_RUN_PAGES = 18 as const
 /**
- * Frames that it has pinned for views, negative for those that it may store to, 0 for none; those that find no room here stay pinned
- * if the thread dies.
+ * Frames that it has pinned for views, negative for those that it may store to, 0 for none; those that find no room
+ * here stay pinned if the thread dies.
  */
 export const T_PINS = 19 as const
 export const NR_RECORDED_PINS = 11 as const
-/** Grows whenever a frame is given back or a call has changed entries: what the thread loaded across a change it loads again. */
+/**
+ * Grows whenever a frame is given back or a call has changed entries: what the thread loaded across a change it loads
+ * again.
+ */
 export const T_CHANGES = 30 as const
-/** Id of the secondary MMU whose guest runs in this thread, 0 while none does: who clears translations waits (mmu/guests). */
+/**
+ * Id of the secondary MMU whose guest runs in this thread, 0 while none does: who clears translations waits
+ * (mmu/guests).
+ */
 export const T_GUEST = 31 as const
-/** Frames that it keeps for the next pages that it reads, pinned: the first `T_NR_RESERVED` of these words, the others are 0. */
+/**
+ * Frames that it keeps for the next pages that it reads, pinned: the first `T_NR_RESERVED` of these words, the others
+ * are 0.
+ */
 export const T_RESERVE = 32 as const
 export const NR_RESERVE = 8 as const
 export const T_NR_RESERVED = 40 as const
@@ -80,9 +90,15 @@ export const T_WRITES = 50 as const
 /** How often it found the machine lock taken, and how often it tried again before it had it or went to sleep. */
 export const T_LOCK_CONTENDED = 51 as const
 export const T_LOCK_TRIES = 52 as const
-/** The first inode of those that nobody has open any more and that it has yet to write, close and free (`inodes.goingNext`). */
+/**
+ * The first inode of those that nobody has open any more and that it has yet to write, close and free
+ * (`inodes.goingNext`).
+ */
 export const T_GOING = 53 as const
-/** The frame that it writes to the swap area, and the slot if that is known to nobody else yet (shared memory); 0 for none. */
+/**
+ * The frame that it writes to the swap area, and the slot if that is known to nobody else yet (shared memory); 0 for
+ * none.
+ */
 export const T_OUT_FRAME = 54 as const
 export const T_OUT_SLOT = 55 as const
 
@@ -102,7 +118,10 @@ export const IO_SWAP_OUT = 4 as const
 export const S_LOCK = 0 as const
 /** Threads that the machine lock was kept from for long; the others let them go first. */
 export const S_STARVING = 1 as const
-/** The first thread of those that wait for a frame, + 1; how often frames could be had since there is one; numbers given so far. */
+/**
+ * The first thread of those that wait for a frame, + 1; how often frames could be had since there is one; numbers given
+ * so far.
+ */
 export const S_LINE = 2 as const
 export const S_ROOM = 3 as const
 export const S_TICKETS = 4 as const
@@ -141,7 +160,10 @@ export class ThreadTable {
     return -1
   }
 
-  /** The attached thread with this platform's number has ended. False when another thread has said so, or it has another row. */
+  /**
+   * The attached thread with this platform's number has ended. False when another thread has said so, or it has another
+   * row.
+   */
   declareDead(thread: number, platformId: number): boolean {
     const at = this.at(thread, 0)
     if (this.w[at + T_PLATFORM_ID] !== platformId) return false

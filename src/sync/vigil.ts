@@ -4,9 +4,9 @@
  *  Watch    for how long somebody has watched
  *  Vigil    watches a thread: as long as it shows signs of life the wait goes on, however long it takes
  *
- * Whether a thread still exists, the operating system says, where it can be asked, and its word counts (`Sync.isPatient`). Elsewhere a sign of
- * life is the thread's progress word, which grows each time it takes the machine lock. A thread that is in a store's call has ten times
- * the patience: disks and servers may be slow.
+ * Whether a thread still exists, the operating system says, where it can be asked, and its word counts
+ * (`Sync.isPatient`). Elsewhere a sign of life is the thread's progress word, which grows each time it takes the
+ * machine lock. A thread that is in a store's call has ten times the patience: disks and servers may be slow.
  */
 import { T_IN_IO, T_PROGRESS, THREAD_SHIFT, type ThreadTable } from './threads.ts'
 
@@ -14,7 +14,10 @@ import { T_IN_IO, T_PROGRESS, THREAD_SHIFT, type ThreadTable } from './threads.t
 declare const performance: { now(): number }
 
 const IO_PATIENCE = 10
-/** The longest sleep of a thread that waits for another one; after it, the thread looks whether there is still something to wait for. */
+/**
+ * The longest sleep of a thread that waits for another one; after it, the thread looks whether there is still something
+ * to wait for.
+ */
 export const SLICE_MS = 50 as const
 
 /** A clock that nobody sets. */
@@ -23,8 +26,8 @@ export function nowMs(): number {
 }
 
 /**
- * How long somebody has watched, in looks. Between two of them no more than a slice counts: when a laptop was asleep, or the process
- * stopped, the others have not had that time either.
+ * How long somebody has watched, in looks. Between two of them no more than a slice counts: when a laptop was asleep,
+ * or the process stopped, the others have not had that time either.
  */
 export class Watch {
   #ms = 0

@@ -48,7 +48,9 @@ export function pagesIn64Bits(m: Machine): number {
   return m.ram.pagesIn64Bits
 }
 
-/** A count that is not in bytes (pgoff): a number, Infinity for a BigInt that a double cannot hold; BAD if it is none. */
+/**
+ * A count that is not in bytes (pgoff): a number, Infinity for a BigInt that a double cannot hold; BAD if it is none.
+ */
 export function countOf(x: Quantity): number {
   if (typeof x === 'number') return Number.isSafeInteger(x) && x >= 0 ? x : BAD
   if (typeof x !== 'bigint' || x < 0n || x >= TWO_64) return BAD
@@ -65,7 +67,10 @@ export function bytesOf(x: Quantity): number {
 /** 2^63: what a file position or length, a signed number of 64 bits, lies below. */
 export const TWO_63: number = 2 ** 63
 
-/** A file position or size in bytes, BAD for what is none or negative. A BigInt beyond 2^53 is rounded: it is beyond any file. */
+/**
+ * A file position or size in bytes, BAD for what is none or negative. A BigInt beyond 2^53 is rounded: it is beyond any
+ * file.
+ */
 export function positionOf(x: Quantity): number {
   if (typeof x === 'number') return Number.isSafeInteger(x) && x >= 0 ? x : BAD
   return typeof x === 'bigint' && x >= 0n && x < 2n ** 63n ? Number(x) : BAD

@@ -1,5 +1,5 @@
 /**
- * The file system calls that mappings need. Descriptors belong to the machine. Never throw, never wait.
+ * The file system calls that mappings need. Descriptors belong to the machine.
  *
  * Buffers are the caller's own (kernel side); `sys_read_user` and `sys_write_user` move bytes between a file and an
  * address space.
@@ -125,9 +125,10 @@ const FALLOC_MODES: readonly number[] = [
 ]
 
 /**
- * Works on the space of a range: takes it (mode 0), punches holes (PUNCH_HOLE | KEEP_SIZE) or zeroes it (ZERO_RANGE). The file grows to the
- * end of the range unless KEEP_SIZE is there. Taking it gives shared memory its pages; what a store has is not known here, so there the file
- * only grows. → 0, or EBADF, EINVAL, EOPNOTSUPP, EFBIG, ENOSPC (quota), ENOMEM, the store's error. fallocate(2).
+ * Works on the space of a range: takes it (mode 0), punches holes (PUNCH_HOLE | KEEP_SIZE) or zeroes it (ZERO_RANGE).
+ * The file grows to the end of the range unless KEEP_SIZE is there. Taking it gives shared memory its pages; what a
+ * store has is not known here, so there the file only grows. → 0, or EBADF, EINVAL, EOPNOTSUPP, EFBIG, ENOSPC (quota),
+ * ENOMEM, the store's error. fallocate(2).
  */
 export function sys_fallocate(m: Machine, fd: number, mode: number, off: Quantity, len: Quantity): number {
   const file = fileOf(m, fd)
@@ -149,9 +150,9 @@ export function sys_fallocate(m: Machine, fd: number, mode: number, off: Quantit
 }
 
 /**
- * Tells how a range of an open file will be used (POSIX_FADV_*; `len` 0 is up to the end). RANDOM and SEQUENTIAL are about all reads by this
- * open file, and by mappings of it that have no advice of their own; WILLNEED reads ahead; DONTNEED writes what is dirty, and drops what
- * nobody has mapped. → 0, or EBADF, EINVAL. posix_fadvise(2).
+ * Tells how a range of an open file will be used (POSIX_FADV_*; `len` 0 is up to the end). RANDOM and SEQUENTIAL are
+ * about all reads by this open file, and by mappings of it that have no advice of their own; WILLNEED reads ahead;
+ * DONTNEED writes what is dirty, and drops what nobody has mapped. → 0, or EBADF, EINVAL. posix_fadvise(2).
  */
 export function sys_fadvise(m: Machine, fd: number, off: Quantity, len: Quantity, advice: number): number {
   const file = fileOf(m, fd)
@@ -163,7 +164,10 @@ export function sys_fadvise(m: Machine, fd: number, off: Quantity, len: Quantity
   return onFile(m, fd, file, () => fileAdvise(m, file, from, end, advice))
 }
 
-/** Reads at a position into a buffer. → bytes (short at the end of the file), or EINVAL, EBADF, EFAULT, the store's error. */
+/**
+ * Reads at a position into a buffer. → bytes (short at the end of the file), or EINVAL, EBADF, EFAULT, the store's
+ * error.
+ */
 export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: Quantity): number {
   const at = positionOf(position)
   if (at === BAD) return -EINVAL
@@ -181,7 +185,10 @@ export function sys_pread(m: Machine, fd: number, buffer: Uint8Array, position: 
   }
 }
 
-/** Writes a buffer at a position, extending the file. → bytes, or EINVAL, EBADF, EFAULT, EFBIG, ENOSPC, the store's error. */
+/**
+ * Writes a buffer at a position, extending the file. → bytes, or EINVAL, EBADF, EFAULT, EFBIG, ENOSPC, the store's
+ * error.
+ */
 export function sys_pwrite(m: Machine, fd: number, buffer: Uint8Array, position: Quantity): number {
   const at = positionOf(position)
   if (at === BAD) return -EINVAL
@@ -257,7 +264,10 @@ export function sys_copy_to_user(mm: Mm, addr: Quantity, buffer: Uint8Array): nu
   return n === 0 && length > 0 ? -EFAULT : n
 }
 
-/** The fault code (FAULT_*) that cut the last sys_copy_*_user short; FAULT_OK when none did. An address outside the space is FAULT_MAPERR. */
+/**
+ * The fault code (FAULT_*) that cut the last sys_copy_*_user short; FAULT_OK when none did. An address outside the
+ * space is FAULT_MAPERR.
+ */
 export function lastCopyFault(): number {
   return bulk.fault
 }

@@ -1,8 +1,4 @@
-/**
- * remap_file_pages(2) and our two additions to it. Checks and their order: Linux 3.16-3.19, mm/fremap.c.
- *
- * Never throw, never wait.
- */
+/** remap_file_pages(2) and our two additions to it. Checks and their order: Linux 3.16-3.19, mm/fremap.c. */
 import { EINVAL, ESRCH } from '../abi/errno.ts'
 import { MAP_NONBLOCK, MAP_PAGE_PROT, PROT_NONE, PROT_READ, PROT_WRITE } from '../abi/mman.ts'
 import { asPageNumbers } from '../base/bytes.ts'

@@ -1,8 +1,10 @@
 /**
  * The memory system calls, with Linux's names, arguments, checks and order of checks (3.19 unless said otherwise).
  *
- * Numbers in, a number or -errno out. They never throw and never wait. A handle that is not an address space of a living
- * machine gives -ESRCH; a call from within another one (from a notifier or a store) gives -EDEADLK.
+ * Numbers in, a number or -errno out, as for all of syscall/. They sleep only where threads share the machine, and
+ * throw only the engine's own RangeError, before anything is done, where the stack is full. A handle that is not an
+ * address space of a living machine gives -ESRCH; a call from within another one (from a notifier or a store) gives
+ * -EDEADLK.
  */
 import { EBADF, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH } from '../abi/errno.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
@@ -126,8 +128,8 @@ const mremapResult = new MremapResult()
 
 /**
  * Grows, shrinks or moves a mapping. → new address, or -errno: EINVAL, EFAULT (not one mapping), ENOMEM, EAGAIN.
- * With MREMAP_FIXED the target is unmapped before the source is checked. With MREMAP_DONTUNMAP alone `newAddr` is a hint, which must be
- * aligned and may not lie in the source. Linux: mremap(2).
+ * With MREMAP_FIXED the target is unmapped before the source is checked. With MREMAP_DONTUNMAP alone `newAddr` is a
+ * hint, which must be aligned and may not lie in the source. Linux: mremap(2).
  */
 export function sys_mremap(
   mm: Mm,
@@ -191,7 +193,9 @@ export function sys_madvise(mm: Mm, addr: Quantity, len: Quantity, advice: Quant
   return doMadvise(m, mm.id, mm.generation, vpn, vpn + pages, a)
 }
 
-/** Which pages are in memory: 1 or 0 a page in `vec`. → 0, or EINVAL, ENOMEM, EFAULT (vec too short). Linux: mincore(2). */
+/**
+ * Which pages are in memory: 1 or 0 a page in `vec`. → 0, or EINVAL, ENOMEM, EFAULT (vec too short). Linux: mincore(2).
+ */
 export function sys_mincore(mm: Mm, addr: Quantity, len: Quantity, vec: Uint8Array | null): number {
   const m = machineOf(mm)
   if (m === undefined) return -ESRCH
@@ -231,7 +235,10 @@ export function sys_brk(mm: Mm, addr: Quantity): number {
   return end * m.ram.pageSize + off
 }
 
-/** Whether MAP_HUGETLB goes with the file (hugetlbfs is memory that cannot be remapped), or with the page size that the flags name. */
+/**
+ * Whether MAP_HUGETLB goes with the file (hugetlbfs is memory that cannot be remapped), or with the page size that the
+ * flags name.
+ */
 function hasHugePages(m: Machine, flags: number, file: number): boolean {
   if (file !== 0) return m.inodes.kind[m.files.inode[file]] === INODE_NOREMAP
   const shift = flags >>> MAP_HUGE_SHIFT

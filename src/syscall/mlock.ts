@@ -1,4 +1,4 @@
-/** mlock, mlock2, munlock, mlockall, munlockall (Linux 3.19; mlock2 and MCL_ONFAULT 4.4). Never throw, never wait. */
+/** mlock, mlock2, munlock, mlockall, munlockall (Linux 3.19; mlock2 and MCL_ONFAULT 4.4). */
 import { EAGAIN, EINVAL, ENOMEM, EPERM, ESRCH } from '../abi/errno.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
 import { MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT } from '../abi/mman.ts'

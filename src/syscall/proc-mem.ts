@@ -1,4 +1,4 @@
-/** Reads and writes of /proc/PID/mem: another's memory, whatever its protection (Linux 3.19). Never throw, never wait. */
+/** Reads and writes of /proc/PID/mem: another's memory, whatever its protection (Linux 3.19). */
 import { EFAULT, EIO, ESRCH } from '../abi/errno.ts'
 import { ACCESS_READ, ACCESS_WRITE } from '../abi/fault.ts'
 import { TASK_PAGES } from '../abi/limits.ts'
@@ -6,7 +6,9 @@ import { asBytes } from '../base/bytes.ts'
 import { forcedFrame } from '../mm/forced.ts'
 import { BAD, type Mm, machineOf, offOf, pageOf, type Quantity } from './args.ts'
 
-/** Reads memory into a buffer. → bytes, short before the first page that cannot be read; -EIO when that is the first. */
+/**
+ * Reads memory into a buffer. → bytes, short before the first page that cannot be read; -EIO when that is the first.
+ */
 export function sys_mem_read(mm: Mm, addr: Quantity, buffer: Uint8Array): number {
   return transfer(mm, addr, buffer, ACCESS_READ)
 }

@@ -1,4 +1,4 @@
-/** Address spaces as processes have them: made, forked, ended, limited, watched. Never throw, never wait. */
+/** Address spaces as processes have them: made, forked, ended, limited, watched. */
 import { EINVAL, ENODEV, ENOMEM, ESRCH } from '../abi/errno.ts'
 import { MM_RLIMIT_AS, MM_RLIMIT_MEMLOCK, MM_SHIFT } from '../frame/mm-table.ts'
 import { doFork } from '../mm/fork.ts'
@@ -63,8 +63,8 @@ export function sys_clear_refs(mm: Mm, kind: number): number {
 }
 
 /**
- * Registers a secondary MMU for the address space, under its mmap lock. → 0 or -errno: EOPNOTSUPP where threads share the memory, since
- * another one could not call this thread's object (notify/notifier.ts).
+ * Registers a secondary MMU for the address space, under its mmap lock. → 0 or -errno: EOPNOTSUPP where threads share
+ * the memory, since another one could not call this thread's object (notify/notifier.ts).
  */
 export function sys_mmu_notifier_register(mm: Mm, notifier: MmuNotifier): number {
   const m = machineOf(mm)
@@ -80,8 +80,8 @@ export function sys_mmu_notifier_unregister(mm: Mm, notifier: MmuNotifier): numb
 }
 
 /**
- * Registers a secondary MMU of a kind that every thread knows (mmu/kinds): all tell it what they change. `thread` is whose it is, -1 for
- * everybody's. → its id, or -errno: ENOMEM when too many are registered.
+ * Registers a secondary MMU of a kind that every thread knows (mmu/kinds): all tell it what they change. `thread` is
+ * whose it is, -1 for everybody's. → its id, or -errno: ENOMEM when too many are registered.
  */
 export function sys_mmu_kind_register(mm: Mm, kind: number, thread: number, own: readonly number[]): number {
   const m = machineOf(mm)

@@ -10,7 +10,10 @@ import { expect, test } from 'vitest'
 
 const build = fileURLToPath(new URL('../../dist/fremap.js', import.meta.url))
 
-/** Bytes an access. A single object each time would be 12 or more; what is left is the compiler's and the counting itself. */
+/**
+ * Bytes an access. A single object each time would be 12 or more; what is left is the compiler's and the counting
+ * itself.
+ */
 const LIMIT = 0.5
 
 const program = (threads: number): string => `

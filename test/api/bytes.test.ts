@@ -1,4 +1,7 @@
-/** Buffers that are not what they should be: what is no array of bytes is refused, and what runs code of its own does not run it in a call. */
+/**
+ * Buffers that are not what they should be: what is no array of bytes is refused, and what runs code of its own does
+ * not run it in a call.
+ */
 import { describe, expect, test } from 'vitest'
 import type { MappedFile } from '../../src/api/file.ts'
 import type { Mapping } from '../../src/api/mapping.ts'

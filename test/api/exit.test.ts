@@ -1,4 +1,6 @@
-/** Programs that end without having closed their memory. Each is a process of its own, on the bundles and a real file. */
+/**
+ * Programs that end without having closed their memory. Each is a process of its own, on the bundles and a real file.
+ */
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'

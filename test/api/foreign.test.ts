@@ -1,6 +1,6 @@
 /**
- * Every call that takes bytes, a number or an object is given all kinds of strange ones, in both kinds of memory: it works or throws, code of
- * the caller does not run in the middle of it, and the memory is whole afterwards.
+ * Every call that takes bytes, a number or an object is given all kinds of strange ones, in both kinds of memory: it
+ * works or throws, code of the caller does not run in the middle of it, and the memory is whole afterwards.
  */
 import vm from 'node:vm'
 import { afterEach, describe, expect, test } from 'vitest'

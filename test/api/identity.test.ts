@@ -1,8 +1,9 @@
 /**
- * A number is never taken for a thing: every public method of every class, and every system call, is given each kind of thing that is none
- * of its own any more, or never was. It must say so, and reach nothing else.
+ * A number is never taken for a thing: every public method of every class, and every system call, is given each kind of
+ * thing that is none of its own any more, or never was. It must say so, and reach nothing else.
  *
- * Where rows and descriptors are used again, something else has taken the place of what has ended before the calls are made.
+ * Where rows and descriptors are used again, something else has taken the place of what has ended before the calls are
+ * made.
  */
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'

@@ -245,7 +245,8 @@ describe('very little memory', () => {
     using small = new Memory({ size: 64 * (PAGE + 44), readahead: 8 * PAGE, faultAroundPages: 1 })
     const map = small.space().map(small.open(store), { writable: true })
     map.advise('random')
-    // The oldest page is dirty. The one behind it becomes so by the store, and is written with it when room is made for the next.
+    // The oldest page is dirty. The one behind it becomes so by the store, and is written with it when room is made for
+    // the next.
     map.setUint8(10 * PAGE, 1)
     map.getUint8(11 * PAGE)
     for (let page = 20; small.stats().freeFrames > 0; page++) map.getUint8(page * PAGE)

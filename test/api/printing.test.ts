@@ -1,4 +1,6 @@
-/** What a logger shows of public objects: one short line or a small plain object, at once, and nothing of how they work. */
+/**
+ * What a logger shows of public objects: one short line or a small plain object, at once, and nothing of how they work.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

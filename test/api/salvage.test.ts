@@ -1,4 +1,6 @@
-/** What is saved of a broken memory: two threads' machines in one thread, of which one ends in the middle of something. */
+/**
+ * What is saved of a broken memory: two threads' machines in one thread, of which one ends in the middle of something.
+ */
 import { expect, test } from 'vitest'
 import { Memory } from '../../src/api/memory.ts'
 import { CUT_ASKS } from '../../src/cache/inodes.ts'

@@ -1,4 +1,7 @@
-/** Every argument of every call in turn is something strange: the call throws or not, and the memory is whole afterwards. */
+/**
+ * Every argument of every call in turn is something strange: the call throws or not, and the memory is whole
+ * afterwards.
+ */
 import { afterEach, describe, expect, test } from 'vitest'
 import { type MappedFile, type Mapping, Memory, memoryStore, type Range, ShadowTable, Tlb } from '../../src/index.ts'
 import { MEMORY_SHMEM, sys_close, sys_memory, sys_pread, sys_pwrite, sys_quota } from '../../src/syscall/file.ts'
@@ -19,7 +22,9 @@ interface Rig {
   readonly tlb: Tlb
 }
 
-/** A lock of more than there is room for fails, and what it has come to stays locked: nothing else would find room then. */
+/**
+ * A lock of more than there is room for fails, and what it has come to stays locked: nothing else would find room then.
+ */
 function lockShortly(map: Mapping, range: Range): void {
   try {
     map.lock(range)

@@ -1,4 +1,7 @@
-/** Stores that answer what is no answer, or are not what they were: an error says what they gave, and nothing else suffers. */
+/**
+ * Stores that answer what is no answer, or are not what they were: an error says what they gave, and nothing else
+ * suffers.
+ */
 import { afterEach, expect, test } from 'vitest'
 import { EIO, ESRCH } from '../../src/abi/errno.ts'
 import { type AsyncStore, Memory, memoryStore, type Store } from '../../src/index.ts'

@@ -1,4 +1,7 @@
-/** The last close of a file, which writes and closes in windows: what others do meanwhile, its errors, and the end of its thread. */
+/**
+ * The last close of a file, which writes and closes in windows: what others do meanwhile, its errors, and the end of
+ * its thread.
+ */
 import { describe, expect, test } from 'vitest'
 import { EIO, ENOMEM, EOWNERDEAD } from '../../src/abi/errno.ts'
 import {

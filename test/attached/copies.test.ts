@@ -1,4 +1,7 @@
-/** What is copied and stored while other threads may take pages away: what is waited for, what is pinned, and what says so. */
+/**
+ * What is copied and stored while other threads may take pages away: what is waited for, what is pinned, and what says
+ * so.
+ */
 import { describe, expect, test } from 'vitest'
 import { F_FLAGS, FRAME_SHIFT, MAX_PINS, PIN_SHIFT } from '../../src/frame/frame-table.ts'
 import { pteFrame } from '../../src/pgtable/pte.ts'

@@ -1,4 +1,7 @@
-/** Truncation and punches whose store is asked in a window: what others do meanwhile, and what is left when it fails or its thread ends. */
+/**
+ * Truncation and punches whose store is asked in a window: what others do meanwhile, and what is left when it fails or
+ * its thread ends.
+ */
 import { describe, expect, test } from 'vitest'
 import { EIO } from '../../src/abi/errno.ts'
 import { type AttachedRig, errorOf, PAGE, THEIR_NUMBER, useAttached } from './support.ts'

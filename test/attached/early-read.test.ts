@@ -1,4 +1,7 @@
-/** The early read (mm/early-read), with the second thread acting when the first one has its page from the store and no lock yet. */
+/**
+ * The early read (mm/early-read), with the second thread acting when the first one has its page from the store and no
+ * lock yet.
+ */
 import { expect, test } from 'vitest'
 import { F_FLAGS, PG_UPTODATE } from '../../src/frame/frame-table.ts'
 import { PGMAJFAULT, PGPGIN, STORE_READS } from '../../src/frame/vmstat.ts'

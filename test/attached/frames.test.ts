@@ -1,4 +1,6 @@
-/** ENOMEM is for memory that cannot be freed: while another thread works on pages, whoever finds no frame waits for it. */
+/**
+ * ENOMEM is for memory that cannot be freed: while another thread works on pages, whoever finds no frame waits for it.
+ */
 import { expect, test } from 'vitest'
 import { MAP_FIXED, MAP_NONBLOCK, MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/abi/mman.ts'
 import { T_GOING, T_IN_IO, T_RUN_PAGES } from '../../src/sync/threads.ts'

@@ -1,6 +1,6 @@
 /**
- * Pages of stores that answer later, with the test as the pager: it takes the requests and delivers, in the middle of another thread's sleep.
- * What is asked for, who sleeps for whom, and what becomes of it.
+ * Pages of stores that answer later, with the test as the pager: it takes the requests and delivers, in the middle of
+ * another thread's sleep. What is asked for, who sleeps for whom, and what becomes of it.
  */
 import { describe, expect, test } from 'vitest'
 import { EOWNERDEAD, ETIMEDOUT } from '../../src/abi/errno.ts'

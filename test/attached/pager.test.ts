@@ -1,4 +1,7 @@
-/** The pager by itself, with a platform that does what the test says: its timers, its waits for shared words, its busy locks. */
+/**
+ * The pager by itself, with a platform that does what the test says: its timers, its waits for shared words, its busy
+ * locks.
+ */
 import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { EIO } from '../../src/abi/errno.ts'

@@ -1,14 +1,18 @@
 /**
- * Two machines of one memory in one thread: what takes two threads, in an order that the test sets, with nothing to wait for.
+ * Two machines of one memory in one thread: what takes two threads, in an order that the test sets, with nothing to
+ * wait for.
  *
  *     const attached = useAttached()                   once a test file
- *     const rig = attached({ pages: 64 })              a memory (`rig.mine`), attached to once more (`rig.theirs`), with a window over a marked file
+ *     const rig = attached({ pages: 64 })              a memory (`rig.mine`), attached to once more (`rig.theirs`),
+ *                                                      with a window over a marked file
  *     rig.during('read', () => ...)                    in the middle of the store's next read, whoever's it is
  *     rig.asleep(() => ...)                            when one of the two would go to sleep: what wakes it
- *     rig.diesIn('read', () => rig.theirs.load(4))     ends within the store's next read, as a thread does: nothing of it runs any more
+ *     rig.diesIn('read', () => rig.theirs.load(4))     ends within the store's next read, as a thread does: nothing of
+ *                                                      it runs any more
  *
- * A call that sleeps with nothing left to be done fails the test: nobody else would wake it. Page i of the file begins with the 32-bit
- * word i + 1. After each test the machine is checked, unless it is broken, and all frames must have come back.
+ * A call that sleeps with nothing left to be done fails the test: nobody else would wake it. Page i of the file begins
+ * with the 32-bit word i + 1. After each test the machine is checked, unless it is broken, and all frames must have
+ * come back.
  */
 import { Script } from 'node:vm'
 import { afterEach, beforeEach, expect } from 'vitest'

@@ -1,4 +1,7 @@
-/** What a thread waits for, and what it finds when it wakes up: the machine lock, mappings, inodes, pages, stores on their way. */
+/**
+ * What a thread waits for, and what it finds when it wakes up: the machine lock, mappings, inodes, pages, stores on
+ * their way.
+ */
 import { describe, expect, test } from 'vitest'
 import { EAGAIN, EOWNERDEAD } from '../../src/abi/errno.ts'
 import { MM_MMAP_LOCK, MM_SHIFT, MM_WAITING_WRITERS } from '../../src/frame/mm-table.ts'

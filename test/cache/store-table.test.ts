@@ -1,6 +1,6 @@
 /**
- * Stores by thread: one opens a store, others make their own over the same bytes when they meet the inode. The two threads are two machines
- * attached to one memory, which the test runs in turn.
+ * Stores by thread: one opens a store, others make their own over the same bytes when they meet the inode. The two
+ * threads are two machines attached to one memory, which the test runs in turn.
  */
 import { describe, expect, test } from 'vitest'
 import { EIO, ENXIO } from '../../src/abi/errno.ts'

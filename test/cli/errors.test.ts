@@ -1,4 +1,6 @@
-/** Wrong use: one line on stderr that says what is wrong, exit code 2, nothing written. And help, which is right use. */
+/**
+ * Wrong use: one line on stderr that says what is wrong, exit code 2, nothing written. And help, which is right use.
+ */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'

@@ -1,4 +1,6 @@
-/** The examples of docs/pte.md, recomputed: each line of a `pte` block is a call of src/pgtable/pte.ts and its result. */
+/**
+ * The examples of docs/pte.md, recomputed: each line of a `pte` block is a call of src/pgtable/pte.ts and its result.
+ */
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { MAX_FRAME_BITS, MAX_FRAMES, PTE_FILE_MAX_BITS, PTE_FILE_MAX_PAGES } from '../../src/abi/limits.ts'

@@ -1,6 +1,6 @@
 /**
- * What is built, run by a Node for ARM64 under QEMU's emulation of that processor: other code of the engine, and atomics that are other
- * instructions. The emulated processor does not reorder as a real one may.
+ * What is built, run by a Node for ARM64 under QEMU's emulation of that processor: other code of the engine, and
+ * atomics that are other instructions. The emulated processor does not reorder as a real one may.
  * Skipped where QEMU or that Node is missing.
  */
 import { execFileSync } from 'node:child_process'

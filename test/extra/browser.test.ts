@@ -1,6 +1,6 @@
 /**
- * The bundles in a real browser: Chromium, headless, on a page that is isolated (COOP and COEP), so that it has shared memory. Skipped where
- * Chromium is not installed.
+ * The bundles in a real browser: Chromium, headless, on a page that is isolated (COOP and COEP), so that it has shared
+ * memory. Skipped where Chromium is not installed.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

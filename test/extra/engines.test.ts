@@ -1,13 +1,16 @@
 /**
- * What is built, run by other engines: they compile to other code, and some move and merge plain loads of shared memory, which the memory
- * model allows.
+ * What is built, run by other engines: they compile to other code, and some move and merge plain loads of shared
+ * memory, which the memory model allows.
  *
- *  READS    two threads read 64 pages in 40 frames, so that frames change hands all the time; page p holds p + 1 everywhere
- *  REMAPS   a thread reads a page in which another one shows two pages of a file in turn; the one that is not shown holds wrong bytes
- *  MODEL    the same without a memory: how loads are made safe, and how they would be by plain loads alone, which is told, not judged
+ *  READS    two threads read 64 pages in 40 frames, so that frames change hands all the time; page p holds p + 1
+ *           everywhere
+ *  REMAPS   a thread reads a page in which another one shows two pages of a file in turn; the one that is not shown
+ *           holds wrong bytes
+ *  MODEL    the same without a memory: how loads are made safe, and how they would be by plain loads alone, which is
+ *           told, not judged
  *
- * A memory that relies on the order of plain loads fails the second one within seconds with Deno 2.9 and Bun 1.4; the model of it does with
- * these and Node 26, in every run. Skipped where Bun or Deno are missing.
+ * A memory that relies on the order of plain loads fails the second one within seconds with Deno 2.9 and Bun 1.4; the
+ * model of it does with these and Node 26, in every run. Skipped where Bun or Deno are missing.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'

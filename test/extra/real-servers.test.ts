@@ -1,4 +1,7 @@
-/** The HTTP store against servers that developers have at hand: Vite's, and busybox's (skipped where it is not installed). */
+/**
+ * The HTTP store against servers that developers have at hand: Vite's, and busybox's (skipped where it is not
+ * installed).
+ */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import net from 'node:net'

@@ -1,6 +1,6 @@
 /**
- * Lists in a large memory of several threads, where each thread puts its pages next to each other: whatever is done to them, a list holds
- * what was put on it, linked both ways, and its length is the sum of what the threads counted.
+ * Lists in a large memory of several threads, where each thread puts its pages next to each other: whatever is done to
+ * them, a list holds what was put on it, linked both ways, and its length is the sum of what the threads counted.
  */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'

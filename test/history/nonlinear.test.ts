@@ -1,6 +1,6 @@
 /**
- * The bugs that Linux's nonlinear mappings are remembered for, each as a test that fails with the bug in it. In brackets
- * the year and the kernel that had it.
+ * The bugs that Linux's nonlinear mappings are remembered for, each as a test that fails with the bug in it. In
+ * brackets the year and the kernel that had it.
  */
 import { describe, expect, test } from 'vitest'
 import { EDEADLK, EIO, ENOMEM } from '../../src/abi/errno.ts'

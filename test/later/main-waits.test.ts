@@ -1,6 +1,6 @@
 /**
- * This thread sleeps for pages that a worker's pager brings (`waitForPages`), and a pager in this thread goes on while another thread has the
- * lock that it needs and it may not wait for it, as in a browser's page.
+ * This thread sleeps for pages that a worker's pager brings (`waitForPages`), and a pager in this thread goes on while
+ * another thread has the lock that it needs and it may not wait for it, as in a browser's page.
  */
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { EOWNERDEAD } from '../../src/abi/errno.ts'
@@ -110,7 +110,8 @@ describe('this thread sleeps', () => {
     const { threads } = machine.sync
     const row = threads.find(pager.worker.threadId)
     gate[0] = 1
-    // What the watcher does first when it hears of the end: from here on the thread counts as dead, its pages are not given up yet.
+    // What the watcher does first when it hears of the end: from here on the thread counts as dead, its pages are not
+    // given up yet.
     expect(threads.declareDead(row, threads.w[threads.at(row, T_PLATFORM_ID)])).toBe(true)
     const dead = { code: 'SIGBUS', errno: -EOWNERDEAD }
     expect(errorOf(() => map.getUint32(5 * PAGE))).toMatchObject(dead)
@@ -142,7 +143,8 @@ describe('this thread sleeps', () => {
     const before = Atomics.load(gate, 1)
     map.advise('willneed', { offset: 10 * PAGE, length: 4 * PAGE })
     expect(rig.memory.stats().pagesUnderWay).toBe(4)
-    // While it takes the request it has the machine lock, and its end would break the memory. Its store is asked without it.
+    // While it takes the request it has the machine lock, and its end would break the memory. Its store is asked
+    // without it.
     while (Atomics.load(gate, 1) === before) await turn()
     await pager.worker.terminate()
     await pager.ended

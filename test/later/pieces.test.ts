@@ -19,7 +19,9 @@ interface Asked {
   readonly fail: (error: unknown) => void
 }
 
-/** A window over a file of `pages` pages and `tail` bytes; each read of its store is in `asked`, for the test to answer. */
+/**
+ * A window over a file of `pages` pages and `tail` bytes; each read of its store is in `asked`, for the test to answer.
+ */
 async function pieces(
   rig: LaterRig,
   pages: number,

@@ -1,4 +1,6 @@
-/** `ready`: progress, abort, ranges beyond the file, stores that answer at once, and what it asks for in which order. */
+/**
+ * `ready`: progress, abort, ranges beyond the file, stores that answer at once, and what it asks for in which order.
+ */
 import { expect, test } from 'vitest'
 import type { FaultError } from '../../src/api/errors.ts'
 import type { Progress } from '../../src/api/long-work.ts'

@@ -2,11 +2,12 @@
  * Memories over stores that answer later, for tests that hold the answers back.
  *
  *     const rigs = useLater()                              once a test file
- *     const { store, map } = await rigs({ pages: 64 })     a memory, a store of marked pages that can be held, and a window over it
+ *     const { store, map } = await rigs({ pages: 64 })     a memory, a store of marked pages that can be held, and a
+ *                                                          window over it
  *     const worker = await rig.thread()                    a thread that attached and adopted the window
  *
- * Page i of the file begins with the 32-bit word i + 1. After each test the threads are ended, the machine is checked, everything is closed, and
- * all frames, buffers and reads must have come back.
+ * Page i of the file begins with the 32-bit word i + 1. After each test the threads are ended, the machine is checked,
+ * everything is closed, and all frames, buffers and reads must have come back.
  */
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'

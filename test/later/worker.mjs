@@ -1,9 +1,9 @@
 /**
- * A thread that attaches to a memory and does what the test says: methods of its memory, mapping or file, by name. A call that waits keeps
- * the thread; its answer tells.
+ * A thread that attaches to a memory and does what the test says: methods of its memory, mapping or file, by name. A
+ * call that waits keeps the thread; its answer tells.
  *
- * `open` makes it the pager of a store of marked pages (page i begins with the 32-bit word i + 1), whose reads wait while the gate, a shared
- * word, is 1.
+ * `open` makes it the pager of a store of marked pages (page i begins with the 32-bit word i + 1), whose reads wait
+ * while the gate, a shared word, is 1.
  */
 import { parentPort, threadId, workerData } from 'node:worker_threads'
 

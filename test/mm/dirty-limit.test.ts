@@ -1,4 +1,7 @@
-/** A store that fails does not fill memory with pages that cannot be written: who stores is told, everything else can be read. */
+/**
+ * A store that fails does not fill memory with pages that cannot be written: who stores is told, everything else can be
+ * read.
+ */
 import { expect, test } from 'vitest'
 import { ENOSPC } from '../../src/abi/errno.ts'
 import { Memory } from '../../src/api/memory.ts'

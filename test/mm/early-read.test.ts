@@ -1,6 +1,7 @@
 /**
- * The early read (mm/early-read) in one thread: which page it guesses, when it leaves a fault alone, and what another thread, called from
- * within the read itself, may do to the page meanwhile. `test/threads/early-read.test.ts` has real threads.
+ * The early read (mm/early-read) in one thread: which page it guesses, when it leaves a fault alone, and what another
+ * thread, called from within the read itself, may do to the page meanwhile. `test/threads/early-read.test.ts` has real
+ * threads.
  */
 import { beforeEach, describe, expect, test } from 'vitest'
 import { FAULT_BUS } from '../../src/abi/fault.ts'
@@ -30,7 +31,9 @@ let fd: number
 let mm: Mm
 let at: number
 
-/** Page i of the file is full of byte i + 1; the mapping is four pages longer than the file, whose last page is half. */
+/**
+ * Page i of the file is full of byte i + 1; the mapping is four pages longer than the file, whose last page is half.
+ */
 function begin(readaheadBytes = 0): void {
   const contents = new Uint8Array((PAGES - 1) * P + P / 2).map((_, i) => i / P + 1)
   store = faultyStore(memoryStore({ contents }))

@@ -1,4 +1,7 @@
-/** fallocate: what each mode does to the size, the pages and the bytes of memory and of files, and what is refused, in which order. */
+/**
+ * fallocate: what each mode does to the size, the pages and the bytes of memory and of files, and what is refused, in
+ * which order.
+ */
 import { describe, expect, test } from 'vitest'
 import { EBADF, EFBIG, EINVAL, ENOMEM, ENOSPC, EOPNOTSUPP } from '../../src/abi/errno.ts'
 import { FAULT_BUS } from '../../src/abi/fault.ts'

@@ -1,4 +1,6 @@
-/** RAM in a buffer that is given, at any place in it: the machine works as in one of its own and touches nothing beside. */
+/**
+ * RAM in a buffer that is given, at any place in it: the machine works as in one of its own and touches nothing beside.
+ */
 import { expect, test } from 'vitest'
 import { createKernel, Memory } from '../../src/index.ts'
 import { memoryStore } from '../../src/stores/memory.ts'

@@ -1,4 +1,7 @@
-/** What happens at a limit: as many mappings as there may be, no row for one more, no address left, options that are out of range. */
+/**
+ * What happens at a limit: as many mappings as there may be, no row for one more, no address left, options that are out
+ * of range.
+ */
 import { describe, expect, test } from 'vitest'
 import { EINVAL, EIO, ENOMEM, ESRCH } from '../../src/abi/errno.ts'
 import * as abi from '../../src/abi/mman.ts'

@@ -1,4 +1,7 @@
-/** Page migration: entries are found again wherever they went meanwhile (the bad rss-counter and lost migration entries of Linux 3.14). */
+/**
+ * Page migration: entries are found again wherever they went meanwhile (the bad rss-counter and lost migration entries
+ * of Linux 3.14).
+ */
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createKernel, type Machine, type Mm } from '../../src/index.ts'
 import { assertMachine } from '../../src/observe/check.ts'

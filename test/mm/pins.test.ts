@@ -1,4 +1,7 @@
-/** A frame that is pinned as often as can be counted: what would pin it once more is refused, and nothing has changed; then it works again. */
+/**
+ * A frame that is pinned as often as can be counted: what would pin it once more is refused, and nothing has changed;
+ * then it works again.
+ */
 import { expect, test } from 'vitest'
 import { EFAULT, ENOMEM } from '../../src/abi/errno.ts'
 import { FAULT_OOM } from '../../src/abi/fault.ts'

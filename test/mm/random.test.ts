@@ -1,4 +1,7 @@
-/** Short random programs, always the same ones, against the model of tools/fuzz; everything checked after every operation. */
+/**
+ * Short random programs, always the same ones, against the model of tools/fuzz; everything checked after every
+ * operation.
+ */
 import { expect, test } from 'vitest'
 import { runRandom } from '../../tools/fuzz/run.ts'
 import { rounds } from '../support/suite.ts'

@@ -1,4 +1,6 @@
-/** Memory under pressure: eviction and return of every kind of page, locked pages, and what happens when nothing can go. */
+/**
+ * Memory under pressure: eviction and return of every kind of page, locked pages, and what happens when nothing can go.
+ */
 import { describe, expect, test } from 'vitest'
 import { EAGAIN, EIO, ENOMEM } from '../../src/abi/errno.ts'
 import { FAULT_BUS, FAULT_OOM } from '../../src/abi/fault.ts'

@@ -1,4 +1,6 @@
-/** remap_file_pages with a page for each entry: over every kind of entry, under both policies, and what an error leaves. */
+/**
+ * remap_file_pages with a page for each entry: over every kind of entry, under both policies, and what an error leaves.
+ */
 import { describe, expect, test } from 'vitest'
 import { EACCES, EINVAL, ENOMEM } from '../../src/abi/errno.ts'
 import { FAULT_ACCERR } from '../../src/abi/fault.ts'

@@ -1,4 +1,7 @@
-/** A guest in a worker that did not attach, which ends in the middle of the guest, or stays there: its host does not wait for ever. */
+/**
+ * A guest in a worker that did not attach, which ends in the middle of the guest, or stays there: its host does not
+ * wait for ever.
+ */
 import { readFileSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import ts from 'typescript'

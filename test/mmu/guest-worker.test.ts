@@ -66,7 +66,9 @@ class Host {
     this.#worker.on('error', error => this.#failed(error))
   }
 
-  /** Calls the guest so many times, and `meanwhile` in each turn of the event loop until it answers. → the last result. */
+  /**
+   * Calls the guest so many times, and `meanwhile` in each turn of the event loop until it answers. → the last result.
+   */
   async call(name: string, args: readonly number[], times: number, meanwhile: () => void): Promise<unknown> {
     let answer: Answer | undefined
     let failure: Error | undefined

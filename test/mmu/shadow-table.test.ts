@@ -34,7 +34,10 @@ afterEach(() => {
   }
 })
 
-/** A window over a store of `pages` pages, and a table for it. `onRead` is called by the store, in the middle of a fault. */
+/**
+ * A window over a store of `pages` pages, and a table for it. `onRead` is called by the store, in the middle of a
+ * fault.
+ */
 function world(pages: number, pageSize = 4096, onRead: () => void = () => {}): World {
   const buffer = new SharedArrayBuffer(RAM_AT + 64 * pageSize)
   const store = memoryStore({ sizeBytes: pages * pageSize })

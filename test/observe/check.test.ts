@@ -1,4 +1,6 @@
-/** The checker finds what is wrong: one column at a time is bent in a machine with a bit of everything, and bent back. */
+/**
+ * The checker finds what is wrong: one column at a time is bent in a machine with a bit of everything, and bent back.
+ */
 
 import { describe, expect, test } from 'vitest'
 import * as abi from '../../src/abi/mman.ts'

@@ -1,4 +1,7 @@
-/** The entry's word, every kind of it with every combination of its fields: what goes in comes out, and nothing else changes. */
+/**
+ * The entry's word, every kind of it with every combination of its fields: what goes in comes out, and nothing else
+ * changes.
+ */
 import { describe, expect, test } from 'vitest'
 import { MAX_FRAMES, PTE_FILE_MAX_PAGES } from '../../src/abi/limits.ts'
 import * as p from '../../src/pgtable/pte.ts'

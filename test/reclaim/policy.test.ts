@@ -1,4 +1,6 @@
-/** Whom reclaim takes: the kind there is too much of, the oldest of it, and nobody who was used since it last looked. */
+/**
+ * Whom reclaim takes: the kind there is too much of, the oldest of it, and nobody who was used since it last looked.
+ */
 import { describe, expect, test } from 'vitest'
 import * as abi from '../../src/abi/mman.ts'
 import { LRU_ACTIVE_ANON, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE } from '../../src/frame/lru.ts'

@@ -2,8 +2,8 @@
  * What a store that answers later owes: all that every store does (conformance.ts), and the obligations that come with
  * promises (`src/store/async-store.ts`).
  *
- * Offers `asyncStoreConformance(name, subject)`, called at the top level of a store's own test file. For the second part a
- * subject has `openHeld`: a store on which a read has to wait until the test lets it go.
+ * Offers `asyncStoreConformance(name, subject)`, called at the top level of a store's own test file. For the second
+ * part a subject has `openHeld`: a store on which a read has to wait until the test lets it go.
  */
 import { afterEach, describe, expect, test } from 'vitest'
 import type { AsyncStore } from '../../src/store/async-store.ts'

@@ -1,6 +1,6 @@
 /**
- * The one suite that every store passes, whether it answers now or later: the obligations of `src/store/store.ts`, each a
- * named test.
+ * The one suite that every store passes, whether it answers now or later: the obligations of `src/store/store.ts`, each
+ * a named test.
  *
  * Offers `storeConformance(name, subject)`, called at the top level of a store's own test file. A subject makes fresh
  * stores; what a kind of store can't do (be written, open the same bytes twice) it leaves out, and those tests are

@@ -1,4 +1,7 @@
-/** What servers do that are no worse than others: odd readings of `0-0`, small answers, no ranges at all, and what a page may not see. */
+/**
+ * What servers do that are no worse than others: odd readings of `0-0`, small answers, no ranges at all, and what a
+ * page may not see.
+ */
 import { describe, expect, test, vi } from 'vitest'
 import { httpRange } from '../../src/stores/http-range.ts'
 import {

@@ -1,6 +1,6 @@
 /**
- * What users get: the bundles in dist/, and the tools in build/. `ensureBuilt` builds them if they are missing or older than the
- * sources (after `npm ci` they are neither).
+ * What users get: the bundles in dist/, and the tools in build/. `ensureBuilt` builds them if they are missing or older
+ * than the sources (after `npm ci` they are neither).
  */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'

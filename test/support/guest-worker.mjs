@@ -1,7 +1,8 @@
 /**
- * A thread that runs the guest of guest/ while the machine goes on in the main one. workerData: `source` (shadow-guest as a
- * module's text), `binary`, `memory`, `place` and `slot` of the table, `reply` (a word that answers a fault: 1 it is filled, 2 it
- * cannot be). Messages: `{ call, args }` in; `{ page, access }` for a fault, `{ result }` or `{ error }` out.
+ * A thread that runs the guest of guest/ while the machine goes on in the main one. workerData: `source` (shadow-guest
+ * as a module's text), `binary`, `memory`, `place` and `slot` of the table, `reply` (a word that answers a fault: 1 it
+ * is filled, 2 it cannot be). Messages: `{ call, args }` in; `{ page, access }` for a fault, `{ result }` or `{ error
+ * }` out.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 

@@ -1,8 +1,8 @@
 /**
  * A server that misbehaves as a test says, and a store over its file.
  *
- * Offers ways to open (`start`, `open`, `both`), to misbehave (`answerNext`, `always`, `partial`, `status`), and to judge
- * (`failure`, `expectGood`, `expectStale`). What is started and opened here ends with the test.
+ * Offers ways to open (`start`, `open`, `both`), to misbehave (`answerNext`, `always`, `partial`, `status`), and to
+ * judge (`failure`, `expectGood`, `expectStale`). What is started and opened here ends with the test.
  */
 import type http from 'node:http'
 import { afterEach, expect, vi } from 'vitest'

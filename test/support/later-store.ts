@@ -1,12 +1,13 @@
 /**
  * A store that answers later: wraps one that answers now, and lets each call wait for what the test wants.
  *
- * Offers `laterStore(inner, options)`. By default a call waits for a turn of the event loop. `hold()` makes all calls from
- * then on wait, until `release()` lets some or all of them go; `pending` lists those that wait, `log` all that were asked;
- * `whenPending(n)` resolves when n of them wait. `options.before` has a call wait for something else, such as a timer, or fail.
+ * Offers `laterStore(inner, options)`. By default a call waits for a turn of the event loop. `hold()` makes all calls
+ * from then on wait, until `release()` lets some or all of them go; `pending` lists those that wait, `log` all that
+ * were asked; `whenPending(n)` resolves when n of them wait. `options.before` has a call wait for something else, such
+ * as a timer, or fail.
  *
- * The inner store is called when the wait is over, in one go with the settling of the promise. A call that is given up, or
- * that is still waiting when the store is closed, never reaches it.
+ * The inner store is called when the wait is over, in one go with the settling of the promise. A call that is given up,
+ * or that is still waiting when the store is closed, never reaches it.
  */
 import { setMaxListeners } from 'node:events'
 import { EBADF, ECANCELED, errnoName } from '../../src/abi/errno.ts'

@@ -1,7 +1,7 @@
 /**
- * Machines for tests that are sure to be whole afterwards: `useMachines()` at the top of a test file gives `rig(options)`,
- * and after each test every machine that it made is checked by observe/check, closed, and compared with its start: free
- * frames, swap slots, open files, vmas.
+ * Machines for tests that are sure to be whole afterwards: `useMachines()` at the top of a test file gives
+ * `rig(options)`, and after each test every machine that it made is checked by observe/check, closed, and compared with
+ * its start: free frames, swap slots, open files, vmas.
  *
  * A rig wraps one machine with one address space and the few verbs that tests repeat. Sizes are in pages, addresses in
  * bytes. Files are marked: page i of a fresh one begins with the 32-bit word i + 1.

@@ -1,6 +1,6 @@
 /**
- * A secondary MMU after KVM's shadow tables: keeps translations of its own, learns of changes through the notifiers, and
- * pins nothing.
+ * A secondary MMU after KVM's shadow tables: keeps translations of its own, learns of changes through the notifiers,
+ * and pins nothing.
  *
  * Offers `read` and `write` of bytes of an address space through those translations, `verify` (none is stale) and
  * counters. The protocol is the one at the head of src/notify/notifier.ts: a translation is established only if no

@@ -1,8 +1,8 @@
 /**
  * A real nginx on loopback, in a temporary directory of its own.
  *
- * Offers `NGINX`, the path of the program or undefined, and `startNginx()`: serves `root` on a free port; below `/slow/` at
- * about 4 MiB a second. It can be killed and started again on the same port.
+ * Offers `NGINX`, the path of the program or undefined, and `startNginx()`: serves `root` on a free port; below
+ * `/slow/` at about 4 MiB a second. It can be killed and started again on the same port.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import fs from 'node:fs'

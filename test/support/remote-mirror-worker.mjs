@@ -1,9 +1,10 @@
 /**
  * The other side of remote-mirror.ts: keeps translations of its own and counts up words of random pages through them.
  *
- * workerData: `mailbox`, `ram` (buffer and byteOffset), `pageSize`, `firstVpn`, `pages`, `steps`, `limitMs`, `seed`. It ends after so many steps or
- * milliseconds: the more it asks for, the more often the other side's event loop turns and takes pages away. Messages out:
- * `{ vpn, access }` for a fault; at the end `{ counts }`, how often the word of each page was counted up, or `{ error }`.
+ * workerData: `mailbox`, `ram` (buffer and byteOffset), `pageSize`, `firstVpn`, `pages`, `steps`, `limitMs`, `seed`. It
+ * ends after so many steps or milliseconds: the more it asks for, the more often the other side's event loop turns and
+ * takes pages away. Messages out: `{ vpn, access }` for a fault; at the end `{ counts }`, how often the word of each
+ * page was counted up, or `{ error }`.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 

@@ -2,9 +2,10 @@
  * A thread that attaches to a memory: runs the guest of guest/ and serves its faults, works through a TLB,
  * or disturbs those that do.
  *
- * workerData: `modules` (src/index and src/stores/node-file as JavaScript), `memory`, `mapping`, `table` (handles, the last one only for a thread with a guest), `wasm`
- * (the memory), `binary`, `control` (int32 words: STOP ends `disturb`, READY tells that a command has begun, DROPPED that a TLB has lost an entry), `thread` and
- * `patienceMs` if it is to be another. Messages in: one command with its arguments; out: `{ result }` or `{ error, code }`.
+ * workerData: `modules` (src/index and src/stores/node-file as JavaScript), `memory`, `mapping`, `table` (handles, the
+ * last one only for a thread with a guest), `wasm` (the memory), `binary`, `control` (int32 words: STOP ends `disturb`,
+ * READY tells that a command has begun, DROPPED that a TLB has lost an entry), `thread` and `patienceMs` if it is to be
+ * another. Messages in: one command with its arguments; out: `{ result }` or `{ error, code }`.
  */
 import { parentPort, threadId, workerData } from 'node:worker_threads'
 
@@ -46,7 +47,10 @@ const commands = {
       for (;;) exports.sum(first, length)
     })
   },
-  /** Ends this thread in the middle of the guest, once somebody waits for it (KICK is `kick`); or says so by DROPPED, to be ended. */
+  /**
+   * Ends this thread in the middle of the guest, once somebody waits for it (KICK is `kick`); or says so by DROPPED, to
+   * be ended.
+   */
   die: ({ kick, byItself }) => {
     const words = new Int32Array(wasm.buffer)
     guest.run(() => {
@@ -78,8 +82,9 @@ function randomFrom(seed) {
 }
 
 /**
- * Until STOP, and until it has done each of its things: takes pages of all lanes away under the guests, and works on a lane of its own, whose words and order it knows.
- * `shown` is the file page of each window page, `own` and `tail` are [first, count] in window pages; the file ends with `tail`.
+ * Until STOP, and until it has done each of its things: takes pages of all lanes away under the guests, and works on a
+ * lane of its own, whose words and order it knows. `shown` is the file page of each window page, `own` and `tail` are
+ * [first, count] in window pages; the file ends with `tail`.
  */
 function disturb({ seed, shown, own, tail, spare }) {
   const below = randomFrom(seed)
@@ -137,9 +142,9 @@ function disturb({ seed, shown, own, tail, spare }) {
 }
 
 /**
- * Counts up the second words of random pages [first, first + pages) of the window, for `steps` steps at least and until STOP, through
- * a TLB at byte `at` of the memory. Knows them all. This thread ends at step `endsAt`; one that does not tells when its TLB first lost an
- * entry. → `counts`, and what the TLB counted.
+ * Counts up the second words of random pages [first, first + pages) of the window, for `steps` steps at least and until
+ * STOP, through a TLB at byte `at` of the memory. Knows them all. This thread ends at step `endsAt`; one that does not
+ * tells when its TLB first lost an entry. → `counts`, and what the TLB counted.
  */
 function count({ seed, first, pages, at, nrEntries, steps, endsAt }) {
   const below = randomFrom(seed)

@@ -1,6 +1,7 @@
 /**
- * A memory that several threads share, a file mapped in it, and threads that attach (shared-guest-worker.mjs): `useWorlds()` at
- * the top of a test file gives `world(bytes)`, and after each test every world is checked, ended, and compared with its start.
+ * A memory that several threads share, a file mapped in it, and threads that attach (shared-guest-worker.mjs):
+ * `useWorlds()` at the top of a test file gives `world(bytes)`, and after each test every world is checked, ended, and
+ * compared with its start.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,4 +1,7 @@
-/** Things that a caller may hand in where bytes, a number or an object are wanted: by mistake, from another realm, or to do harm. */
+/**
+ * Things that a caller may hand in where bytes, a number or an object are wanted: by mistake, from another realm, or to
+ * do harm.
+ */
 import vm from 'node:vm'
 
 /** Bytes `0, 1, 2...` in an array of some kind, with what shows the same memory plainly. */

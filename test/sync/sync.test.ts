@@ -1,6 +1,7 @@
 /**
- * Waiting itself, over words that the test moves: two `Sync` objects over the same words are two threads, of which the one that the test does
- * not run stands still. What it would have done meanwhile, the test does in the clock: each look at the time is a moment that has passed.
+ * Waiting itself, over words that the test moves: two `Sync` objects over the same words are two threads, of which the
+ * one that the test does not run stands still. What it would have done meanwhile, the test does in the clock: each look
+ * at the time is a moment that has passed.
  */
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { EAGAIN, EOWNERDEAD } from '../../src/abi/errno.ts'

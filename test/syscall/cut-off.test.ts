@@ -1,6 +1,7 @@
 /**
- * Verbs that an exception cuts off, in a machine of one thread: its call throws it, and every other call says ENOTRECOVERABLE. And code of
- * callers that could throw in the middle of a verb, but is looked at before: then nothing is broken.
+ * Verbs that an exception cuts off, in a machine of one thread: its call throws it, and every other call says
+ * ENOTRECOVERABLE. And code of callers that could throw in the middle of a verb, but is looked at before: then nothing
+ * is broken.
  */
 import { describe, expect, test } from 'vitest'
 import { EDEADLK, EINVAL, ENOTRECOVERABLE } from '../../src/abi/errno.ts'

@@ -1,4 +1,7 @@
-/** What calls answer when the handle, the machine, the limit or an argument is not one they can work with; and that nothing changes by it. */
+/**
+ * What calls answer when the handle, the machine, the limit or an argument is not one they can work with; and that
+ * nothing changes by it.
+ */
 import { describe, expect, test } from 'vitest'
 import {
   EAGAIN,

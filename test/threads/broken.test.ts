@@ -1,6 +1,7 @@
 /**
- * A memory that is broken: by an exception that comes up in the middle of a change, while its thread holds the machine lock, or by a thread
- * that ends there. Every thread hears of it, also those that wait or are in a call of a store, and nobody changes anything any more.
+ * A memory that is broken: by an exception that comes up in the middle of a change, while its thread holds the machine
+ * lock, or by a thread that ends there. Every thread hears of it, also those that wait or are in a call of a store, and
+ * nobody changes anything any more.
  */
 import { describe, expect, test } from 'vitest'
 import { ENOTRECOVERABLE, EOWNERDEAD } from '../../src/abi/errno.ts'

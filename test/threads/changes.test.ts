@@ -1,7 +1,7 @@
 /**
- * A load through a shared mapping looks afterwards whether anything was taken away, and is made again if so. Were the compiler to leave
- * that out, nobody would notice until a page went away in the wrong moment. Here another thread tells of changes all the time, and the
- * reader must see it.
+ * A load through a shared mapping looks afterwards whether anything was taken away, and is made again if so. Were the
+ * compiler to leave that out, nobody would notice until a page went away in the wrong moment. Here another thread tells
+ * of changes all the time, and the reader must see it.
  */
 import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'

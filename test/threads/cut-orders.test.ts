@@ -1,4 +1,6 @@
-/** Orders of truncation, punches and last closes, whose store works in a window, and what other threads do meanwhile. */
+/**
+ * Orders of truncation, punches and last closes, whose store works in a window, and what other threads do meanwhile.
+ */
 import { describe, expect, test } from 'vitest'
 import { EIO } from '../../src/abi/errno.ts'
 import { ROUNDS, STOP } from './loops.mjs'

@@ -1,6 +1,7 @@
 /**
- * Threads that end: by terminate(), by process.exit(), by an exception that nobody catches; idle, or in the middle of something. What they
- * held goes back, and the others go on; or the memory is broken, and says so to everybody. Nobody hangs.
+ * Threads that end: by terminate(), by process.exit(), by an exception that nobody catches; idle, or in the middle of
+ * something. What they held goes back, and the others go on; or the memory is broken, and says so to everybody. Nobody
+ * hangs.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
@@ -241,8 +242,8 @@ describe('terminate() of a thread', () => {
   })
 
   test('while it stores without pause: no store of it is waited for that never comes', async () => {
-    // Before it stores, a thread says to which frame, and whoever changes mappings waits for that store. Stores that hit are made without a
-    // call that terminate() could come between.
+    // Before it stores, a thread says to which frame, and whoever changes mappings waits for that store. Stores that
+    // hit are made without a call that terminate() could come between.
     const rig = await threads({ workers: 0, patienceMs: 2000 })
     for (let i = 0; i < 25; i++) {
       const a = await rig.start()

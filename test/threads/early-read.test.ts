@@ -1,6 +1,7 @@
 /**
- * The early read (mm/early-read): a fault that has read its page before it takes a lock, held there while another thread does what makes
- * the page another one, or none. The load must show what is true when it is made, never what was read.
+ * The early read (mm/early-read): a fault that has read its page before it takes a lock, held there while another
+ * thread does what makes the page another one, or none. The load must show what is true when it is made, never what was
+ * read.
  */
 import { expect, test } from 'vitest'
 import * as abi from '../../src/abi/mman.ts'

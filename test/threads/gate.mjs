@@ -1,11 +1,11 @@
 /**
- * A store whose calls can be held: each waits at its gate until that is opened. The gates are words of shared memory, so that one
- * thread holds and releases the calls of all others. Plain JavaScript, for workers.
+ * A store whose calls can be held: each waits at its gate until that is opened. The gates are words of shared memory,
+ * so that one thread holds and releases the calls of all others. Plain JavaScript, for workers.
  *
  * Reads pass two gates: one before they are made, and one ('answer') when the store has given its bytes.
  *
- * For each kind of call: how many are held there now, how many there were, whether they are held, those at which file byte
- * (-1: wherever), an errno that they fail with instead, and how many may pass all the same.
+ * For each kind of call: how many are held there now, how many there were, whether they are held, those at which file
+ * byte (-1: wherever), an errno that they fail with instead, and how many may pass all the same.
  */
 export const CALLS = ['read', 'answer', 'write', 'flush', 'truncate', 'punch', 'size', 'close']
 const WORDS = 8

@@ -1,4 +1,7 @@
-/** Whatever looks for a vma in a memory for several threads does so with the machine lock: a look-up writes, too (MM_VMA_CACHE). */
+/**
+ * Whatever looks for a vma in a memory for several threads does so with the machine lock: a look-up writes, too
+ * (MM_VMA_CACHE).
+ */
 import { afterEach, expect, test, vi } from 'vitest'
 import { EIO } from '../../src/abi/errno.ts'
 import { type Mapping, Memory, memoryStore } from '../../src/index.ts'

@@ -1,9 +1,11 @@
 /**
- * What a thread of a test does over and over, until word STOP says otherwise. Each loop gets `{ thing, words, fremap }` and its own
- * arguments, looks at every result, and returns what it saw; what must not be seen is counted as `bad`, with an example.
+ * What a thread of a test does over and over, until word STOP says otherwise. Each loop gets `{ thing, words, fremap }`
+ * and its own arguments, looks at every result, and returns what it saw; what must not be seen is counted as `bad`,
+ * with an example.
  *
- * SEQ and SHOWN are a sequence lock over a change of mappings: SEQ is odd while one is made, and SHOWN says what the last one left.
- * A load between two equal even values of SEQ began after that change returned and ended before the next one began.
+ * SEQ and SHOWN are a sequence lock over a change of mappings: SEQ is odd while one is made, and SHOWN says what the
+ * last one left. A load between two equal even values of SEQ began after that change returned and ended before the next
+ * one began.
  */
 export const STOP = 0
 export const SEQ = 1
@@ -56,7 +58,10 @@ export function random(seed) {
 }
 
 export const loops = {
-  /** Opens the rig's other file, finds its last count in two pages of it, stores the next one, and lets go of the file, in some order. */
+  /**
+   * Opens the rig's other file, finds its last count in two pages of it, stores the next one, and lets go of the file,
+   * in some order.
+   */
   openAndClose(env, me) {
     const seen = { ...new Seen(), count: 0 }
     const below = random(me)

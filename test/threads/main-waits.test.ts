@@ -1,6 +1,7 @@
 /**
- * This thread waits: for pages and locks that workers have, until another worker sees it asleep and lets them go on. `orders.test.ts` has
- * workers wait for each other; here every way to wait is gone once, in the thread that the test can look into.
+ * This thread waits: for pages and locks that workers have, until another worker sees it asleep and lets them go on.
+ * `orders.test.ts` has workers wait for each other; here every way to wait is gone once, in the thread that the test
+ * can look into.
  */
 import { describe, expect, test } from 'vitest'
 import { EBADF, ESRCH } from '../../src/abi/errno.ts'
@@ -41,7 +42,9 @@ async function asleep<T>(
   return result
 }
 
-/** A rig whose first worker is reading page 4, held in the store; and a private mapping of the file, for this thread. */
+/**
+ * A rig whose first worker is reading page 4, held in the store; and a private mapping of the file, for this thread.
+ */
 async function reading(workers = 2): Promise<{ rig: ThreadRig; load: Promise<number>; own: Mapping }> {
   const rig = await threads({ workers })
   const own = rig.space.map(rig.file, { writable: true, private: true })
@@ -175,7 +178,8 @@ describe('for the mmap lock', () => {
   })
 
   test('of a space that has ended meanwhile: a load is SIGSEGV, a call is ESRCH', async () => {
-    // Both are readers of the lock, and the writer that waits, to end the space, comes before them. Of two writers either may be first.
+    // Both are readers of the lock, and the writer that waits, to end the space, comes before them. Of two writers
+    // either may be first.
     const reads: [(rig: ThreadRig) => unknown, unknown][] = [
       [rig => errorFrom(() => rig.map.getUint32(0)).code, 'SIGSEGV'],
       [rig => sys_mincore(rig.space.mm, rig.map.address, PAGE, new Uint8Array(1)), -ESRCH]

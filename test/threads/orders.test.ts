@@ -1,6 +1,6 @@
 /**
- * Orders that matter, forced: a call of the store is held while another thread does the thing that must wait for it, or must not. Each
- * test says why its outcome is the right one.
+ * Orders that matter, forced: a call of the store is held while another thread does the thing that must wait for it, or
+ * must not. Each test says why its outcome is the right one.
  */
 import { describe, expect, test } from 'vitest'
 import { ROUNDS, STOP } from './loops.mjs'
@@ -472,7 +472,8 @@ describe('truncation and punching', () => {
     await cut
     expect(rig.memory.check()).toEqual([])
     const size = rig.file.size
-    // As one after the other: the write before the cut, or after it, or (as it is not atomic) the cut between its two pages.
+    // As one after the other: the write before the cut, or after it, or (as it is not atomic) the cut between its two
+    // pages.
     expect([8 * PAGE, 9 * PAGE + 100]).toContain(size)
     if (size > 8 * PAGE) expect(await b.call(b.map, 'getUint8', 9 * PAGE)).toBe(7)
   })
@@ -509,7 +510,8 @@ describe('populating', () => {
     rig.hold('read', 100)
     const lock = a.call(a.map, 'lock')
     await rig.held('read')
-    // The fault on page 100 holds the lock; populate asks for it anew every 16 pages, and a writer that waits goes first.
+    // The fault on page 100 holds the lock; populate asks for it anew every 16 pages, and a writer that waits goes
+    // first.
     const remap = { at: 200, page: 0 }
     const [remapped] = await rig.waiting(b, () => b.call(b.map, 'remap', remap))
     rig.release('read')

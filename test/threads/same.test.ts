@@ -1,6 +1,7 @@
 /**
- * The tests of the machine once more, on machines made for two threads: with every lock taken, every wait possible, and shared copies. What
- * they do must be the same. Left out are the files that register JavaScript notifiers, which such machines refuse.
+ * The tests of the machine once more, on machines made for two threads: with every lock taken, every wait possible, and
+ * shared copies. What they do must be the same. Left out are the files that register JavaScript notifiers, which such
+ * machines refuse.
  */
 import '../cache/fill.test.ts'
 import '../cache/writeback.test.ts'

@@ -1,6 +1,6 @@
 /**
- * Threads for tests: a memory, and workers that attach to it and do what the test says. Workers run the built bundle; this thread runs the
- * sources, so that what it does shows in the coverage.
+ * Threads for tests: a memory, and workers that attach to it and do what the test says. Workers run the built bundle;
+ * this thread runs the sources, so that what it does shows in the coverage.
  *
  *     const threads = useThreads()                 once a test file
  *     const rig = await threads({ workers: 2 })    a memory, a gated file of marked pages mapped once, and two workers
@@ -9,11 +9,11 @@
  *     await rig.held('read')                       ... until this one has come,
  *     rig.release('read')                          and go on
  *
- * So orders are forced, and every step is awaited: `held` for a call at its gate, `waiting` for a thread that sleeps until another one
- * lets go of a lock or a page. Page i of the file begins with the 32-bit word i + 1.
+ * So orders are forced, and every step is awaited: `held` for a call at its gate, `waiting` for a thread that sleeps
+ * until another one lets go of a lock or a page. Page i of the file begins with the 32-bit word i + 1.
  *
- * After each test the workers leave the memory, the machine is checked, and all frames must have come back. Workers that are as good as new
- * serve the next test: to start one costs more than most tests do.
+ * After each test the workers leave the memory, the machine is checked, and all frames must have come back. Workers
+ * that are as good as new serve the next test: to start one costs more than most tests do.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
@@ -262,7 +262,10 @@ export class ThreadRig {
     return Atomics.load(this.memory.machine.sync.threads.w, this.memory.machine.sync.threads.at(worker.row, T_WAITS))
   }
 
-  /** Runs an operation and resolves once its thread sleeps for a lock or a page; the result is a promise within an array. */
+  /**
+   * Runs an operation and resolves once its thread sleeps for a lock or a page; the result is a promise within an
+   * array.
+   */
   async waiting<T>(worker: ThreadWorker, run: () => Promise<T>): Promise<[Promise<T>]> {
     const before = this.waits(worker)
     const result = run()
@@ -295,7 +298,8 @@ export class ThreadRig {
     this.words.fill(1, 0, 1)
     const { isWatched = true, isAskable = true } = this.#options
     const { machine } = this.memory
-    // A thread that leaves might wait for what another one held when it ended. It leaves a broken memory without a call.
+    // A thread that leaves might wait for what another one held when it ended. It leaves a broken memory without a
+    // call.
     const isCalm = isWatched && isAskable && this.workers.every(worker => worker.isAsNew)
     const mayLeave = isCalm || machine.sync.broken !== 0
     for (const worker of this.workers) {

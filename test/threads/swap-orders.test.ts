@@ -1,6 +1,6 @@
 /**
- * Orders that matter around the swap area: a read or write of one page's slot is held while other threads do something else, which
- * must not wait for it, or something with that very page, which must.
+ * Orders that matter around the swap area: a read or write of one page's slot is held while other threads do something
+ * else, which must not wait for it, or something with that very page, which must.
  */
 import { describe, expect, test } from 'vitest'
 import type { Mapping } from '../../src/index.ts'

@@ -1,10 +1,11 @@
 /**
- * What threads see while others change the mappings: no old page after the change has returned, no store after it, and never the bytes
- * of a page that is none of theirs. Freed frames are poisoned in these memories, so that a load that comes too late shows.
+ * What threads see while others change the mappings: no old page after the change has returned, no store after it, and
+ * never the bytes of a page that is none of theirs. Freed frames are poisoned in these memories, so that a load that
+ * comes too late shows.
  *
- * These orders cannot be forced, since nothing can be held in the middle of a load. Both sides run at once, some thousand times each,
- * and every test sees to it that both of them moved. There are more threads than processors: what matters is that one is taken off its
- * processor between two instructions, and comes back after the change.
+ * These orders cannot be forced, since nothing can be held in the middle of a load. Both sides run at once, some
+ * thousand times each, and every test sees to it that both of them moved. There are more threads than processors: what
+ * matters is that one is taken off its processor between two instructions, and comes back after the change.
  */
 import { describe, expect, test } from 'vitest'
 import type { Mapping } from '../../src/index.ts'
@@ -32,8 +33,8 @@ function loop(worker: ThreadWorker, name: string, thing: number, ...args: unknow
 }
 
 /**
- * Once all loops go round, runs `change` over and over until time is up and it was `enough`, and stops them. None of them may have seen
- * anything wrong.
+ * Once all loops go round, runs `change` over and over until time is up and it was `enough`, and stops them. None of
+ * them may have seen anything wrong.
  */
 async function against(
   rig: ThreadRig,
@@ -60,7 +61,9 @@ async function against(
   return { seen, rounds: round }
 }
 
-/** Makes a change of which a sequence lock tells when it is made, and that loads give `shown` afterwards (-1: SIGSEGV). */
+/**
+ * Makes a change of which a sequence lock tells when it is made, and that loads give `shown` afterwards (-1: SIGSEGV).
+ */
 function tell(rig: ThreadRig, shown: number, change: () => void): void {
   Atomics.add(rig.words, SEQ, 1)
   change()

@@ -2,7 +2,8 @@
  * A thread of a test: attaches to a memory and does what it is told, by messages `{ id, op, args }`, each answered by
  * `{ id, value }` or `{ id, error }`. Things that calls make (mappings, borrowed pages) stay here under numbers.
  *
- * `call` reaches every call of the everyday API; the other operations are loops, which run until a word of `words` says stop.
+ * `call` reaches every call of the everyday API; the other operations are loops, which run until a word of `words` says
+ * stop.
  */
 import { parentPort, threadId, workerData } from 'node:worker_threads'
 import { G_CLOSED, G_HELD, gateAt, gatedStore, gatedStores } from './gate.mjs'
@@ -45,8 +46,8 @@ const ops = {
     return ArrayBuffer.isView(value) ? value.slice() : value
   },
   /**
-   * Opens a gate once the thread in a row of the thread table has gone to sleep for another one; before that makes `calls`, each as `call` is
-   * given them. → whether it has slept.
+   * Opens a gate once the thread in a row of the thread table has gone to sleep for another one; before that makes
+   * `calls`, each as `call` is given them. → whether it has slept.
    */
   openWhenWaiting(call, row, ...calls) {
     const { threads } = memory.machine.sync
@@ -65,7 +66,9 @@ const ops = {
   },
   /** Opens the rig's other file. → its number here. */
   openOther: () => things.push(other()) - 1,
-  /** Opens a store that answers later, and never does; word ASKED tells how often it was asked to read. → its handle. */
+  /**
+   * Opens a store that answers later, and never does; word ASKED tells how often it was asked to read. → its handle.
+   */
   async openSilent(pages) {
     const never = () => {
       Atomics.add(words, ASKED, 1)
@@ -105,7 +108,10 @@ const ops = {
       throw new Error(message)
     }
   },
-  /** Makes call after call where the stack ends, each a little deeper than the one before. → how many ended in which way. */
+  /**
+   * Makes call after call where the stack ends, each a little deeper than the one before. → how many ended in which
+   * way.
+   */
   exhaustStack(n, method, ...args) {
     const ends = {}
     const note = name => {

@@ -282,6 +282,15 @@ it.each(['src/mm', 'cli', 'inspector', 'bench', 'tools', 'test'])('a file in %s/
   ])
 })
 
+it('a comment may have 120 columns, not 121; what the formatter wraps is its own', () => {
+  const text = (column: string) => `${column.padEnd(120, 'x')}\n`
+  const fits = ['// ', ' * ', '/** ', '  /* '].map(text).join('')
+  expect(check({ 'src/mm/x.ts': `${fits}const long = '${'x'.repeat(120)}'\n` })).toEqual([])
+  expect(check({ 'src/mm/x.ts': fits.replaceAll('\n', 'x\n') })).toEqual(
+    [1, 2, 3, 4].map(line => `src/mm/x.ts:${line}: a comment of 121 columns: wrap it at 120`)
+  )
+})
+
 describe('the command', () => {
   const run = (root: string) => spawnSync(process.execPath, [tool, root], { encoding: 'utf8' })
 

@@ -1,6 +1,6 @@
 /**
- * The process that is killed: runs the program of a seed on a real file until that happens. Or one that ends by itself, after some
- * operations, without having closed anything.
+ * The process that is killed: runs the program of a seed on a real file until that happens. Or one that ends by itself,
+ * after some operations, without having closed anything.
  *
  *     node child.js SEED FILE
  *     node child.js SEED FILE OPERATIONS end|exit|throw|collect

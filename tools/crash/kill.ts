@@ -1,12 +1,13 @@
 /**
- * kill -9: a process that stores through mappings of a real file is ended at a random moment, and the file compared with
- * what it had acknowledged.
+ * kill -9: a process that stores through mappings of a real file is ended at a random moment, and the file compared
+ * with what it had acknowledged.
  *
  * The parent retraces the program on memory, up to the sync after the last one it was told of: the process may have
  * come that far. What a killed process wrote is in the system's cache, so this shows that a sync writes all that it
  * acknowledges and that nothing half-done reaches the file; power.ts shows what the flush is for.
  *
- * A process that ends by itself leaves all that it stored in the file, synced or not, whether it closed its memory or not.
+ * A process that ends by itself leaves all that it stored in the file, synced or not, whether it closed its memory or
+ * not.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import fs from 'node:fs'

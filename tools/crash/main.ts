@@ -6,7 +6,8 @@
  *     npm run crash -- --kill                   real processes on a real file, ended by SIGKILL
  *     npm run crash -- --end                    the same, ended by themselves without having closed anything
  *
- * A program that fails is cut down and printed. The last line is `N passed, N failed`; the exit code is 1 if any failed.
+ * A program that fails is cut down and printed. The last line is `N passed, N failed`; the exit code is 1 if any
+ * failed.
  */
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'

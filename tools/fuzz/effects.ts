@@ -115,8 +115,8 @@ export function checkCopied(
 }
 
 /**
- * Pages given up by MADV_FREE may have turned into zeros since the last look. → whether all is certain now: a page after
- * the first could still turn in the middle of the copy, when an earlier one's fault reclaims it.
+ * Pages given up by MADV_FREE may have turned into zeros since the last look. → whether all is certain now: a page
+ * after the first could still turn in the middle of the copy, when an earlier one's fault reclaims it.
  */
 export function settleAll(w: World, space: FuzzSpace, vpn: number, bytes: number): boolean {
   let certain = true

@@ -1,4 +1,6 @@
-/** Errors that can be explained: no memory in a small machine, a failure that was planned, a page that is on its way. */
+/**
+ * Errors that can be explained: no memory in a small machine, a failure that was planned, a page that is on its way.
+ */
 import { EAGAIN, EIO, ENOMEM } from '../../src/abi/errno.ts'
 import { MM_NR_TABLES } from '../../src/frame/mm-table.ts'
 import { Mismatch } from './mismatch.ts'
@@ -26,7 +28,10 @@ export function mayHaveToWait(w: World): boolean {
   return w.later !== undefined || w.held.moving !== undefined
 }
 
-/** Frames that one fault or call can need at most: its page, a copy, a slab and paths of tables (three for a fork), pinned ones beside. */
+/**
+ * Frames that one fault or call can need at most: its page, a copy, a slab and paths of tables (three for a fork),
+ * pinned ones beside.
+ */
 const MOST_FRAMES = 20
 
 /**

@@ -70,13 +70,15 @@ export function mem(w: World, space: FuzzSpace, op: OpOf<'memread'> | OpOf<'memw
 }
 
 /**
- * Reads from a file into memory, file page by file page as the machine does: both may be the same bytes. Linux stores a zero to both ends
- * of each part of the destination before it reads the file, which shows when both are one page, or when the read fails.
+ * Reads from a file into memory, file page by file page as the machine does: both may be the same bytes. Linux stores a
+ * zero to both ends of each part of the destination before it reads the file, which shows when both are one page, or
+ * when the read fails.
  */
 export function readUser(w: World, space: FuzzSpace, op: OpOf<'readuser'>): void {
   const { fd, model } = w.files[op.f]
   const vpn = w.vpnOf(op.p)
-  // What a read finds in a page that it has stored to depends on how the destination's pages lie in memory, if they are two.
+  // What a read finds in a page that it has stored to depends on how the destination's pages lie in memory, if they are
+  // two.
   if (op.off + op.len > w.pageSize && readsItself(w, space, vpn, op.off, op.len, model, op.pos)) return
   const inFile = Math.max(0, Math.min(op.len, model.size - op.pos))
   const [expected] = predict(w, space, vpn, op.off, inFile, WRITE)
@@ -101,7 +103,10 @@ export function readUser(w: World, space: FuzzSpace, op: OpOf<'readuser'>): void
   syncCopies(w, space)
 }
 
-/** The bytes that Linux stores zeros to before it reads `n` bytes to byte `to`: the first, and the last if it is in another page. */
+/**
+ * The bytes that Linux stores zeros to before it reads `n` bytes to byte `to`: the first, and the last if it is in
+ * another page.
+ */
 function endsOf(w: World, to: number, n: number): number[] {
   const last = to + n - 1
   return Math.floor(to / w.pageSize) === Math.floor(last / w.pageSize) ? [to] : [to, last]
@@ -131,8 +136,8 @@ export function writeUser(w: World, space: FuzzSpace, op: OpOf<'writeuser'>): vo
   // Each file page is taken as a whole or not at all.
   const expected = readable === op.len ? readable : Math.max(0, readable - ((op.pos + readable) % w.pageSize))
   if (!settleAll(w, space, vpn, op.off + op.len)) return
-  // Unknown bytes past the end of a mapped file must not become known ones of this; nor must the file grow under its own
-  // mapping half way.
+  // Unknown bytes past the end of a mapped file must not become known ones of this; nor must the file grow under its
+  // own mapping half way.
   if (touchesUnknown(w, space, vpn, op.off, op.len, model)) return
   const got = sys_write_user(space.mm, w.address(vpn) + op.off, op.len, fd, op.pos)
   checkMoved(w, 'writeuser', got, expected, op.len > 0 && expected === 0)

@@ -99,7 +99,9 @@ export function brk(w: World, space: FuzzSpace, op: OpOf<'brk'>): void {
   if (newEnd > oldEnd) afterMapping(w, space, w.heapVpn + oldEnd, newEnd - oldEnd)
 }
 
-/** Which pages are in memory: those of entries, those in the cache at the place that is shown, copies in the swap cache. */
+/**
+ * Which pages are in memory: those of entries, those in the cache at the place that is shown, copies in the swap cache.
+ */
 export function mincore(w: World, space: FuzzSpace, op: OpOf<'mincore'>): void {
   const vpn = w.vpnOf(op.p)
   const vec = new Uint8Array(op.n).fill(7)

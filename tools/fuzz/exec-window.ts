@@ -1,4 +1,7 @@
-/** The fuzzer's accesses through windows: accessors, borrowed pages, and secondary MMUs, which keep translations of their own. */
+/**
+ * The fuzzer's accesses through windows: accessors, borrowed pages, and secondary MMUs, which keep translations of
+ * their own.
+ */
 import { FAULT_BUS, FAULT_MAPERR, FAULT_OK, FAULT_OOM } from '../../src/abi/fault.ts'
 import { PROT_WRITE } from '../../src/abi/mman.ts'
 import { FremapError } from '../../src/api/errors.ts'

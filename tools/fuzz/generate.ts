@@ -118,7 +118,9 @@ export class Generator {
   readonly #rng: Prng
   readonly #config: Config
   readonly #names: Op['op'][] = []
-  /** Positions of the window that are used: few of them, and structures that are about to be empty are met more often. */
+  /**
+   * Positions of the window that are used: few of them, and structures that are about to be empty are met more often.
+   */
   readonly #places: readonly number[]
 
   #last: readonly [number, number] = [0, 0]

@@ -21,7 +21,10 @@ export interface Loan {
   readonly page: BorrowedPage
   /** The shared page of a file that it is, undefined for a private one. */
   readonly of: { readonly file: ModelFile; readonly pgoff: number; readonly frame: number } | undefined
-  /** The private page that it is, null for none, and how many of its bytes are known. It goes on being that one's of the model. */
+  /**
+   * The private page that it is, null for none, and how many of its bytes are known. It goes on being that one's of the
+   * model.
+   */
   readonly copy: Uint8Array | null
   readonly known: number
   /** The byte that is stored to when it is given back, -1 for none. */

@@ -5,8 +5,8 @@
  *     npm run fuzz -- --replay fuzz-failure-1-17.json
  *
  * A run is one machine and some hundred operations; run r of seed S is the same everywhere. The first failure ends it:
- * its operations are shrunk and written to a file that `--replay` takes. Exit code 0 when all passed, 1 when one failed,
- * 2 for a bad command line.
+ * its operations are shrunk and written to a file that `--replay` takes. Exit code 0 when all passed, 1 when one
+ * failed, 2 for a bad command line.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { Command, Option } from 'commander'

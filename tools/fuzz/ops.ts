@@ -76,7 +76,9 @@ type AnyOp =
   /** An accessor of a mapping loads or stores a value of `len` bytes, 1, 2, 4 or 8. */
   | ({ readonly op: 'load' } & Bytes)
   | ({ readonly op: 'store'; readonly fill: number } & Bytes)
-  /** Borrows a page, for up to so many operations; stores a byte through it when it is given back, if it is for writing. */
+  /**
+   * Borrows a page, for up to so many operations; stores a byte through it when it is given back, if it is for writing.
+   */
   | {
       readonly op: 'borrow'
       readonly s: number

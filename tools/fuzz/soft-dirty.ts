@@ -1,15 +1,16 @@
 /**
  * Which pages pagemap must, and may, call soft-dirty: what was stored to or mapped anew since the last clear_refs.
  *
- * A page has a bit of its own in its entry, and one of its mapping. Both are bounded from below and from above, for where Linux
- * forgets or exaggerates it is allowed to:
+ * A page has a bit of its own in its entry, and one of its mapping. Both are bounded from below and from above, for
+ * where Linux forgets or exaggerates it is allowed to:
  *
- *  own      stored to, remapped, moved: must. Lost where the entry goes and leaves nothing: an evicted, truncated or dropped page at
- *           its linear place. Populating may store to private pages
- *  mapping  mapped since: must. Neighbours that become one mapping share it: may. With the Linux policy a change of protection
- *           or advice that joins two mappings may lose it, as on Linux up to 6.18
+ *  own      stored to, remapped, moved: must. Lost where the entry goes and leaves nothing: an evicted, truncated or
+ *           dropped page at its linear place. Populating may store to private pages
+ *  mapping  mapped since: must. Neighbours that become one mapping share it: may. With the Linux policy a change of
+ *           protection or advice that joins two mappings may lose it, as on Linux up to 6.18
  *
- * Evictions are not modelled. So a page that can lose its bit by one must have it only while reclaim has not looked at any page.
+ * Evictions are not modelled. So a page that can lose its bit by one must have it only while reclaim has not looked at
+ * any page.
  */
 import { PGSCAN } from '../../src/frame/vmstat.ts'
 import { POLICY_LINUX } from '../../src/mm/machine.ts'

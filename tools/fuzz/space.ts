@@ -1,4 +1,6 @@
-/** One address space of a run: its model, what each attached thread reaches it by, and the secondary MMUs that watch it. */
+/**
+ * One address space of a run: its model, what each attached thread reaches it by, and the secondary MMUs that watch it.
+ */
 import type { Mapping } from '../../src/api/mapping.ts'
 import { ShadowTable } from '../../src/api/shadow-table.ts'
 import { AddressSpace } from '../../src/api/space.ts'

@@ -1,11 +1,11 @@
 /**
  * One run's machine beside its model, and the comparison of the two.
  *
- * The window of an address space: `LOW_PAGES` pages that end one page table and begin the next, `HIGH_PAGES` far away, so that
- * trees are deep, and `HEAP_PAGES` where its heap begins. A position p of the window is `vpnOf(p)`.
+ * The window of an address space: `LOW_PAGES` pages that end one page table and begin the next, `HIGH_PAGES` far away,
+ * so that trees are deep, and `HEAP_PAGES` where its heap begins. A position p of the window is `vpnOf(p)`.
  *
- * A machine that is made for two threads may have two attached: two Machine objects over the same buffers, which one thread drives
- * in turn. `m` is the one whose turn it is.
+ * A machine that is made for two threads may have two attached: two Machine objects over the same buffers, which one
+ * thread drives in turn. `m` is the one whose turn it is.
  */
 import fs from 'node:fs'
 import os from 'node:os'

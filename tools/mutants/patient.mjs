@@ -2,13 +2,15 @@
  * Time limits for tests that share one process.
  *
  *   timed(limitMs, fn)    runs `fn` and what comes of it. → what it failed with, or undefined
- *   within(limitMs, fn)   calls `fn`, and stops it, loops without an end and sleeps included, after so long; what it awaits is not timed
+ *   within(limitMs, fn)   calls `fn`, and stops it, loops without an end and sleeps included, after so long; what it
+ *                         awaits is not timed
  *   hasEnded(error)       whether this is the error of a test that took too long
- *   spent()               milliseconds of processor time, sleep and idleness so far: what this process had of the time that passed
+ *   spent()               milliseconds of processor time, sleep and idleness so far: what this process had of the time
+ *                         that passed
  *
- * A test that awaits what does not come is left alone with what it has under way. So that it does not go on beside the tests after it, its
- * timers and turns of the event loop are not given to it any more: each test has its own context (`AsyncLocalStorage`), by which they are
- * told apart.
+ * A test that awaits what does not come is left alone with what it has under way. So that it does not go on beside the
+ * tests after it, its timers and turns of the event loop are not given to it any more: each test has its own context
+ * (`AsyncLocalStorage`), by which they are told apart.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createRequire, syncBuiltinESMExports } from 'node:module'

@@ -4,13 +4,13 @@
  *
  *     node tools/mutants/report.mjs [REPORT.json...]     build/mutants/report.json if none is given
  *
- * Reports of several parts may be given together; a mutant that is in two counts as the last one says. What survives must have its
- * reason in tools/mutants/survivors.json, a list of
+ * Reports of several parts may be given together; a mutant that is in two counts as the last one says. What survives
+ * must have its reason in tools/mutants/survivors.json, a list of
  *
  *     { "file", "code", "mutators"?, "kind", "reason" }
  *
- * which stands for all survivors in lines of that file (or, with a `*` at the end, of all such files) that contain `code`, of
- * those mutators only, if it names any. The first one that fits counts.
+ * which stands for all survivors in lines of that file (or, with a `*` at the end, of all such files) that contain
+ * `code`, of those mutators only, if it names any. The first one that fits counts.
  * Survivors without a reason, and reasons without a survivor, are printed; exit code 1 if there are any of the former.
  */
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,8 +1,8 @@
 /**
  * What mutation runs found, put together: a run of everything, and runs of parts of it that came later.
  *
- *   readReports(paths)     → by file name: `{ source, mutants }`. A mutant that is in several reports counts as the last one says; a file whose
- *                          source has changed since is the last one's alone
+ *   readReports(paths)     → by file name: `{ source, mutants }`. A mutant that is in several reports counts as the
+ *                          last one says; a file whose source has changed since is the last one's alone
  *   left(files)            the lines that have mutants which were not killed, as Stryker's --mutate takes them
  */
 import { readFileSync } from 'node:fs'

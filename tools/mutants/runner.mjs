@@ -1,15 +1,16 @@
 /**
- * A test runner for Stryker that keeps everything in one process: modules are loaded once, and a mutant is tried by setting
- * its number and calling test functions until one fails. A mutant that is killed costs milliseconds that way, where the
- * runner of vitest starts a worker and loads all modules anew.
+ * A test runner for Stryker that keeps everything in one process: modules are loaded once, and a mutant is tried by
+ * setting its number and calling test functions until one fails. A mutant that is killed costs milliseconds that way,
+ * where the runner of vitest starts a worker and loads all modules anew.
  *
- * Tests are collected by vitest's own `@vitest/runner` and run here in the simplest way: hooks of the suites around, the
- * test, hooks again. What that demands of the tests in `suite.mjs`: no mocks of modules, no state that a test which failed
- * leaves to the next one. After each kill the killer runs once more without the mutant; should it fail, modules are loaded
- * anew and the mutant is tried again, so that no mutant counts as killed by what an earlier one left behind.
+ * Tests are collected by vitest's own `@vitest/runner` and run here in the simplest way: hooks of the suites around,
+ * the test, hooks again. What that demands of the tests in `suite.mjs`: no mocks of modules, no state that a test which
+ * failed leaves to the next one. After each kill the killer runs once more without the mutant; should it fail, modules
+ * are loaded anew and the mutant is tried again, so that no mutant counts as killed by what an earlier one left behind.
  *
- * A test that does not end is stopped: a loop, and a thread that sleeps, by the time limit of `node:vm`; one that awaits, by a timer
- * (what it left under way gets no more turns, `patient.mjs`); a loop after an await, by Stryker's own limits.
+ * A test that does not end is stopped: a loop, and a thread that sleeps, by the time limit of `node:vm`; one that
+ * awaits, by a timer (what it left under way gets no more turns, `patient.mjs`); a loop after an await, by Stryker's
+ * own limits.
  */
 import { fileURLToPath } from 'node:url'
 import { declareClassPlugin, PluginKind } from '@stryker-mutator/api/plugin'

@@ -1,12 +1,15 @@
 #!/usr/bin/env node
 /**
- * The verdict of a mutation run: 85 % of the mutants must be killed, those that no test of the suite reaches counted as survivors.
+ * The verdict of a mutation run: 85 % of the mutants must be killed, those that no test of the suite reaches counted as
+ * survivors.
  *
- *     node tools/mutants/score.mjs [REPORT.json...]     build/mutants/report.json if none is given; a line a room; exit code 1 below 85 %
- *     node tools/mutants/score.mjs --left [REPORT...]   the lines whose mutants were not killed, for `npm run mutants -- --mutate`
+ *     node tools/mutants/score.mjs [REPORT.json...]     build/mutants/report.json if none is given; a line a room; exit
+ *                                                       code 1 below 85 %
+ *     node tools/mutants/score.mjs --left [REPORT...]   the lines whose mutants were not killed, for `npm run mutants
+ *                                                       -- --mutate`
  *
- * The runner keeps all tests in one process: what only happens between two threads that run at once is not reached. It is counted by
- * file, and tested by test/threads and `npm run stress`.
+ * The runner keeps all tests in one process: what only happens between two threads that run at once is not reached. It
+ * is counted by file, and tested by test/threads and `npm run stress`.
  */
 import { isKilled, left, readReports } from './reports.mjs'
 

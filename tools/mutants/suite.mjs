@@ -1,6 +1,6 @@
 /**
- * The tests that a mutation run tries: those that look at the machine's own rooms, are fast, and need no second thread. A quick run
- * (MUTANTS_QUICK=1) has those of machines of one thread alone.
+ * The tests that a mutation run tries: those that look at the machine's own rooms, are fast, and need no second thread.
+ * A quick run (MUTANTS_QUICK=1) has those of machines of one thread alone.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,4 +1,6 @@
-/** What test files get when they import 'vitest' in a mutation run: the same describe, test and expect, without workers. */
+/**
+ * What test files get when they import 'vitest' in a mutation run: the same describe, test and expect, without workers.
+ */
 import * as expectParts from '@vitest/expect'
 import * as chai from 'chai'
 

@@ -1,6 +1,6 @@
 /**
- * Where this machine differs from Linux 3.19 on purpose. Each is known by what the operation is; the replayer checks that
- * our answer is the one described here, and then does what keeps the rest of the trace in step.
+ * Where this machine differs from Linux 3.19 on purpose. Each is known by what the operation is; the replayer checks
+ * that our answer is the one described here, and then does what keeps the rest of the trace in step.
  *
  * docs/conformance.md has the same table; a test holds the two together.
  */
@@ -55,7 +55,9 @@ const OUR_MAX = BigInt(PTE_FILE_MAX_PAGES)
 const FAR = OUR_MAX / 2n
 const FAR_PAGES = OUR_MAX / 4n
 
-/** Refused here. In step afterwards: each page is remapped to what Linux shows there, or to one as far past any file. */
+/**
+ * Refused here. In step afterwards: each page is remapped to what Linux shows there, or to one as far past any file.
+ */
 function remapBeyondOurBits(s: Session, op: Op): Answer | undefined {
   const { args } = op
   const pgoff = rawOf(args.pgoff)

@@ -2,8 +2,8 @@
  * Replaying traces of a kernel that emulates remap_file_pages by one mapping for each run of pages (Linux after 4.0).
  *
  * What the emulation changes by design is not compared: borders of mappings, resident pages, shares, flags, soft-dirty,
- * page numbers of mappings. What is: results, values, faults, mincore, file contents, locked memory, and which pages are
- * mapped with which permission and file.
+ * page numbers of mappings. What is: results, values, faults, mincore, file contents, locked memory, and which pages
+ * are mapped with which permission and file.
  *
  * Where the two kernels are known to behave differently, the states drift apart, and what follows cannot be compared:
  * the trace counts as passed up to there, and the difference as met. A mismatch that no rule here explains fails.

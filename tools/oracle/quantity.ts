@@ -1,8 +1,8 @@
 /**
  * Arguments as traces write them, and addresses of Linux's address space in ours.
  *
- * Linux's user space ends at 2^47 - 4096, ours at 2^43 - 4096 (virtual page numbers are int32). What a trace does near the
- * end of the one is done at the same distance from the end of the other. Below 2^42 addresses are the same in both,
+ * Linux's user space ends at 2^47 - 4096, ours at 2^43 - 4096 (virtual page numbers are int32). What a trace does near
+ * the end of the one is done at the same distance from the end of the other. Below 2^42 addresses are the same in both,
  * and so they are past Linux's end. A length moves with the end of its range.
  */
 import { TASK_PAGES } from '../../src/abi/limits.ts'

@@ -1,4 +1,6 @@
-/** Traces on disk: JSON lines, plain or gzipped; the first is the header, the others operations with what was observed. */
+/**
+ * Traces on disk: JSON lines, plain or gzipped; the first is the header, the others operations with what was observed.
+ */
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'

@@ -1,6 +1,6 @@
 /**
- * What all threads of a stress round share: its configuration, the words by which the main thread starts and stops it, and how a thread
- * says what it did and what was wrong.
+ * What all threads of a stress round share: its configuration, the words by which the main thread starts and stops it,
+ * and how a thread says what it did and what was wrong.
  */
 import type {
   FileHandle,

@@ -1,10 +1,11 @@
 /**
- * Threads that translate for themselves, as guests do: through one shadow table that all share, and a TLB each, while pages are
- * remapped, protected, dropped, synced and evicted under them.
+ * Threads that translate for themselves, as guests do: through one shadow table that all share, and a TLB each, while
+ * pages are remapped, protected, dropped, synced and evicted under them.
  *
- *   stage       a window of a few pages with a shadow table. Page q belongs to thread q % threads, which alone changes it. All load
- *               its mark, the first word of the file page that it shows: page i of the file begins with the word i + 1. Between two equal even
- *               values of its sequence it must be what the last change made it (as in storm)
+ *   stage       a window of a few pages with a shadow table. Page q belongs to thread q % threads, which alone changes
+ *               it. All load its mark, the first word of the file page that it shows: page i of the file begins with
+ *               the word i + 1. Between two equal even values of its sequence it must be what the last change made it
+ *               (as in storm)
  *   whole       the file in order, through the TLB; nobody changes what it shows
  *   lanes       bytes of a thread's own in each file page, as in lanes: stored by one way, loaded by another
  *

@@ -1,9 +1,9 @@
 /**
- * Threads touch the pages of a shared file in random order while one of them cuts: it truncates the file and lets it grow back, and
- * punches holes (after LTP's holetest and the hole punching of shmem in Linux 3.16).
+ * Threads touch the pages of a shared file in random order while one of them cuts: it truncates the file and lets it
+ * grow back, and punches holes (after LTP's holetest and the hole punching of shmem in Linux 3.16).
  *
- * A word of a thread's own is what it stored, or zero if a cut came after the store; and it is zero if the cut began after the store
- * was done and ended before the load began. SIGBUS comes only while the file is short.
+ * A word of a thread's own is what it stored, or zero if a cut came after the store; and it is zero if the cut began
+ * after the store was done and ended before the load began. SIGBUS comes only while the file is short.
  *
  *   CUTS              odd while a cut is made
  *   PLACES + page     the odd value of CUTS for the last cut that took the page, once that cut has returned

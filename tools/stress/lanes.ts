@@ -1,11 +1,13 @@
 /**
- * Every thread owns a lane of bytes in each page and knows what it stored there; all use the same pages at once, by mappings of many
- * kinds, by the file, by borrowed pages, and change their windows all the while. After LTP's mmapstress01, 09 and 10: processes that write
- * slots of their own at random, with forks and msyncs in between, and a file that must be the sum of it in the end.
+ * Every thread owns a lane of bytes in each page and knows what it stored there; all use the same pages at once, by
+ * mappings of many kinds, by the file, by borrowed pages, and change their windows all the while. After LTP's
+ * mmapstress01, 09 and 10: processes that write slots of their own at random, with forks and msyncs in between, and a
+ * file that must be the sum of it in the end.
  *
  *   page   0..3 border | lane of thread 0 | lane of thread 1 | ...        | last 4: border
  *
- * Border p is the last 4 bytes of page p and the first 4 of page p + 1: a value across two pages, thread p % threads is its owner.
+ * Border p is the last 4 bytes of page p and the first 4 of page p + 1: a value across two pages, thread p % threads is
+ * its owner.
  */
 import type { AddressSpace, Mapping } from '../../src/index.ts'
 import { codeOf, type Env } from './env.ts'

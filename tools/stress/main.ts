@@ -1,12 +1,13 @@
 /**
- * The stress: threads that do everything at once on one memory, with a model of what each of them must see, for as long as one likes.
+ * The stress: threads that do everything at once on one memory, with a model of what each of them must see, for as long
+ * as one likes.
  *
  *     npm run stress -- --minutes 10 --threads 4 --seed 1
  *     npm run stress -- --seed 1 --only 17 --times 50       round 17 of that seed, again and again
  *
- * A round is one memory, some 1 s of one scenario, and the check of all bytes; its configuration comes from the seed. What the threads do
- * comes from it too, but in which order they do it does not: a failure is repeated by running its round many times.
- * Exit code 0 when all passed, 1 when one failed, 2 for a bad command line.
+ * A round is one memory, some 1 s of one scenario, and the check of all bytes; its configuration comes from the seed.
+ * What the threads do comes from it too, but in which order they do it does not: a failure is repeated by running its
+ * round many times. Exit code 0 when all passed, 1 when one failed, 2 for a bad command line.
  */
 import { Worker } from 'node:worker_threads'
 import { Command, Option } from 'commander'

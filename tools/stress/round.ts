@@ -1,4 +1,6 @@
-/** One round of the stress: a memory, its threads let loose on it, and what must be true while they run and afterwards. */
+/**
+ * One round of the stress: a memory, its threads let loose on it, and what must be true while they run and afterwards.
+ */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

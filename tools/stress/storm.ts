@@ -1,9 +1,10 @@
 /**
- * Storms of mmap, munmap, remap and mprotect at fixed places, that all threads read meanwhile and expect to find either what was mapped
- * last or SIGSEGV (after LTP's mmap1 and mtest06).
+ * Storms of mmap, munmap, remap and mprotect at fixed places, that all threads read meanwhile and expect to find either
+ * what was mapped last or SIGSEGV (after LTP's mmap1 and mtest06).
  *
- * Each thread changes a place of its own and reads the others'. Page i of the file begins with the word i + 1. A sequence lock tells when
- * a place is being changed, and what it shows then: a load between two equal even values must be exactly that.
+ * Each thread changes a place of its own and reads the others'. Page i of the file begins with the word i + 1. A
+ * sequence lock tells when a place is being changed, and what it shows then: a load between two equal even values must
+ * be exactly that.
  *
  *   PLACES + 4 p      sequence          + 1   the word that is shown, 0 where nothing is
  */

@@ -1,4 +1,7 @@
-/** A thread of the stress: attaches for each round that it is sent, does the round's scenario until told to stop, and reports. */
+/**
+ * A thread of the stress: attaches for each round that it is sent, does the round's scenario until told to stop, and
+ * reports.
+ */
 import { parentPort, threadId } from 'node:worker_threads'
 import { Memory, sharedStores } from '../../src/index.ts'
 import { nodeFiles } from '../../src/stores/node-file.ts'

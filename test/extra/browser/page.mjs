@@ -1,4 +1,7 @@
-/** What the page does, one exported function a test. Each answers with plain data; the expectations are in browser.test.ts. */
+/**
+ * What the page does, one exported function a test. Each answers with plain data; the expectations are in
+ * browser.test.ts.
+ */
 import { blobStore, blobStoreSync, blobUrlStore } from '/dist/blob.js'
 import { Memory, memoryStore } from '/dist/fremap.js'
 import { httpRange } from '/dist/http.js'
