@@ -1,7 +1,7 @@
 import type { ViteUserConfig } from 'vitest/config'
 
-/** Files that need a process of their own: they change what all tests of a process share. */
-const ALONE = ['test/threads/same.test.ts']
+/** Files that need a process of their own: they change what all tests of a process share, or hold descriptors. */
+const ALONE = ['test/threads/same.long.test.ts', 'test/oracle-live/*.test.ts']
 
 /**
  * `npm test` is the short suite; `npm run test:long` (vitest.long.config.ts) is everything: `*.long.test.ts` too, and as many rounds as
@@ -32,7 +32,7 @@ export function suite(isLong: boolean): ViteUserConfig {
             exclude: [...exclude, ...ALONE, 'test/extra/**']
           }
         },
-        { extends: true, test: { name: 'alone', include: ALONE } },
+        { extends: true, test: { name: 'alone', include: ALONE, exclude } },
         { extends: true, test: { name: 'extra', include: ['test/extra/**/*.test.ts'] } }
       ],
       coverage: {

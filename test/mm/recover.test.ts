@@ -1,6 +1,6 @@
 /**
  * What a thread held goes back when it has ended (mm/recover). The thread is a second machine attached to the same
- * memory that the test runs up to some point and then no further; `test/threads/deaths.test.ts` ends real ones.
+ * memory that the test runs up to some point and then no further; `test/threads/deaths.long.test.ts` ends real ones.
  */
 import { expect, test } from 'vitest'
 import { EOWNERDEAD } from '../../src/abi/errno.ts'

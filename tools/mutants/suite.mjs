@@ -30,7 +30,7 @@ const FILES = [
   'test/observe/proc.test.ts'
 ]
 const isQuick = process.env.MUTANTS_QUICK === '1'
-const SAME = 'test/threads/same.test.ts'
+const SAME = 'test/threads/same.long.test.ts'
 /** Parts of names of tests that take long and reach little that others do not. */
 const SLOW = [
   'arguments that are none',
