@@ -339,17 +339,17 @@ export abstract class Accessors {
     const high = scratch.getInt32(4, true)
     this.checkRange(offset, size)
     const inFirst = Math.min(size, this.pageMask + 1 - (offset & this.pageMask))
-    let first = this.byteFor(offset, 1, PTE_WRITE_HIT)
+    const first = this.byteFor(offset, 1, PTE_WRITE_HIT)
     if (inFirst < size) {
       // The second page's fault may evict the first one; pinned, it stays where it is.
-      const { frames } = this.machine
+      const { cache, frames } = this.machine
       const frame = Math.floor(first / (this.pageMask + 1))
       if (!frames.pin(frame)) this.fail(FAULT_OOM, offset, ACCESS_WRITE, 0)
       try {
         const second = this.byteFor(offset + inFirst, 1, PTE_WRITE_HIT)
-        // Still in that frame, but it may have been written back meanwhile, and has to count as dirty again.
-        first = this.byteFor(offset, 1, PTE_WRITE_HIT)
         for (let i = inFirst; i < size; i++) this.u8[second + i - inFirst] = byteOf(low, high, i)
+        // It may have been written back meanwhile, and has to count as dirty again.
+        cache.setDirty(frame)
       } finally {
         frames.unpin(frame)
       }
